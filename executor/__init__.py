@@ -1,0 +1,1 @@
+"""The plan, for real: the only place that imports torch."""

@@ -1,0 +1,169 @@
+"""The hardware: accelerators in nodes, links between them, and what was measured on them.
+
+Quantities are SI floats. A Cluster is symbolic: `nodes` alike nodes, not one object a device, so
+100,000 accelerators cost nothing. Reading and writing the YAML form is in `cluster_file.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+Curve = tuple[tuple[float, float], ...]
+"""Points (x, y), x rising; between points y is linear in log x, outside it stays at the end value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerProfile:
+    """Measured seconds of one layer of exactly this shape: what the roofline need not guess."""
+
+    kind: str
+    """`embedding`, `block` or `head`."""
+    hidden: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    vocab: int
+    activation: str
+    norm: str
+    seq_len: int
+    micro_batch: int
+    precision: str
+    forward_s: float
+    backward_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerCost:
+    """Seconds of one optimizer step: ``overhead_s + per_parameter_s * parameters``."""
+
+    overhead_s: float
+    per_parameter_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """One device. Fractions are of peak; a curve that is missing falls back to `default_efficiency`."""
+
+    name: str
+    kind: str
+    """`gpu` or `cpu`."""
+    peak_flops: Mapping[str, float]
+    """FLOP/s by precision, dense."""
+    memory_bytes: float
+    memory_bandwidth: float
+    """bytes/s"""
+    gemm_efficiency: Mapping[str, Curve] = field(default_factory=dict)
+    """By precision: fraction of peak against the FLOPs of one GEMM."""
+    attention_efficiency: Mapping[str, Curve] = field(default_factory=dict)
+    """By precision: fraction of peak against the FLOPs of one attention kernel."""
+    memory_efficiency: Curve = ()
+    """Fraction of `memory_bandwidth` against the bytes one kernel moves."""
+    launch_overhead_s: float = 0.0
+    """Host seconds per kernel that the device cannot hide."""
+    framework_factor: float = 1.0
+    """Whole layer as measured over the sum of its kernels; autograd, dispatch, cold caches."""
+    sm_count: int = 0
+    """Streaming multiprocessors, for wave quantisation; 0 where it does not apply."""
+    optimizer_costs: Mapping[str, OptimizerCost] = field(default_factory=dict)
+    """By optimizer name; missing ones are bound by memory bandwidth."""
+    layer_profiles: tuple[LayerProfile, ...] = ()
+    reserved_bytes: float = 0.0
+    """Memory of context and libraries that a job never gets."""
+    price_per_hour: float = 0.0
+    """USD per device and hour; 0 is unknown."""
+    power_w: float = 0.0
+    source: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One kind of link; every device (or node) has its own of this bandwidth, each direction."""
+
+    name: str
+    joins: str
+    """`accelerators`: inside a node; `nodes`: one per accelerator between nodes, unless `per_node`."""
+    bandwidth: float
+    """bytes/s each direction"""
+    latency: float
+    """seconds one way"""
+    per_node: bool = False
+    """The bandwidth is the whole node's, shared by its accelerators."""
+    efficiency: Curve = ()
+    """Fraction of bandwidth reached against message bytes."""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """An edge of the explicit topology: from a node (`node0`) or switch to another, over a Link."""
+
+    a: str
+    b: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportCurve:
+    """Measured seconds of one communication by message size, for one number of ranks."""
+
+    operation: str
+    """`all_reduce`, `broadcast`, `all_gather`, `reduce_scatter` or `send_recv`."""
+    ranks: int
+    times_s: Curve
+    """(message bytes, seconds until the last rank is done)"""
+    cpu_times_s: Curve = ()
+    """(message bytes, processor seconds each rank spends on it)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What ranks of one node share, where the accelerator is the host's own processor."""
+
+    cores: int
+    """Processor cores that ranks are pinned to, in turn."""
+    time_slice_s: float = 0.004
+    """How long the kernel lets one of several ready processes run."""
+    concurrency: Curve = ()
+    """(ranks that compute at once on cores of their own, factor on compute time)"""
+    host_staged: bool = True
+    """Communication runs on the processor that computes, so it does not hide behind compute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Alike nodes of alike accelerators, and the links that join them."""
+
+    name: str
+    nodes: int
+    accelerators_per_node: int
+    accelerator: Accelerator
+    links: Mapping[str, Link]
+    """By name."""
+    switches: tuple[str, ...] = ()
+    """Switches of an explicit topology; empty is one ideal switch between all nodes."""
+    wires: tuple[Wire, ...] = ()
+    transports: tuple[TransportCurve, ...] = ()
+    host: Host | None = None
+    """Given where ranks run on the host's cores; absent on GPUs."""
+    jitter: float = 0.0
+    """Coefficient of variation of one action's time, as measured."""
+    residuals: Mapping[str, float] = field(default_factory=dict)
+    """Median absolute relative error of each calibrated fit."""
+    description: str = ""
+    source: str = ""
+    date: str = ""
+
+    @property
+    def accelerators(self) -> int:
+        return self.nodes * self.accelerators_per_node
+
+    def with_nodes(self, nodes: int) -> Cluster:
+        """The same cluster with another number of nodes."""
+        return replace(self, nodes=nodes)
+
+    def link(self, joins: str) -> Link | None:
+        """The link that joins ``accelerators`` or ``nodes``; the fastest where there are several."""
+        found = [link for link in self.links.values() if link.joins == joins]
+        return max(found, key=lambda link: link.bandwidth, default=None)

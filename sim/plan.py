@@ -1,0 +1,155 @@
+"""A Strategy made concrete for a Job: the rank grid, the stages, and every rank's list of Actions.
+
+The Plan knows no seconds and no hardware. Ranks that do the same share one list, so a plan stays small
+at any scale: there is one list for each pipeline stage and one for each parameter server. Its text form
+is that of `torch.distributed.pipelining` (`2F0`, `1SEND_F4`), extended by the actions of parameter
+servers, and round-trips.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+
+from .errors import InputError
+from .job import Job
+from .model import BLOCK
+from .strategy import Strategy
+
+
+class Kind(StrEnum):
+    """What an action does; the values are the tokens of the text form."""
+
+    FORWARD = "F"
+    BACKWARD = "B"
+    INPUT_GRADIENT = "I"
+    WEIGHT_GRADIENT = "W"
+    SEND_F = "SEND_F"
+    RECV_F = "RECV_F"
+    SEND_B = "SEND_B"
+    RECV_B = "RECV_B"
+    REDUCE_GRAD = "REDUCE_GRAD"
+    REDUCE_TIED = "REDUCE_TIED"
+    """Sum the gradients of tied embeddings over the first and the last stage (Megatron-LM)."""
+    PUSH = "PUSH"
+    """Gradients from a worker to the parameter servers; on a server the index is the worker."""
+    PULL = "PULL"
+    """Parameters from the servers to a worker; on a server the index is the worker."""
+    STEP = "STEP"
+    """Optimizer step."""
+
+
+COMPUTE_KINDS = frozenset({Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT})
+_ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)\Z")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Action:
+    """One step of one rank, as `2F0`: stage 2, forward, micro-batch 0."""
+
+    stage: int
+    kind: Kind
+    index: int = -1
+    """Micro-batch; for REDUCE_GRAD the bucket; for PUSH and PULL on a server the worker; -1 is none."""
+
+    def __str__(self) -> str:
+        return f"{self.stage}{self.kind.value}{'' if self.index < 0 else self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Action:
+        """Read the text form. Raises InputError for anything else."""
+        match = _ACTION.match(text.strip())
+        if match is None or match[2] not in Kind._value2member_map_:
+            raise InputError(
+                f"{text!r} is not an action; expected a stage, one of {' '.join(Kind)}, an index"
+            )
+        return cls(int(match[1]), Kind(match[2]), int(match[3]) if match[3] else -1)
+
+
+Actions = tuple[Action, ...]
+
+
+def parse_actions(text: str | Sequence[str]) -> Actions:
+    """Read a list of actions, as one text separated by blanks or as one text each."""
+    tokens = text.split() if isinstance(text, str) else text
+    return tuple(Action.parse(token) for token in tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A run of layers that one pipeline rank holds: ``first_layer`` up to, not including, ``end_layer``."""
+
+    index: int
+    first_layer: int
+    end_layer: int
+    buckets: tuple[tuple[int, ...], ...] = ()
+    """Layers whose gradients are reduced together, in the order backward makes them."""
+
+    @property
+    def layer_indices(self) -> range:
+        return range(self.first_layer, self.end_layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One step of training for every rank, ready to be simulated or executed."""
+
+    job: Job
+    strategy: Strategy
+    stages: tuple[Stage, ...]
+    actions: tuple[Actions, ...]
+    """By stage: what each of its ranks does in one step, in order of issue."""
+    server_actions: tuple[Actions, ...] = ()
+    """By server. Synchronous servers do them in order; asynchronous ones serve each worker's as they come."""
+    shards: tuple[tuple[int, ...], ...] = ()
+    """By server: the layers whose parameters it holds."""
+    cluster: dict[str, object] = field(default_factory=dict)
+    """What the plan was made for: name, accelerator, kind, accelerators; empty for any machine."""
+
+    @property
+    def world_size(self) -> int:
+        return self.strategy.world_size
+
+    @property
+    def micro_batches(self) -> int:
+        return self.strategy.micro_batches(self.job)
+
+    @cached_property
+    def grid(self) -> np.ndarray:
+        """Worker ranks as an array [pp, dp, tp]: tensor-parallel neighbours are neighbours (Megatron-LM)."""
+        s = self.strategy
+        return np.arange(s.workers).reshape(s.pp, s.dp, s.tp)
+
+    @property
+    def server_ranks(self) -> range:
+        """Servers come after the workers."""
+        return range(self.strategy.workers, self.world_size)
+
+    def is_server(self, rank: int) -> bool:
+        return rank >= self.strategy.workers
+
+    def coordinates(self, rank: int) -> tuple[int, int, int]:
+        """A worker's (pp, dp, tp) indices."""
+        pp, dp, tp = np.unravel_index(rank, self.grid.shape)
+        return int(pp), int(dp), int(tp)
+
+    def rank_actions(self, rank: int) -> Actions:
+        """What ``rank`` does in one step."""
+        if self.is_server(rank):
+            return self.server_actions[rank - self.strategy.workers]
+        return self.actions[self.coordinates(rank)[0]]
+
+    def stage_blocks(self, stage: int) -> int:
+        """Transformer blocks of a stage."""
+        layers = self.job.model.layers
+        return sum(layers[i].kind == BLOCK for i in self.stages[stage].layer_indices)
+
+    def stage_parameters(self, stage: int) -> int:
+        """Parameters of a stage over all its tensor-parallel ranks."""
+        layers = self.job.model.layers
+        return sum(layers[i].parameters for i in self.stages[stage].layer_indices)

@@ -1,0 +1,101 @@
+"""A Plan with seconds: operations on streams, the one input of both engines.
+
+An operation occupies all its `streams` (a transfer the sender's and the receiver's, a collective one of
+every member), waits for its `after` operations, and may need shared `resources` (a core, a link). The
+arithmetic is a contract, so that engines agree to the last bit, ties included:
+
+    ready = max(end of the previous operation on each of its streams, end of each `after` + its delay, 0)
+    start = ready, or, with resources, the first moment at which it is at the head of the queue of every
+            one of its resources and all of them are free; queues are ordered by (ready, id) and served
+            once all that happens at that moment has happened
+    end   = start + duration
+
+A stream's order is the order in which its operations were added. An operation may come `after` one that
+is added later (give its id through `depend`), as long as there is no cycle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Operation:
+    """One thing that takes time; `id` is its place in the Program."""
+
+    id: int
+    duration: float
+    """seconds"""
+    streams: tuple[int, ...]
+    after: list[tuple[int, float]]
+    """(id, delay in seconds)"""
+    resources: tuple[int, ...]
+    spans: tuple[SpanLabel, ...]
+    """What the trace shows of it; empty shows nothing."""
+    parent: int = -1
+    """Operations with one parent show as one span: from the first start to the last end."""
+    size_bytes: float = 0.0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpanLabel:
+    """The columns of a trace row that do not come from the engine."""
+
+    rank: int
+    stream: str
+    action: str
+    stage: int
+    micro_batch: int
+
+
+@dataclass(slots=True)
+class Program:
+    """Operations with their streams and resources, in order of creation."""
+
+    operations: list[Operation] = field(default_factory=list)
+    streams: dict[tuple[int, str], int] = field(default_factory=dict)
+    """(rank, name) to stream id"""
+    resources: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(kind, number), as ("core", 0), to resource id"""
+
+    def stream(self, rank: int, name: str) -> int:
+        """The id of a rank's stream, made at its first use."""
+        return self.streams.setdefault((rank, name), len(self.streams))
+
+    def resource(self, kind: str, number: int) -> int:
+        """The id of a shared resource, made at its first use."""
+        return self.resources.setdefault((kind, number), len(self.resources))
+
+    def add(
+        self,
+        duration: float,
+        streams: tuple[int, ...] = (),
+        *,
+        after: list[tuple[int, float]] | None = None,
+        resources: tuple[int, ...] = (),
+        spans: tuple[SpanLabel, ...] = (),
+        parent: int = -1,
+        size_bytes: float = 0.0,
+        flops: float = 0.0,
+    ) -> int:
+        """Append an operation and return its id."""
+        op_id = len(self.operations)
+        self.operations.append(
+            Operation(
+                id=op_id,
+                duration=duration,
+                streams=streams,
+                after=list(after or ()),
+                resources=resources,
+                spans=spans,
+                parent=parent,
+                size_bytes=size_bytes,
+                flops=flops,
+            )
+        )
+        return op_id
+
+    def depend(self, op_id: int, on: int, delay: float = 0.0) -> None:
+        """Let ``op_id`` come after ``on`` too."""
+        self.operations[op_id].after.append((on, delay))
