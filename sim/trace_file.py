@@ -1,0 +1,342 @@
+"""Traces as files: gzip JSON in Kineto/Chrome form, which Perfetto and Holistic Trace Analysis open.
+
+Every span is one complete event (``ph`` X, ``ts`` and ``dur`` in microseconds; process = rank, thread =
+stream); steps follow one another on the time axis. What the form has no place for is in one more
+top-level object, ``traincast``. The same trace gives the same bytes, and reading gives back the same
+bits: where microseconds would round, the event's ``args`` carry ``start_s`` and ``end_s`` as well.
+
+Files may come from anybody, so reading believes nothing: expansion is capped, numbers are checked,
+and every fault is reported with its place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from .errors import Fault, InputError, UsageError
+from .trace import SCHEMA, Span, Trace
+
+MAX_EXPANDED_BYTES = 2 * 2**30
+MAX_EXPANSION_RATIO = 200
+"""Expanded over compressed bytes; traces reach about 50."""
+RATIO_FLOOR_BYTES = 16 * 2**20
+"""Below this many expanded bytes the ratio does not matter."""
+MAX_MICROSECONDS = 2.0**53
+"""Beyond it a float cannot tell one microsecond from the next."""
+MAX_FAULTS = 20
+_CHUNK = 2**20
+_MICRO = 1e6
+
+
+def write_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
+    """Write ``trace`` to ``path`` (``*.trace.json.gz`` by custom), whole or not at all.
+
+    Raises:
+        InputError: the trace holds NaN, an infinity, or metadata that JSON cannot carry.
+        UsageError: the file cannot be written.
+    """
+    with _replacing(Path(path)) as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        try:
+            for line in _lines(trace):
+                packed.write(line.encode())
+        except (ValueError, TypeError) as error:
+            raise InputError(f"this trace cannot be written as JSON: {error}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``path`` that takes its place once it is complete."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _lines(trace: Trace) -> Iterator[str]:
+    """The document, one event a line."""
+    streams = _streams(trace)
+    offsets = _step_offsets(trace)
+    head = {
+        "schemaVersion": 1,
+        "displayTimeUnit": "ms",
+        "distributedInfo": {
+            "backend": str(trace.metadata.get("backend", trace.source)),
+            "rank": 0,
+            "world_size": trace.world_size,
+        },
+        "traincast": {
+            "schema": SCHEMA,
+            "source": trace.source,
+            "world_size": trace.world_size,
+            "streams": streams,
+            "step_times_s": trace.step_times_s,
+            "peak_memory_bytes": {str(rank): size for rank, size in trace.peak_memory_bytes.items()},
+            "metadata": trace.metadata,
+        },
+    }
+    yield _dumps(head)[:-1] + ',"traceEvents":[\n'
+    numbers = {name: number for number, name in enumerate(streams)}
+    separator = ""
+    for event in _events(trace, numbers, offsets):
+        yield separator + _dumps(event)
+        separator = ",\n"
+    yield "\n]}\n"
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _streams(trace: Trace) -> list[str]:
+    """Names of the streams, compute first; their places are the thread ids."""
+    return sorted({span.stream for span in trace.spans}, key=lambda name: (name != "compute", name))
+
+
+def _step_offsets(trace: Trace) -> dict[int, float]:
+    """Seconds at which each step is drawn: when the one before it is over."""
+    lengths: dict[int, float] = {}
+    for span in trace.spans:
+        lengths[span.step] = max(lengths.get(span.step, 0.0), span.end)
+    offsets, clock = {}, 0.0
+    for step in sorted(lengths):
+        offsets[step] = clock
+        measured = trace.step_times_s[step] if 0 <= step < len(trace.step_times_s) else 0.0
+        clock += max(lengths[step], measured)
+    return offsets
+
+
+def _events(trace: Trace, numbers: dict[str, int], offsets: dict[int, float]) -> Iterator[dict[str, Any]]:
+    threads = sorted({(span.rank, numbers[span.stream], span.stream) for span in trace.spans})
+    for rank in sorted({rank for rank, _, _ in threads}):
+        yield _label("process_name", rank, 0, {"name": f"rank {rank} ({trace.source})"})
+        yield _label("process_sort_index", rank, 0, {"sort_index": rank})
+    for rank, number, name in threads:
+        yield _label("thread_name", rank, number, {"name": name})
+        yield _label("thread_sort_index", rank, number, {"sort_index": number})
+    for span in trace.spans:
+        yield _event(span, numbers[span.stream], offsets[span.step])
+
+
+def _label(what: str, pid: int, tid: int, args: dict[str, object]) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
+
+
+def _event(span: Span, thread: int, offset: float) -> dict[str, Any]:
+    ts, dur = (offset + span.start) * _MICRO, (span.end - span.start) * _MICRO
+    args: dict[str, object] = {
+        "stage": span.stage,
+        "micro_batch": span.micro_batch,
+        "bytes": span.bytes,
+        "flops": span.flops,
+        "step": span.step,
+        "stream": thread,
+    }
+    if (ts / _MICRO, (ts + dur) / _MICRO) != (span.start, span.end):
+        args |= {"start_s": span.start, "end_s": span.end}
+    return {
+        "ph": "X",
+        "cat": "kernel",  # what profilers call work on a device; HTA reads nothing else as such
+        "name": span.action,
+        "pid": span.rank,
+        "tid": thread,
+        "ts": ts,
+        "dur": dur,
+        "args": args,
+    }
+
+
+def read_trace(path: str | os.PathLike[str]) -> Trace:
+    """Read a trace that `write_trace` wrote, packed or already unpacked.
+
+    Raises:
+        InputError: anything is wrong with it; lists the first faults with their places.
+    """
+    where = Path(path)
+    document = _parse(where, _content(where))
+    return _Reader(str(where), document).trace()
+
+
+def _content(path: Path) -> bytes:
+    """The file's bytes, expanded within the limits."""
+    try:
+        if not path.is_file():
+            raise InputError(Fault(file=str(path), path="", found="no such file, or not a regular one"))
+        with path.open("rb") as file:
+            packed_form = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if not packed_form:
+                return _capped(path, file.read, math.inf)
+            with gzip.GzipFile(fileobj=file) as packed:
+                return _capped(path, packed.read, MAX_EXPANSION_RATIO * path.stat().st_size)
+    except EOFError as error:
+        raise InputError(Fault(file=str(path), path="", found="truncated gzip file")) from error
+    except (OSError, zlib.error) as error:
+        raise InputError(Fault(file=str(path), path="", found=f"cannot be read: {error}")) from error
+
+
+def _capped(path: Path, read: Callable[[int], bytes], ratio_limit: float) -> bytes:
+    """All there is to read, unless it grows past what a trace may be."""
+    parts: list[bytes] = []
+    size = 0
+    while part := read(_CHUNK):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_EXPANDED_BYTES:
+            limit = f"at most {MAX_EXPANDED_BYTES / 2**30:g} GiB"
+            raise InputError(Fault(file=str(path), path="", found="too large when expanded", expected=limit))
+        if size > max(ratio_limit, RATIO_FLOOR_BYTES):
+            limit = f"at most {MAX_EXPANSION_RATIO}:1"
+            found = "expands as a gzip bomb does"
+            raise InputError(Fault(file=str(path), path="", found=found, expected=limit))
+    return b"".join(parts)
+
+
+def _parse(path: Path, content: bytes) -> object:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a number of JSON")
+
+    try:
+        return json.loads(content, parse_constant=refuse)
+    except RecursionError as error:
+        raise InputError(Fault(file=str(path), path="", found="nested too deeply")) from error
+    except MemoryError as error:
+        raise InputError(Fault(file=str(path), path="", found="does not fit in memory")) from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and integers of 5,000 digits
+        hint = "the file is cut off or was never a trace"
+        raise InputError(Fault(file=str(path), path="", found=f"not JSON: {error}", hint=hint)) from error
+
+
+class _Reader:
+    """Checks a parsed document and collects what is wrong with it."""
+
+    def __init__(self, file: str, document: object):
+        self.file = file
+        self.document = document
+        self.faults: list[Fault] = []
+
+    def trace(self) -> Trace:
+        top = self._mapping(self.document, "", "an object with traceEvents and traincast")
+        own = self._mapping(top.get("traincast"), "traincast", "the object that traincast writes")
+        if own.get("schema") != SCHEMA:
+            self._fault("traincast.schema", own.get("schema"), SCHEMA)
+        self._stop_on_faults()
+        info = self._mapping(top.get("distributedInfo"), "distributedInfo", "an object with rank")
+        world_size = self._integer(info.get("world_size"), "distributedInfo.world_size", 1, 10**7)
+        self._integer(info.get("rank"), "distributedInfo.rank", 0, world_size - 1)
+        fields = self._fields(own, world_size)
+        streams = own.get("streams")
+        if not isinstance(streams, list) or not all(isinstance(name, str) for name in streams):
+            self._fault("traincast.streams", streams, "a list of names")
+        self._stop_on_faults()
+        spans = list(self._spans(top.get("traceEvents"), streams, world_size))  # type: ignore[arg-type]
+        self._stop_on_faults()
+        return Trace.of(spans, world_size=world_size, **fields)
+
+    def _fields(self, own: dict[str, Any], world_size: int) -> dict[str, Any]:
+        source = own.get("source")
+        if source not in ("predicted", "measured"):
+            self._fault("traincast.source", source, "predicted | measured")
+        times = own.get("step_times_s")
+        if not isinstance(times, list) or not times:
+            self._fault("traincast.step_times_s", times, "a list of seconds, at least one")
+            times = []
+        times = [self._number(t, f"traincast.step_times_s[{i}]") for i, t in enumerate(times)]
+        memory = self._mapping(own.get("peak_memory_bytes"), "traincast.peak_memory_bytes", "an object")
+        peaks = {}
+        for rank, size in memory.items():
+            place = f"traincast.peak_memory_bytes.{rank[:20]}"
+            number = int(rank) if rank.isascii() and rank.isdigit() and len(rank) < 9 else rank
+            peaks[self._integer(number, place, 0, world_size - 1)] = self._number(size, place)
+        metadata = self._mapping(own.get("metadata"), "traincast.metadata", "an object")
+        return {
+            "source": source,
+            "step_times_s": tuple(times),
+            "peak_memory_bytes": peaks,
+            "metadata": metadata,
+        }
+
+    def _spans(self, events: object, streams: list[str], world_size: int) -> Iterator[Span]:
+        if not isinstance(events, list):
+            self._fault("traceEvents", events, "a list")
+            self._stop_on_faults()
+            return
+        for index, event in enumerate(events):
+            place = f"traceEvents[{index}]"
+            event = self._mapping(event, place, "an object")
+            if event.get("ph") == "X":
+                yield self._span(event, place, streams, world_size)
+            if len(self.faults) >= MAX_FAULTS:
+                self._stop_on_faults()
+
+    def _span(self, event: dict[str, Any], place: str, streams: list[str], world_size: int) -> Span:
+        args = self._mapping(event.get("args"), f"{place}.args", "an object")
+        ts = self._number(event.get("ts"), f"{place}.ts", MAX_MICROSECONDS)
+        dur = self._number(event.get("dur"), f"{place}.dur", MAX_MICROSECONDS)
+        start = self._number(args.get("start_s", ts / _MICRO), f"{place}.args.start_s")
+        end = self._number(args.get("end_s", (ts + dur) / _MICRO), f"{place}.args.end_s")
+        if end < start:
+            self._fault(f"{place}.args.end_s", end, f"at least its start, {start}")
+        action = event.get("name")
+        if not isinstance(action, str):
+            self._fault(f"{place}.name", action, "an action")
+        thread = self._integer(event.get("tid"), f"{place}.tid", 0, len(streams) - 1)
+        return Span(
+            rank=self._integer(event.get("pid"), f"{place}.pid", 0, world_size - 1),
+            stream=streams[thread] if 0 <= thread < len(streams) else "",
+            action=str(action),
+            stage=self._integer(args.get("stage"), f"{place}.args.stage", -1, 10**7),
+            micro_batch=self._integer(args.get("micro_batch"), f"{place}.args.micro_batch", -1, 10**9),
+            start=start,
+            end=end,
+            bytes=self._number(args.get("bytes"), f"{place}.args.bytes"),
+            flops=self._number(args.get("flops"), f"{place}.args.flops"),
+            step=self._integer(args.get("step"), f"{place}.args.step", 0, 10**9),
+        )
+
+    def _mapping(self, value: object, place: str, expected: str) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        self._fault(place, value, expected)
+        return {}
+
+    def _number(self, value: object, place: str, limit: float = math.inf) -> float:
+        """A finite number from 0 to ``limit``."""
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= limit:
+            number = float(value) if value <= 1e300 else math.inf
+            if math.isfinite(number):
+                return number
+        expected = "a number, not negative" + (f", at most {limit:g}" if limit < math.inf else "")
+        self._fault(place, value, expected)
+        return 0.0
+
+    def _integer(self, value: object, place: str, low: int, high: int) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        self._fault(place, value, f"a whole number from {low} to {high}")
+        return low
+
+    def _fault(self, place: str, found: object, expected: str) -> None:
+        text = "missing" if found is None else json.dumps(found, default=str)[:60]
+        self.faults.append(Fault(file=self.file, path=place, found=text, expected=expected))
+
+    def _stop_on_faults(self) -> None:
+        if self.faults:
+            raise InputError(self.faults[:MAX_FAULTS])
