@@ -138,7 +138,8 @@ def _compile(kernel: Callable) -> Callable:
     import numba
 
     dispatcher = numba.njit(cache=True)(kernel)
-    if not any(Path(dispatcher.stats.cache_path).glob(f"*.{kernel.__name__}-*.nbi")):
+    folder = dispatcher.stats.cache_path
+    if folder is None or not any(Path(folder).glob(f"*.{kernel.__name__}-*.nbi")):
         logger.warning("compiling the engine's %s with numba, once: some seconds", kernel.__name__)
     return dispatcher
 
