@@ -1,0 +1,197 @@
+"""Search for the best plan: enumerate, refuse what cannot be, bound from below, simulate best first.
+
+Simulation goes on until no bound can beat the plans already found, so the best ones of the space are
+found for certain, without simulating the rest. The result explains itself: what was refused by which
+rule, what was bounded away, and why each runner-up lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from .bounds import lower_bound_s
+from .cluster import Cluster
+from .costs import Costs
+from .engine import simulate
+from .errors import NoPlanError
+from .job import Job
+from .lowering import make_plan
+from .memory import memory
+from .metrics import Metrics, metrics
+from .plan import Plan
+from .strategy import Strategy
+from .trace import Trace
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """One simulated plan."""
+
+    plan: Plan
+    trace: Trace
+    metrics: Metrics
+    why_not: str = ""
+    """What it loses against the best; empty for the best."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """Ranked plans, best first, and what became of all the others."""
+
+    ranked: list[Ranked] = field(default_factory=list)
+    considered: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    """By rule: how many strategies broke it."""
+    bounded: int = 0
+    """How many could not have been among the best."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        refused = sum(self.refusals.values())
+        simulated = self.considered - refused - self.bounded
+        return {
+            "considered": self.considered,
+            "refused": refused,
+            "bounded": self.bounded,
+            "simulated": simulated,
+        }
+
+
+def search(
+    job: Job,
+    cluster: Cluster,
+    strategies: Iterable[Strategy],
+    *,
+    top: int = 10,
+    samples: int = 32,
+    seed: int = 0,
+    progress: Progress = lambda text, fraction: None,
+) -> Search:
+    """The ``top`` fastest of ``strategies`` for ``job`` on ``cluster``, proven by bounds.
+
+    Raises:
+        NoPlanError: nothing fits; says which came closest and what it is short of.
+    """
+    result = Search()
+    bounds = _bounded(job, cluster, strategies, result, progress)
+    best: list[tuple[float, str, Plan]] = []
+    for done, (bound, label, plan) in enumerate(bounds):
+        if len(best) >= top and bound >= best[top - 1][0]:
+            result.bounded = len(bounds) - done
+            break
+        trace = simulate(plan, cluster, seed=seed)
+        best.append((trace.step_time_s, label, plan))
+        best.sort(key=lambda item: item[:2])
+        progress(f"simulated {done + 1} of at most {len(bounds)}", 0.3 + 0.6 * (done + 1) / len(bounds))
+    chosen = [plan for _, _, plan in best[:top]]
+    result.ranked = _explain([_rank(plan, cluster, samples, seed) for plan in chosen])
+    return result
+
+
+def _bounded(
+    job: Job, cluster: Cluster, strategies: Iterable[Strategy], result: Search, progress: Progress
+) -> list[tuple[float, str, Plan]]:
+    """Plans that are lawful and fit, with the lower bound of their step time, lowest first."""
+    bounds: list[tuple[float, str, Plan]] = []
+    closest: tuple[float, str] | None = None
+    everything = list(strategies)
+    for number, strategy in enumerate(everything):
+        result.considered += 1
+        if number % 64 == 0:
+            progress(f"considered {number} of {len(everything)}", 0.3 * number / len(everything))
+        faults = [*job.faults(), *strategy.faults(job)]
+        if faults:
+            result.refusals[_rule(faults[0].path)] += 1
+            continue
+        plan = make_plan(job, strategy, describe(cluster))
+        places = memory(plan, cluster)
+        short = max(place.short_bytes for place in places)
+        if short > 0:
+            result.refusals["memory"] += 1
+            closest = min(closest or (short, strategy.label), (short, strategy.label))
+            continue
+        bounds.append((lower_bound_s(Costs(cluster, job, strategy), job, strategy), strategy.label, plan))
+    if not bounds:
+        raise NoPlanError(_nothing_fits(cluster, closest, result))
+    return sorted(bounds, key=lambda item: item[:2])
+
+
+def _rule(path: str) -> str:
+    return "divisibility" if path.startswith(("job.global_batch", "strategy.tp", "strategy.pp")) else path
+
+
+def _nothing_fits(cluster: Cluster, closest: tuple[float, str] | None, result: Search) -> str:
+    refusals = ", ".join(f"{rule} {count}" for rule, count in result.refusals.most_common())
+    text = f"no plan fits: {result.considered} strategies considered, all refused ({refusals})"
+    if closest:
+        short, label = closest
+        have = cluster.accelerator.memory_bytes
+        text += (
+            f"; closest is {label}, short of {short / 2**30:.1f} GiB of the {have / 2**30:.1f} GiB"
+            f" on {cluster.accelerator.name}\n  hint: use more nodes, a smaller --global-batch, or --precision bf16"
+        )
+    return text
+
+
+def describe(cluster: Cluster) -> dict[str, object]:
+    """What a plan remembers of the cluster it was made for."""
+    return {
+        "name": cluster.name,
+        "accelerator": cluster.accelerator.name,
+        "kind": cluster.accelerator.kind,
+        "accelerators": cluster.accelerators,
+        "accelerators_per_node": cluster.accelerators_per_node,
+    }
+
+
+def _rank(plan: Plan, cluster: Cluster, samples: int, seed: int) -> Ranked:
+    trace = simulate(plan, cluster, samples=samples, seed=seed)
+    return Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace))
+
+
+def _explain(ranked: list[Ranked]) -> list[Ranked]:
+    """Say of every plan but the first what costs it the place."""
+    if not ranked:
+        return ranked
+    first = _parts(ranked[0])
+    explained = [ranked[0]]
+    for other in ranked[1:]:
+        why = _difference(first, _parts(other))
+        explained.append(Ranked(plan=other.plan, trace=other.trace, metrics=other.metrics, why_not=why))
+    return explained
+
+
+_NAMES = {
+    "compute": "compute",
+    "bubble": "pipeline bubble",
+    "tp": "tensor-parallel communication",
+    "pp": "pipeline transfers",
+    "dp": "gradient all-reduce",
+    "ps": "push and pull",
+}
+
+
+def _parts(ranked: Ranked) -> dict[str, float]:
+    """Seconds of a step by what they are spent on, averaged over ranks."""
+    step = float(str(ranked.trace.metadata["deterministic_step_time_s"]))
+    sampled = ranked.trace.step_time_s
+    exposed = {name: seconds / sampled * step for name, seconds in ranked.metrics.exposed_comm_s.items()}
+    bubble = ranked.metrics.bubble_fraction * step
+    return {**exposed, "bubble": bubble, "compute": step - bubble - sum(exposed.values()), "step": step}
+
+
+def _difference(first: dict[str, float], other: dict[str, float]) -> str:
+    behind = other["step"] / first["step"] - 1
+    changes = {name: other.get(name, 0.0) - first.get(name, 0.0) for name in _NAMES}
+    worst = sorted((seconds, name) for name, seconds in changes.items() if seconds > 0)[::-1][:2]
+    reasons = ", ".join(f"{_NAMES[name]} +{_short(seconds)}" for seconds, name in worst)
+    return f"{behind:+.1%}" + (f": {reasons}" if reasons else "")
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
