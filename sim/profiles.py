@@ -1,0 +1,86 @@
+"""Seconds of a layer as profiled on an accelerator, carried over to other micro-batches and tp degrees."""
+
+from __future__ import annotations
+
+from .cluster import Accelerator, LayerProfile
+from .job import Job
+from .kernels import backward_kernels, forward_kernels
+from .roofline import kernels_s
+from .strategy import Strategy
+
+
+def profiled_s(
+    accelerator: Accelerator, job: Job, strategy: Strategy, kind: str, *, backward: bool
+) -> float | None:
+    """Seconds of one micro-batch through a layer of ``kind``; None where its shape was never profiled.
+
+    A profile of the same micro-batch is used as it is, those of others by a straight line in the
+    micro-batch, a single other one scaled by the ratio of rooflines. Profiles are of whole layers, so
+    tensor parallelism scales by the ratio of rooflines too. Recompute is not included.
+    """
+    points = _points(accelerator, job, kind, backward=backward)
+    if not points:
+        return None
+
+    def roofline(micro_batch: int, tp: int) -> float:
+        return _roofline_s(accelerator, job, kind, micro_batch, tp, backward=backward)
+
+    wanted = strategy.micro_batch
+    if len(points) == 1 and wanted not in points:
+        ((micro_batch, seconds),) = points.items()
+        return seconds * roofline(wanted, strategy.tp) / roofline(micro_batch, 1)
+    seconds = line(points, wanted)
+    return seconds if strategy.tp == 1 else seconds * roofline(wanted, strategy.tp) / roofline(wanted, 1)
+
+
+def line(points: dict[int, float], micro_batch: int) -> float:
+    """Seconds at ``micro_batch`` on the straight line through the two nearest points.
+
+    Outside the points it stays between what lawful scaling allows: no less than in proportion and no more
+    than the end point below them, no less than the end point above them.
+    """
+    if micro_batch in points:
+        return points[micro_batch]
+    known = sorted(points)
+    if micro_batch < known[0]:
+        low, high = known[:2]
+    else:
+        low = max(k for k in known[:-1] if k < micro_batch)
+        high = known[known.index(low) + 1]
+    slope = (points[high] - points[low]) / (high - low)
+    seconds = points[low] + slope * (micro_batch - low)
+    if micro_batch < known[0]:
+        return min(max(seconds, points[low] * micro_batch / low), points[low])
+    return max(seconds, points[high]) if micro_batch > known[-1] else seconds
+
+
+def _points(accelerator: Accelerator, job: Job, kind: str, *, backward: bool) -> dict[int, float]:
+    """Measured seconds by micro-batch of layers like this one."""
+    return {
+        p.micro_batch: p.backward_s if backward else p.forward_s
+        for p in accelerator.layer_profiles
+        if _matches(p, job, kind)
+    }
+
+
+def _matches(profile: LayerProfile, job: Job, kind: str) -> bool:
+    decoder = job.model.decoder
+    shape = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
+    return ((profile.kind, profile.seq_len, profile.precision) == (kind, job.seq_len, job.precision)) and all(
+        getattr(profile, name) == getattr(decoder, name) for name in shape
+    )
+
+
+def _roofline_s(
+    accelerator: Accelerator, job: Job, kind: str, micro_batch: int, tp: int, *, backward: bool
+) -> float:
+    make = backward_kernels if backward else forward_kernels
+    layer_kernels = make(
+        job.model.decoder,
+        kind,
+        micro_batch=micro_batch,
+        seq_len=job.seq_len,
+        tp=tp,
+        bytes_per_value=job.bytes_per_value,
+    )
+    return kernels_s(accelerator, layer_kernels, job.precision)

@@ -1,0 +1,90 @@
+"""Seconds of kernels on an accelerator: the slower of arithmetic and memory, plus the launch.
+
+Achieved rates come from the accelerator's measured curves; where one is missing, from the defaults below.
+Williams, Waterman & Patterson 2009 is the roofline; tiles and waves are those of NVIDIA's "Matrix
+Multiplication Background User's Guide".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .cluster import Accelerator, Curve
+from .curves import interpolate
+from .errors import InputError
+from .kernels import Kernel
+
+TILE = 128
+"""Rows and columns of the output that one multiprocessor computes (NVIDIA's guide, section 3)."""
+
+DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.1), (1e9, 0.6), (1.6e10, 0.9), (1.28e11, 0.95))
+"""Fraction of peak against FLOPs, from Calculon's description of an A100 (Isaev et al. 2023,
+`systems/a100_80g.json`: 0.1 below 1 GFLOP, 0.6 from 1, 0.9 from 16, 0.95 from 128)."""
+
+DEFAULT_ATTENTION_EFFICIENCY: Curve = ((1e9, 0.3), (1e11, 0.6))
+"""Fraction of peak of causal flash attention, from 0.3 for short to 0.6 for long sequences (A100,
+FlashAttention-2, Dao 2023, figures 4-6; backward reaches a little less than forward)."""
+
+DEFAULT_MEMORY_EFFICIENCY: Curve = ((1e5, 0.3), (1e6, 0.6), (1e7, 0.75), (1e8, 0.9))
+"""Fraction of memory bandwidth against bytes (Calculon, as above)."""
+
+
+def kernels_s(accelerator: Accelerator, kernels: Iterable[Kernel], precision: str) -> float:
+    """Seconds of ``kernels`` one after the other, framework included.
+
+    Raises:
+        InputError: the accelerator has no peak for ``precision``.
+    """
+    return accelerator.framework_factor * sum(kernel_s(accelerator, k, precision) for k in kernels)
+
+
+def kernel_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> float:
+    """Seconds of one kernel: max(arithmetic, memory) + launch overhead."""
+    efficiency = interpolate(accelerator.memory_efficiency or DEFAULT_MEMORY_EFFICIENCY, kernel.bytes)
+    memory_s = kernel.bytes / (accelerator.memory_bandwidth * efficiency)
+    return max(_arithmetic_s(accelerator, kernel, precision), memory_s) + accelerator.launch_overhead_s
+
+
+def _arithmetic_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> float:
+    if kernel.kind == "memory":
+        return 0.0
+    if kernel.kind == "gemm":
+        curves, default = accelerator.gemm_efficiency, DEFAULT_GEMM_EFFICIENCY
+        efficiency = wave_efficiency(kernel, accelerator.sm_count)
+    else:
+        curves, default = accelerator.attention_efficiency, DEFAULT_ATTENTION_EFFICIENCY
+        efficiency = 1.0
+    efficiency *= interpolate(_curve(curves, precision) or default, kernel.flops)
+    return kernel.flops / (_peak(accelerator, precision) * efficiency)
+
+
+def _curve(curves: Mapping[str, Curve], precision: str) -> Curve:
+    """The curve of ``precision``; bf16 and fp16 run on the same units, so one stands in for the other."""
+    return curves.get(precision) or curves.get(_TWINS.get(precision, ""), ())
+
+
+_TWINS = {"bf16": "fp16", "fp16": "bf16"}
+
+
+def _peak(accelerator: Accelerator, precision: str) -> float:
+    """FLOP/s of ``precision``, or of its twin where only that is given."""
+    for name in (precision, _TWINS.get(precision, "")):
+        if name in accelerator.peak_flops:
+            return accelerator.peak_flops[name]
+    raise InputError(
+        f"accelerator {accelerator.name} has no peak_flops for precision {precision}; "
+        f"it has {', '.join(accelerator.peak_flops) or 'none'}"
+    )
+
+
+def wave_efficiency(kernel: Kernel, sm_count: int) -> float:
+    """Part of the multiprocessors that work while a product's tiles run in whole waves.
+
+    Below one wave libraries take smaller tiles or split k, which the measured curve against FLOPs already
+    holds, so nothing is lost here; ``sm_count`` 0 is an accelerator without waves.
+    """
+    tiles = -(-kernel.m // TILE) * -(-kernel.n // TILE) * kernel.batch
+    if not sm_count or tiles <= sm_count:
+        return 1.0
+    waves = -(-tiles // sm_count)
+    return tiles / (waves * sm_count)
