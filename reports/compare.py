@@ -1,0 +1,198 @@
+"""Predicted against measured: the same table from both sides, joined by phase, rank and action.
+
+A phase's seconds are those of one step, averaged over the ranks. A measured trace holds several steps, so
+each action counts with its median over them. Streams overlap: the seconds of communication phases are
+busy seconds of their streams and do not add up with compute; idle is the step less what the compute
+stream was busy, so it holds the pipeline's bubble and every wait for communication.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from ..sim.errors import InputError, ToleranceError, UsageError
+from ..sim.trace import Span, Trace
+from .formats import error as error_text
+from .formats import seconds
+from .palette import BY_KEY, IDLE, PHASES, phase_of
+
+SCHEMA = "traincast.comparison/1"
+STEP_TIME = "step_time"
+COMPUTE = "compute"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One quantity from both sides, seconds or bytes."""
+
+    name: str
+    predicted: float
+    measured: float
+
+    @property
+    def error_pct(self) -> float | None:
+        """Signed, positive where the prediction is too long; None where nothing was measured."""
+        return (self.predicted / self.measured - 1) * 100 if self.measured else None
+
+    def to_dict(self, unit: str = "s") -> dict[str, float | None]:
+        """As `compare --json` prints it."""
+        return {
+            f"predicted_{unit}": self.predicted,
+            f"measured_{unit}": self.measured,
+            "error_pct": self.error_pct,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Where a prediction was right and where it was not."""
+
+    total: Row
+    """The step time: medians."""
+    phases: tuple[Row, ...]
+    """By phase, mean over ranks of one step's seconds; only phases that occur."""
+    ranks: tuple[Row, ...]
+    """Busy seconds of each rank's compute stream in one step."""
+    actions: tuple[Row, ...]
+    """By action, as ``2F0``: mean over the ranks that do it."""
+    memory: tuple[Row, ...]
+    """Peak bytes by rank, where both sides know them."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "schema": SCHEMA,
+            "total": self.total.to_dict(),
+            "phases": {row.name: row.to_dict() for row in self.phases},
+            "ranks": {row.name: row.to_dict() for row in self.ranks},
+            "actions": {row.name: row.to_dict() for row in self.actions},
+            "peak_memory": {row.name: row.to_dict("bytes") for row in self.memory},
+        }
+
+
+def compare(predicted: Trace, measured: Trace) -> Comparison:
+    """Join two traces of the same plan.
+
+    Raises:
+        InputError: they are of different numbers of ranks, or one has no spans.
+    """
+    if predicted.world_size != measured.world_size:
+        raise InputError(
+            f"predicted for {predicted.world_size} ranks, measured on {measured.world_size}: "
+            "these are not traces of one plan"
+        )
+    for trace in (predicted, measured):
+        if not trace.spans:
+            raise InputError(f"the {trace.source} trace has no spans to compare")
+    total = Row(name=STEP_TIME, predicted=predicted.step_time_s, measured=measured.step_time_s)
+    return Comparison(
+        total=total,
+        phases=_join(phase_seconds(predicted), phase_seconds(measured), [p.key for p in PHASES]),
+        ranks=_join(_busy_by_rank(predicted), _busy_by_rank(measured)),
+        actions=_join(_by_action(predicted), _by_action(measured)),
+        memory=_join(_memory(predicted), _memory(measured), both=True),
+    )
+
+
+def phase_seconds(trace: Trace) -> dict[str, float]:
+    """Seconds of one step by phase key, averaged over the ranks; phases that do not occur are left out."""
+    totals: dict[str, float] = defaultdict(float)
+    busy: dict[int, float] = dict.fromkeys(trace.ranks, 0.0)
+    for span, duration in _median_durations(trace):
+        totals[phase_of(span.kind).key] += duration
+        if span.stream == COMPUTE:
+            busy[span.rank] += duration
+    totals[IDLE] = sum(max(trace.step_time_s - seconds, 0.0) for seconds in busy.values())
+    ranks = max(len(busy), 1)
+    return {p.key: totals[p.key] / ranks for p in PHASES if p.key in totals}
+
+
+def _median_durations(trace: Trace) -> Iterable[tuple[Span, float]]:
+    """One span for each (rank, stream, action), with the median over steps of its seconds in a step."""
+    by_step: dict[tuple[int, str, str], dict[int, float]] = {}
+    examples: dict[tuple[int, str, str], Span] = {}
+    for span in trace.spans:
+        key = (span.rank, span.stream, span.action)
+        steps = by_step.setdefault(key, {})
+        steps[span.step] = steps.get(span.step, 0.0) + span.duration
+        examples.setdefault(key, span)
+    return [(examples[key], median(steps.values())) for key, steps in by_step.items()]
+
+
+def _busy_by_rank(trace: Trace) -> dict[str, float]:
+    busy: dict[int, float] = dict.fromkeys(trace.ranks, 0.0)
+    for span, duration in _median_durations(trace):
+        if span.stream == COMPUTE:
+            busy[span.rank] += duration
+    return {str(rank): seconds for rank, seconds in sorted(busy.items())}
+
+
+def _by_action(trace: Trace) -> dict[str, float]:
+    durations: dict[str, list[float]] = defaultdict(list)
+    for span, duration in _median_durations(trace):
+        durations[span.action].append(duration)
+    return {action: sum(values) / len(values) for action, values in durations.items()}
+
+
+def _memory(trace: Trace) -> dict[str, float]:
+    return {str(rank): size for rank, size in sorted(trace.peak_memory_bytes.items())}
+
+
+def _join(
+    predicted: dict[str, float],
+    measured: dict[str, float],
+    order: Iterable[str] = (),
+    *,
+    both: bool = False,
+) -> tuple[Row, ...]:
+    """One row for each name, in ``order`` and then as they come; 0 where a side has none of it."""
+    names = dict.fromkeys([*order, *predicted, *measured])
+    return tuple(
+        Row(name=name, predicted=predicted.get(name, 0.0), measured=measured.get(name, 0.0))
+        for name in names
+        if (name in predicted and name in measured) or (not both and (name in predicted or name in measured))
+    )
+
+
+_TOLERANCE = re.compile(r"\s*([a-z_]+)\s*>\s*(\d+(?:\.\d+)?)\s*%\s*\Z")
+
+
+def check_tolerance(comparison: Comparison, expression: str) -> None:
+    """Fail where the error, of either sign, is past a limit, as ``step_time>10%,backward>20%``.
+
+    Names are ``step_time`` and the phases' keys.
+
+    Raises:
+        UsageError: the expression cannot be read, or names what was not compared.
+        ToleranceError: a limit is passed; lists each.
+    """
+    rows = {row.name: row for row in (comparison.total, *comparison.phases)}
+    passed = []
+    for text in expression.split(","):
+        name, limit = _parse_tolerance(text, rows)
+        row = rows[name]
+        error = row.error_pct if row.measured else (math.inf if row.predicted else 0.0)
+        if error is not None and abs(error) > limit:
+            passed.append(
+                f"{name}: {error_text(error) if math.isfinite(error) else 'nothing measured'} "
+                f"(predicted {seconds(row.predicted)}, measured {seconds(row.measured)}), "
+                f"tolerance {limit:g} %"
+            )
+    if passed:
+        raise ToleranceError("\n".join(passed))
+
+
+def _parse_tolerance(text: str, rows: dict[str, Row]) -> tuple[str, float]:
+    match = _TOLERANCE.match(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a tolerance; write for example {STEP_TIME}>10%")
+    if match[1] not in rows:
+        known = ", ".join(rows)
+        reason = "does not occur in these traces" if match[1] in BY_KEY else "is not compared"
+        raise UsageError(f"{match[1]} {reason}; there are {known}")
+    return match[1], float(match[2])

@@ -1,0 +1,54 @@
+"""Numbers as people read them. Nothing here is parsed again."""
+
+from __future__ import annotations
+
+import math
+
+DASH = "–"
+_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+_COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def seconds(value: float | None) -> str:
+    """``0.01234`` as ``12.3 ms``; four digits from a second on."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    if value == 0:
+        return "0 s"
+    unit, name = next(((u, n) for u, n in _TIMES if abs(value) >= u), _TIMES[-1])
+    digits = 3 if abs(value / unit) < 10 and name == "s" else 2 if abs(value / unit) < 10 else 1
+    return f"{value / unit:,.{digits}f} {name}"
+
+
+def size(value: float | None) -> str:
+    """Bytes in binary units, as ``71.3 GiB``."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    unit, name = next(((u, n) for u, n in _SIZES if abs(value) >= u), _SIZES[-1])
+    return f"{value / unit:,.{0 if unit == 1 else 1}f} {name}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage."""
+    return DASH if value is None or not math.isfinite(value) else f"{value * 100:.{digits}f} %"
+
+
+def error(value: float | None) -> str:
+    """A signed error that is a percentage already."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:+.1f} %"
+
+
+def count(value: float | None) -> str:
+    """A large number in short, as ``8.03 B``; whole thousands below 100,000."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    if abs(value) < 100_000:
+        return f"{value:,.0f}" if value == int(value) or abs(value) >= 100 else f"{value:,.2f}"
+    unit, name = next((u, n) for u, n in _COUNTS if abs(value) >= u)
+    return f"{value / unit:,.2f} {name}"
+
+
+def printable(text: object) -> str:
+    """``text`` on one line without control characters, which could drive a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
