@@ -1,7 +1,9 @@
 """Predicted against measured: the same table from both sides, joined by phase, rank and action.
 
 A phase's seconds are those of one step, averaged over the ranks. A measured trace holds several steps, so
-each action counts with its median over them. Streams overlap: the seconds of communication phases are
+each action counts with its median over them; an asynchronous prediction plays several rounds in one step,
+and counts with their mean. A prediction may show one rank for all that are alike: only ranks that both
+sides show are compared. Streams overlap: the seconds of communication phases are
 busy seconds of their streams and do not add up with compute; idle is the step less what the compute
 stream was busy, so it holds the pipeline's bubble and every wait for communication.
 """
@@ -12,7 +14,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from ..sim.errors import InputError, ToleranceError, UsageError
@@ -79,16 +81,17 @@ def compare(predicted: Trace, measured: Trace) -> Comparison:
     """Join two traces of the same plan.
 
     Raises:
-        InputError: they are of different numbers of ranks, or one has no spans.
+        InputError: they are of different numbers of ranks, or have no rank in common.
     """
     if predicted.world_size != measured.world_size:
         raise InputError(
             f"predicted for {predicted.world_size} ranks, measured on {measured.world_size}: "
             "these are not traces of one plan"
         )
-    for trace in (predicted, measured):
-        if not trace.spans:
-            raise InputError(f"the {trace.source} trace has no spans to compare")
+    common = set(predicted.ranks) & set(measured.ranks)
+    if not common:
+        raise InputError("the predicted and the measured trace have no rank in common to compare")
+    predicted, measured = _only(predicted, common), _only(measured, common)
     total = Row(name=STEP_TIME, predicted=predicted.step_time_s, measured=measured.step_time_s)
     return Comparison(
         total=total,
@@ -97,6 +100,12 @@ def compare(predicted: Trace, measured: Trace) -> Comparison:
         actions=_join(_by_action(predicted), _by_action(measured)),
         memory=_join(_memory(predicted), _memory(measured), both=True),
     )
+
+
+def _only(trace: Trace, ranks: set[int]) -> Trace:
+    if ranks == set(trace.ranks):
+        return trace
+    return replace(trace, spans=tuple(span for span in trace.spans if span.rank in ranks))
 
 
 def phase_seconds(trace: Trace) -> dict[str, float]:
@@ -114,14 +123,20 @@ def phase_seconds(trace: Trace) -> dict[str, float]:
 
 def _median_durations(trace: Trace) -> Iterable[tuple[Span, float]]:
     """One span for each (rank, stream, action), with the median over steps of its seconds in a step."""
-    by_step: dict[tuple[int, str, str], dict[int, float]] = {}
+    by_step: dict[tuple[int, str, str], dict[int, list[float]]] = {}
     examples: dict[tuple[int, str, str], Span] = {}
     for span in trace.spans:
         key = (span.rank, span.stream, span.action)
-        steps = by_step.setdefault(key, {})
-        steps[span.step] = steps.get(span.step, 0.0) + span.duration
+        by_step.setdefault(key, {}).setdefault(span.step, []).append(span.duration)
         examples.setdefault(key, span)
-    return [(examples[key], median(steps.values())) for key, steps in by_step.items()]
+    rounds: dict[tuple[int, int], int] = {}
+    for (rank, _, _), steps in by_step.items():
+        for step, durations in steps.items():
+            rounds[rank, step] = min(rounds.get((rank, step), len(durations)), len(durations))
+    return [
+        (examples[key], median(sum(durations) / rounds[key[0], step] for step, durations in steps.items()))
+        for key, steps in by_step.items()
+    ]
 
 
 def _busy_by_rank(trace: Trace) -> dict[str, float]:

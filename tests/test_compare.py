@@ -113,8 +113,38 @@ def test_traces_of_different_plans_are_refused() -> None:
     with pytest.raises(InputError, match="predicted for 2 ranks, measured on 4"):
         compare(trace("predicted", 1.0), other)
     empty = Trace(spans=(), source="measured", world_size=2, step_times_s=(1.0,))
-    with pytest.raises(InputError, match="measured trace has no spans"):
+    with pytest.raises(InputError, match="no rank in common"):
         compare(trace("predicted", 1.0), empty)
+
+
+def test_rounds_of_an_asynchronous_prediction_count_once() -> None:
+    """Three rounds in one step give the seconds of one."""
+    once = trace("predicted", 2.0)
+    thrice = Trace.of(
+        [
+            span._replace(start=span.start + 10 * i, end=span.end + 10 * i)
+            for span in once.spans
+            for i in range(3)
+        ],
+        source="predicted",
+        world_size=2,
+        step_times_s=(10.0,),
+    )
+    assert phase_seconds(thrice) == pytest.approx(phase_seconds(once))
+
+
+def test_a_folded_prediction_is_compared_over_the_ranks_it_shows() -> None:
+    """Where one rank stands for all that are alike, the others' measurements are not mixed in."""
+    both = trace("measured", 2.0)
+    folded = Trace.of(
+        [span for span in trace("predicted", 2.0).spans if span.rank == 0],
+        source="predicted",
+        world_size=2,
+        step_times_s=(10.0,),
+    )
+    result = compare(folded, both)
+    assert [row.name for row in result.ranks] == ["0"]
+    assert {row.error_pct for row in result.phases} == {0.0}
 
 
 @pytest.mark.parametrize("expression", ["forward>10.1%", "step_time > 0%", "forward>11%, backward>1%"])
