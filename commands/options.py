@@ -41,20 +41,29 @@ cluster_options = _apply(
     ]
 )
 
-job_options = _apply(
-    [
-        click.option("--global-batch", type=int, required=True, help="Samples of one optimizer step."),
-        click.option("--seq-len", type=int, required=True, help="Tokens of one sample."),
-        click.option(
-            "--optimizer", type=click.Choice(list(OPTIMIZER_STATES)), default="adamw", show_default=True
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(list(PRECISION_BYTES)),
-            help="Of weights and activations.  [default: bf16, on a CPU fp32]",
-        ),
-    ]
-)
+
+def _job_options(required: bool) -> Decorator:
+    return _apply(
+        [
+            click.option(
+                "--global-batch", type=int, required=required, help="Samples of one optimizer step."
+            ),
+            click.option("--seq-len", type=int, required=required, help="Tokens of one sample."),
+            click.option(
+                "--optimizer", type=click.Choice(list(OPTIMIZER_STATES)), default="adamw", show_default=True
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(list(PRECISION_BYTES)),
+                help="Of weights and activations.  [default: bf16, on a CPU fp32]",
+            ),
+        ]
+    )
+
+
+job_options = _job_options(required=True)
+job_options_optional = _job_options(required=False)
+"""Where a plan file may bring the job."""
 
 strategy_options = _apply(
     [

@@ -47,8 +47,8 @@ def command(
     Example:
       traincast plan llama3-70b --cluster hgx-h100 --nodes 16 --global-batch 1024 --seq-len 8192
     """
-    from ..reports.result import plans_to_dict, prepare_directory, write_result
     from ..sim.planner import search
+    from ..sim.result import plans_to_dict, prepare_directory, write_result
     from ..sim.space import strategies
 
     cluster = cluster_from(cluster_name, nodes)
@@ -60,11 +60,14 @@ def command(
             job, cluster, strategies(job, cluster), top=top, samples=samples, seed=seed, progress=say
         )
     if output:
+        from ..reports.report import write_report
+
         write_result(output, found, job, cluster, seed=seed)
+        write_report(output, output / "report.html")
         note(f"wrote {output}/result.json and report.html")
     if as_json:
         echo_json(plans_to_dict(found, job, cluster))
         return
-    from ..reports.table import print_ranking
+    from .tables import ranking, show
 
-    print_ranking(found, cluster)
+    show(ranking(found, cluster))

@@ -6,7 +6,7 @@ gap before it, in both kinds of trace alike, and busy + idle = makespan on every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,3 +84,25 @@ class Trace:
     @property
     def ranks(self) -> list[int]:
         return sorted({span.rank for span in self.spans})
+
+
+def merge_traces(traces: Sequence[Trace]) -> Trace:
+    """Several runs of one plan as one trace: steps numbered on, peaks the highest, metadata of the first."""
+    spans: list[Span] = []
+    times: list[float] = []
+    peaks: dict[int, float] = {}
+    for trace in traces:
+        offset = len(times)
+        spans += [span._replace(step=span.step + offset) for span in trace.spans]
+        times += trace.step_times_s
+        for rank, size in trace.peak_memory_bytes.items():
+            peaks[rank] = max(size, peaks.get(rank, 0.0))
+    first = traces[0]
+    return Trace.of(
+        spans,
+        source=first.source,
+        world_size=first.world_size,
+        step_times_s=tuple(times),
+        peak_memory_bytes=peaks,
+        metadata={**first.metadata, "runs": len(traces)},
+    )

@@ -1,0 +1,92 @@
+"""`traincast calibrate`: measure this machine and write it as a cluster file."""
+
+from __future__ import annotations
+
+import platform
+from datetime import date
+from pathlib import Path
+
+import click
+
+from .options import json_option
+from .output import echo_json, note, progress
+
+
+@click.command("calibrate", short_help="Measure this machine and write it as a cluster file.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("this-machine.yaml"),
+    show_default=True,
+)
+@click.option(
+    "--model", "models", multiple=True, help="Preset or config.json whose layers to profile; may be repeated."
+)
+@click.option(
+    "--seq-len",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Tokens of a sample in the profiles.",
+)
+@click.option(
+    "--micro-batch",
+    "micro_batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 4),
+    show_default=True,
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Repetitions, of which medians are taken.",
+)
+@json_option
+def command(
+    output: Path,
+    models: tuple[str, ...],
+    seq_len: int,
+    micro_batches: tuple[int, ...],
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Measure compute, memory, optimizer and transport of this machine, and fit a cluster file to it.
+
+    \b
+    Example:
+      traincast calibrate --model tiny-llama-bytes --seq-len 128 -o this-machine.yaml
+    """
+    from ..executor.calibrate import merge
+    from ..sim.calibration import fit_cluster
+    from ..sim.cluster_file import write_cluster
+    from ..sim.hf_config import read_model
+
+    chosen = [read_model(name) for name in models or ("tiny-llama-bytes",)]
+    measured = [measure_round(chosen, seq_len, micro_batches, number, rounds) for number in range(rounds)]
+    cluster = fit_cluster(merge(measured).to_dict(), name=machine_name(), date=date.today().isoformat())
+    write_cluster(cluster, output)
+    note(f"wrote {output}")
+    if as_json:
+        echo_json(
+            {"schema": "traincast.calibration/1", "file": str(output), "residuals": dict(cluster.residuals)}
+        )
+        return
+    for name, residual in cluster.residuals.items():
+        click.echo(f"{name:<24} {residual:.1%} median error of the fit")
+
+
+def measure_round(models, seq_len: int, micro_batches: tuple[int, ...], number: int, rounds: int):
+    """One round of measurements, with progress."""
+    from ..executor.calibrate import measure
+
+    with progress(f"calibrate {number + 1}/{rounds}") as say:
+        return measure(models=models, seq_len=seq_len, micro_batches=micro_batches, on_progress=say)
+
+
+def machine_name() -> str:
+    """A name for this machine that says nothing private."""
+    return f"local-{platform.machine()}"

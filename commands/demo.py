@@ -1,0 +1,170 @@
+"""`traincast demo`: the whole road on this machine, with one command.
+
+Calibration and measurement take turns, since a shared machine changes its speed from minute to minute;
+predictions come from the calibration alone, never from the runs that judge them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import click
+
+from ..sim.cluster import Cluster
+from ..sim.job import Job
+from ..sim.plan import Plan
+from ..sim.planner import Search
+from ..sim.strategy import Strategy
+from ..sim.trace import Trace
+from .calibrate import machine_name, measure_round
+from .options import json_option, seed_option
+from .output import echo_json, note, progress
+
+MICRO_BATCHES = (1, 2, 4, 8, 16)
+"""Sizes whose layers are profiled."""
+
+
+@click.command("demo", short_help="The whole road on this machine: calibrate, plan, run, compare, report.")
+@click.option("--model", default="tiny-llama-bytes", show_default=True, help="Preset or config.json.")
+@click.option("--global-batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--seq-len", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--ranks", type=click.IntRange(min=2, max=64), default=4, show_default=True, help="Processes at most."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Turns of calibration and runs.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=2), default=8, show_default=True, help="Measured steps of each run."
+)
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True
+)
+@click.option("--force", is_flag=True, help="Replace earlier results in the output directory.")
+@seed_option
+@json_option
+def command(
+    model: str,
+    global_batch: int,
+    seq_len: int,
+    ranks: int,
+    rounds: int,
+    steps: int,
+    output: Path,
+    force: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Calibrate this machine, rank the ways to train MODEL on it, run the best of each kind, compare.
+
+    \b
+    Example:
+      traincast demo -o out
+    """
+    from ..executor.calibrate import merge
+    from ..reports.report import write_report
+    from ..sim.hf_config import read_model
+    from ..sim.result import accuracy_of, prepare_directory, write_result
+    from ..sim.trace import merge_traces
+
+    job = Job(model=read_model(model), global_batch=global_batch, seq_len=seq_len, precision="fp32")
+    prepare_directory(output, force)
+    sizes = tuple(size for size in MICRO_BATCHES if size <= global_batch)
+    measurements = [measure_round([job.model], seq_len, sizes, 0, rounds)]
+    chosen = choose(rank(job, fit(measurements, ranks), seed))
+    note(f"running {len(chosen)} plans, {rounds} times {steps} steps each")
+    runs: dict[Strategy, list[Trace]] = {plan.strategy: [] for plan in chosen}
+    for number in range(rounds):
+        if number:
+            measurements.append(measure_round([job.model], seq_len, sizes, number, rounds))
+        for plan in chosen:
+            runs[plan.strategy].append(run(plan, steps, output, seed))
+    cluster = fit(measurements, ranks)
+    search = rank(job, cluster, seed)
+    search.ranked = keep(search, runs)
+    measured = {
+        place: merge_traces(runs[ranked.plan.strategy])
+        for place, ranked in enumerate(search.ranked)
+        if ranked.plan.strategy in runs
+    }
+    raw = merge(measurements).to_dict()
+    result = write_result(output, search, job, cluster, seed=seed, measured=measured, measurements=raw)
+    write_report(output, output / "report.html")
+    if as_json:
+        echo_json(result)
+    else:
+        from .tables import measured_table, ranking, show
+
+        show(ranking(search, cluster))
+        click.echo()
+        show(measured_table(search.ranked, measured, accuracy_of(search.ranked, measured)))
+        click.echo(f"\n{result['verdict']}")
+    note(f"wrote {output}/report.html")
+
+
+def fit(measurements: Sequence, ranks: int) -> Cluster:
+    """This machine as a cluster, on which up to ``ranks`` processes may be placed."""
+    from dataclasses import replace
+
+    from ..executor.calibrate import merge
+    from ..sim.calibration import fit_cluster
+
+    merged = merge(measurements).to_dict()
+    cluster = fit_cluster(merged, name=machine_name(), date=date.today().isoformat())
+    return replace(cluster, accelerators_per_node=max(ranks, cluster.accelerators_per_node))
+
+
+def rank(job: Job, cluster: Cluster, seed: int) -> Search:
+    """Every strategy that this machine can execute, simulated."""
+    from ..sim.planner import search
+    from ..sim.space import strategies
+
+    space = [s for s in strategies(job, cluster) if s.tp == 1 and s.recompute == "none"]
+    with progress("plan") as say:
+        return search(job, cluster, space, top=len(space), seed=seed, progress=say)
+
+
+def kind(strategy: Strategy) -> tuple:
+    """What kind of strategy it is: the best of each kind is run."""
+    schedule = strategy.schedule if strategy.pp > 1 else ""
+    exchange = strategy.gradient_exchange if strategy.dp > 1 else ""
+    synchrony = strategy.synchrony if exchange else ""
+    return (strategy.dp > 1, strategy.pp > 1, schedule, exchange, synchrony)
+
+
+def choose(search: Search) -> list[Plan]:
+    """The best plan of each kind, in order of rank."""
+    best: dict[tuple, Plan] = {}
+    for ranked in search.ranked:
+        best.setdefault(kind(ranked.plan.strategy), ranked.plan)
+    return list(best.values())
+
+
+def keep(search: Search, runs: dict[Strategy, list[Trace]]) -> list:
+    """The ten best plans and all that were run."""
+    return [
+        ranked for place, ranked in enumerate(search.ranked) if place < 10 or ranked.plan.strategy in runs
+    ]
+
+
+def run(plan: Plan, steps: int, output: Path, seed: int) -> Trace:
+    """Execute one plan for real."""
+    from ..executor.launcher import execute
+
+    name = plan.strategy.label.replace(" ", "-")
+    with progress(plan.strategy.label) as say:
+        return execute(
+            plan,
+            steps=steps,
+            warmup=2,
+            out_dir=output / "logs" / name,
+            seed=seed,
+            timeout_s=60,
+            on_progress=say,
+        )

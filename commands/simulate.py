@@ -1,0 +1,107 @@
+"""`traincast simulate`: predict one step of one strategy or plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ..sim.cluster import Cluster
+from ..sim.errors import UsageError
+from ..sim.plan import Plan
+from .options import (
+    cluster_from,
+    cluster_options,
+    job_from,
+    job_options_optional,
+    json_option,
+    seed_option,
+    strategy_from,
+    strategy_options,
+)
+from .output import echo_json, note
+
+
+@click.command("simulate", short_help="Predict one step of one strategy or plan.")
+@click.argument("what", metavar="MODEL|PLAN")
+@cluster_options
+@job_options_optional
+@strategy_options
+@click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled", show_default=True)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Steps drawn for p5 to p95."
+)
+@click.option(
+    "--trace",
+    "trace_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the spans, as Perfetto opens them.",
+)
+@seed_option
+@json_option
+def command(
+    what: str,
+    cluster_name: str,
+    nodes: int | None,
+    engine: str,
+    samples: int,
+    trace_path: Path | None,
+    seed: int,
+    as_json: bool,
+    **options,
+) -> None:
+    """Predict one step of MODEL by the strategy of the options, or of a PLAN file.
+
+    \b
+    Example:
+      traincast simulate llama3-8b --cluster hgx-h100 --nodes 2 --tp 8 --pp 2 \\
+          --global-batch 64 --seq-len 8192 --recompute selective
+    """
+    from ..sim.engine import simulate
+    from ..sim.metrics import metrics
+    from ..sim.planner import Ranked
+    from ..sim.result import prediction_to_dict
+    from ..sim.trace_file import write_trace
+    from ..sim.validate import validate
+
+    cluster = cluster_from(cluster_name, nodes)
+    plan = plan_from(what, cluster, options)
+    validate(plan)
+    trace = simulate(plan, cluster, engine=engine, samples=samples, seed=seed)
+    if trace_path:
+        write_trace(trace, trace_path)
+        note(f"wrote {trace_path}")
+    ranked = Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace))
+    if as_json:
+        echo_json({"schema": "traincast.prediction/1", **prediction_to_dict(ranked)})
+        return
+    from .tables import prediction, show
+
+    show(prediction(ranked, cluster))
+
+
+def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
+    """The plan of a file, or the one that the options make of a model."""
+    from ..sim.lowering import make_plan
+    from ..sim.planner import describe
+
+    if is_plan_file(what):
+        from ..sim.plan_file import read_plan
+
+        return replace(read_plan(what), cluster=describe(cluster))
+    for name in ("global_batch", "seq_len"):
+        if options[name] is None:
+            raise UsageError(f"a model needs --{name.replace('_', '-')}")
+    job_arguments = {name: options[name] for name in ("global_batch", "seq_len", "optimizer", "precision")}
+    job = job_from(what, cluster, **job_arguments)
+    return make_plan(job, strategy_from(options, cluster), describe(cluster))
+
+
+def is_plan_file(what: str) -> bool:
+    """Whether a JSON file says that it is a plan; a model's config.json does not."""
+    path = Path(what)
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"traincast.plan/" in file.read(4096)

@@ -1,0 +1,217 @@
+"""A directory of results: ranked plans, their predicted traces, and what was measured of them.
+
+result.json            everything below in one document, schema traincast.result/1
+cluster.yaml           the cluster as predicted with
+plans/N.json           the plan ranked N-th
+predicted/N.trace.json.gz   measured/N.trace.json.gz
+measurements.json      raw calibration, where this machine was calibrated
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from .cluster import Cluster
+from .cluster_file import write_cluster
+from .errors import UsageError
+from .files import write_json_atomic
+from .job import Job
+from .plan_file import write_plan
+from .planner import Ranked, Search
+from .trace import Trace
+from .trace_file import write_trace
+
+SCHEMA = "traincast.result/1"
+_PACKAGES = ("numpy", "simpy", "torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """How far predictions were from measurements."""
+
+    median_abs_pct: float
+    max_abs_pct: float
+    runs: int
+    fastest_regret_pct: float
+    """Measured time of the plan predicted fastest, over the fastest measured, minus 1."""
+
+
+def prepare_directory(directory: Path, force: bool) -> None:
+    """Make ``directory``. Raises UsageError where it holds results already and ``force`` is not given."""
+    if (directory / "result.json").exists() and not force:
+        raise UsageError(f"{directory}/result.json exists; give another -o, or --force to replace it")
+    for folder in ("plans", "predicted", "measured"):
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+        for old in (directory / folder).glob("*.json*"):
+            old.unlink()
+
+
+def write_result(
+    directory: Path,
+    search: Search,
+    job: Job,
+    cluster: Cluster,
+    *,
+    seed: int,
+    measured: Mapping[int, Trace] | None = None,
+    measurements: Mapping | None = None,
+) -> dict:
+    """Write everything and return what `result.json` holds. ``measured`` is by place in the ranking."""
+    measured = measured or {}
+    write_cluster(cluster, directory / "cluster.yaml")
+    entries = []
+    for place, ranked in enumerate(search.ranked):
+        number = place + 1
+        write_plan(ranked.plan, directory / f"plans/{number}.json")
+        write_trace(ranked.trace, directory / f"predicted/{number}.trace.json.gz")
+        if place in measured:
+            write_trace(measured[place], directory / f"measured/{number}.trace.json.gz")
+        entries.append(_entry(number, ranked, measured.get(place)))
+    if measurements:
+        write_json_atomic(directory / "measurements.json", dict(measurements))
+    accuracy = accuracy_of(search.ranked, measured) if measured else None
+    result = {
+        "schema": SCHEMA,
+        "command": shlex.join(["traincast", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "versions": versions(),
+        "verdict": verdict(search, cluster, accuracy),
+        **plans_to_dict(search, job, cluster),
+        "plans": entries,
+        "measurements": "measurements.json" if measurements else None,
+        "accuracy": asdict(accuracy) if accuracy else None,
+    }
+    result["cluster"]["file"] = "cluster.yaml"
+    write_json_atomic(directory / "result.json", result)
+    return result
+
+
+def plans_to_dict(search: Search, job: Job, cluster: Cluster) -> dict:
+    """What `plan --json` prints."""
+    return {
+        "schema": "traincast.plans/1",
+        "model": {**job.model.to_dict(), "parameters": job.model.parameters},
+        "job": {
+            "global_batch": job.global_batch,
+            "seq_len": job.seq_len,
+            "optimizer": job.optimizer,
+            "precision": job.precision,
+        },
+        "cluster": {
+            "name": cluster.name,
+            "accelerator": cluster.accelerator.name,
+            "kind": cluster.accelerator.kind,
+            "accelerators": cluster.accelerators,
+            "memory_bytes": cluster.accelerator.memory_bytes,
+            "residuals": dict(cluster.residuals),
+        },
+        "counts": search.counts,
+        "refusals": dict(search.refusals),
+        "plans": [prediction_to_dict(ranked) for ranked in search.ranked],
+    }
+
+
+def prediction_to_dict(ranked: Ranked) -> dict:
+    """One plan's numbers, as `plan --json` lists them and `simulate --json` prints them."""
+    return {
+        "label": ranked.plan.strategy.label,
+        "strategy": ranked.plan.strategy.to_dict(),
+        "world_size": ranked.plan.world_size,
+        **ranked.metrics.to_dict(),
+        "why_not": ranked.why_not,
+    }
+
+
+def _entry(number: int, ranked: Ranked, measured: Trace | None) -> dict:
+    entry = {
+        "id": number,
+        "label": ranked.plan.strategy.label,
+        "strategy": ranked.plan.strategy.to_dict(),
+        "predicted": ranked.metrics.to_dict(),
+        "why_not": ranked.why_not,
+        "plan": f"plans/{number}.json",
+        "predicted_trace": f"predicted/{number}.trace.json.gz",
+        "measured": None,
+        "measured_trace": None,
+        "error_pct": None,
+    }
+    if measured is not None:
+        entry["measured"] = {
+            "step_time_s": {
+                name: measured.quantile(q) for name, q in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95))
+            },
+            "losses": measured.metadata.get("losses", []),
+            "peak_memory_bytes": {str(rank): size for rank, size in measured.peak_memory_bytes.items()},
+            "staleness": measured.metadata.get("staleness"),
+        }
+        entry["measured_trace"] = f"measured/{number}.trace.json.gz"
+        entry["error_pct"] = error_pct(ranked, measured)
+    return entry
+
+
+def error_pct(ranked: Ranked, measured: Trace) -> float:
+    """Signed error of the predicted step time, percent of the measured."""
+    return 100 * (ranked.metrics.step_time_s["p50"] / measured.step_time_s - 1)
+
+
+def accuracy_of(ranked: list[Ranked], measured: Mapping[int, Trace]) -> Accuracy:
+    """Errors over the plans that were run."""
+    errors = [abs(error_pct(ranked[place], trace)) for place, trace in measured.items()]
+    fastest = min(measured, key=lambda place: ranked[place].metrics.step_time_s["p50"])
+    best = min(trace.step_time_s for trace in measured.values())
+    return Accuracy(
+        median_abs_pct=statistics.median(errors),
+        max_abs_pct=max(errors),
+        runs=len(measured),
+        fastest_regret_pct=100 * (measured[fastest].step_time_s / best - 1),
+    )
+
+
+def verdict(search: Search, cluster: Cluster, accuracy: Accuracy | None) -> str:
+    """The result in a sentence or two, with its error where it was measured."""
+    best = search.ranked[0]
+    step = best.metrics.step_time_s
+    text = (
+        f"{best.plan.strategy.label} is the fastest of {search.considered:,} ways to train"
+        f" {best.plan.job.model.name} on {cluster.name}:"
+        f" {_seconds(step['p50'])} a step predicted ({_seconds(step['p5'])} to {_seconds(step['p95'])}),"
+        f" {best.metrics.tokens_per_s:,.0f} tokens/s, {best.metrics.mfu:.1%} MFU."
+    )
+    if len(search.ranked) > 1:
+        runner_up = search.ranked[1]
+        text += f" Next is {runner_up.plan.strategy.label}, {runner_up.why_not}."
+    if accuracy:
+        text += (
+            f" Over {accuracy.runs} plans run here, predicted step time was off by"
+            f" {accuracy.median_abs_pct:.1f} % in the median and {accuracy.max_abs_pct:.1f} % at worst;"
+            f" the plan predicted fastest was {_within(accuracy.fastest_regret_pct)}."
+        )
+    return text
+
+
+def _within(regret_pct: float) -> str:
+    return "the fastest measured" if regret_pct <= 0 else f"within {regret_pct:.1f} % of the fastest measured"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    found = {"python": platform.python_version()}
+    for package in ("traincast", *_PACKAGES):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
