@@ -17,9 +17,10 @@ from .kernels import Kernel
 TILE = 128
 """Rows and columns of the output that one multiprocessor computes (NVIDIA's guide, section 3)."""
 
-DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.1), (1e9, 0.6), (1.6e10, 0.9), (1.28e11, 0.95))
-"""Fraction of peak against FLOPs, from Calculon's description of an A100 (Isaev et al. 2023,
-`systems/a100_80g.json`: 0.1 below 1 GFLOP, 0.6 from 1, 0.9 from 16, 0.95 from 128)."""
+DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.08), (1e9, 0.5), (1.6e10, 0.75), (1.28e11, 0.8))
+"""Fraction of peak against FLOPs. The top is the best product found on an H100, 80 % of peak (Bekman, "ML
+Engineering", Maximum Achievable Matmul FLOPS; an A100 reaches 87 %), the fall towards small ones that of
+Calculon's A100 (Isaev et al. 2023, `systems/a100_80g.json`)."""
 
 DEFAULT_ATTENTION_EFFICIENCY: Curve = ((1e9, 0.3), (1e11, 0.6))
 """Fraction of peak of causal flash attention, from 0.3 for short to 0.6 for long sequences (A100,

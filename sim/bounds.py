@@ -1,0 +1,161 @@
+"""Closed forms of the step time: a bound that no simulation goes below, and an estimate to order plans by.
+
+`lower_bound_s` counts only what must happen one after the other: a stage's compute after the first
+micro-batch reaches it, and what follows its last backward. Messages between stages are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .costs import Costs
+from .job import Job
+from .lowering import partition, shard
+from .plan import Stage
+from .strategy import Strategy
+
+ROUNDING = 1e-9
+"""Relative margin of the bound for sums that the simulation adds up in another order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StageTimes:
+    """Seconds of one rank of a stage: compute and its tensor-parallel all-reduces."""
+
+    forward_s: float
+    backward_s: float
+    compute_s: float
+    """Forward and backward without the all-reduces: what occupies a core."""
+    step_s: float
+    """Optimizer step."""
+    reduce_s: tuple[float, ...]
+    """Each bucket's all-reduce, the one that is ready last at the end."""
+
+    @property
+    def both_s(self) -> float:
+        return self.forward_s + self.backward_s
+
+
+def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
+    """Seconds that the simulated step of ``strategy`` cannot go below (jitter aside).
+
+    The latest of: for each stage, the forwards before it, its own compute, then either its last reduction
+    and optimizer step or the backwards before it and the first stage's; and all compute spread evenly over
+    the cores that ranks share.
+    """
+    stages = _stage_times(costs, job, strategy)
+    micro_batches = strategy.micro_batches(job)
+    staged = costs.cluster.host is not None and costs.cluster.host.host_staged
+    first = stages[0]
+    bound = _cores_s(costs, stages, micro_batches, strategy)
+    forwards = backwards = 0.0
+    for stage in stages:
+        own = forwards + micro_batches * stage.both_s
+        bound = max(bound, own + _tail_s(stage, staged), own + backwards + _last_s(first))
+        forwards += stage.forward_s
+        backwards += stage.backward_s
+    return bound * (1 - ROUNDING)
+
+
+def _tail_s(stage: _StageTimes, staged: bool) -> float:
+    """After the last backward: staged reductions all wait for compute, others only the last one."""
+    return (sum(stage.reduce_s) if staged else sum(stage.reduce_s[-1:])) + stage.step_s
+
+
+def _last_s(first: _StageTimes) -> float:
+    return sum(first.reduce_s[-1:]) + first.step_s
+
+
+def _cores_s(costs: Costs, stages: list[_StageTimes], micro_batches: int, strategy: Strategy) -> float:
+    """All workers' compute over all cores they can use; 0 where every rank has its own device."""
+    host = costs.cluster.host
+    if host is None:
+        return 0.0
+    per_node = costs.cluster.accelerators_per_node
+    nodes = -(-strategy.world_size // per_node)
+    cores = nodes * min(host.cores, per_node)
+    work = sum(micro_batches * stage.compute_s + stage.step_s for stage in stages)
+    return work * strategy.dp * strategy.tp / cores
+
+
+def approximate_s(costs: Costs, job: Job, strategy: Strategy) -> float:
+    """Seconds of the step in closed form, to order plans by; neither a bound nor the prediction.
+
+    A pipeline takes the time of one micro-batch through all stages plus that of the slowest stage for each
+    further one, a bubble of (p-1)(F+B) where stages are alike (Narayanan et al. 2021, section 2.2); then
+    the last reduction and the optimizer step. Reductions that backward cannot hide are added, and for
+    parameter servers the messages of all workers through a server's interface, one after the other.
+    """
+    if strategy.gradient_exchange == "parameter_server":
+        return _with_servers_s(costs, job, strategy)
+    stages = _stage_times(costs, job, strategy)
+    micro_batches = strategy.micro_batches(job)
+    slowest = max(stage.both_s for stage in stages)
+    messages = 2 * _messages_s(costs, strategy)
+    pipeline = sum(stage.both_s for stage in stages) + (micro_batches - 1) * slowest + messages
+    staged = costs.cluster.host is not None and costs.cluster.host.host_staged
+    tail = max(_exposed_s(stage, staged) + stage.step_s for stage in stages)
+    return max(pipeline + tail, _cores_s(costs, stages, micro_batches, strategy))
+
+
+def _messages_s(costs: Costs, strategy: Strategy) -> float:
+    """One micro-batch's messages from the first stage to the last."""
+    width = strategy.dp * strategy.tp
+    return sum(
+        costs.transfer_s(costs.boundary_bytes, stage * width, (stage + 1) * width)
+        for stage in range(strategy.pp - 1)
+    )
+
+
+def _exposed_s(stage: _StageTimes, staged: bool) -> float:
+    """Reductions hide behind the backward that is left, if anything does; the last one never."""
+    total = sum(stage.reduce_s)
+    if staged or not total:
+        return total
+    return max(stage.reduce_s[-1], total - stage.backward_s)
+
+
+def _with_servers_s(costs: Costs, job: Job, strategy: Strategy) -> float:
+    """A synchronous step is the worker's round; an asynchronous one may wait for a busy server instead."""
+    (stage,) = _stage_times(costs, job, strategy)
+    compute = strategy.micro_batches(job) * stage.both_s
+    layers = job.model.layers
+    longest = step = 0.0
+    for number, held in enumerate(shard(job.model, strategy.servers)):
+        size = sum(costs.layer_gradient_bytes(layers[i]) for i in held)
+        message = costs.transfer_s(size, 0, strategy.workers + number)
+        longest = max(longest, message)
+        step = max(step, costs.optimizer_s(sum(layers[i].parameters for i in held)))
+    if strategy.synchrony == "async":
+        return max(compute + 2 * longest + step, strategy.dp * max(longest, step))
+    return compute + 2 * strategy.dp * longest + step
+
+
+def _stage_times(costs: Costs, job: Job, strategy: Strategy) -> list[_StageTimes]:
+    slowdown = _slowdown(costs, strategy)
+    return [_times(costs, job, strategy, stage, slowdown) for stage in partition(job, strategy)]
+
+
+def _slowdown(costs: Costs, strategy: Strategy) -> float:
+    host = costs.cluster.host
+    per_node = costs.cluster.accelerators_per_node
+    cores = host.cores if host else min(strategy.world_size, per_node)
+    return costs.concurrency_factor(min(strategy.world_size, cores))
+
+
+def _times(costs: Costs, job: Job, strategy: Strategy, stage: Stage, slowdown: float) -> _StageTimes:
+    layers = [job.model.layers[i] for i in stage.layer_indices]
+    forward = sum(map(costs.forward_s, layers)) * slowdown
+    backward = sum(map(costs.backward_s, layers)) * slowdown
+    steps_itself = strategy.gradient_exchange != "parameter_server"
+    parameters = sum(layer.parameters for layer in layers) / strategy.tp
+    first_rank = stage.index * strategy.dp * strategy.tp
+    replicas = range(first_rank, first_rank + strategy.dp * strategy.tp, strategy.tp)
+    sizes = [sum(costs.layer_gradient_bytes(job.model.layers[i]) for i in b) for b in stage.buckets]
+    return _StageTimes(
+        forward_s=forward + sum(map(costs.tensor_parallel_forward_s, layers)),
+        backward_s=backward + sum(map(costs.tensor_parallel_backward_s, layers)),
+        compute_s=forward + backward,
+        step_s=costs.optimizer_s(parameters) * slowdown if steps_itself else 0.0,
+        reduce_s=tuple(costs.collective_s("all_reduce", size, replicas) for size in sizes),
+    )
