@@ -1,0 +1,132 @@
+"""Our pipeline schedules are those of `torch.distributed.pipelining`, pinned to torch 2.13.
+
+torch is asked twice: what a schedule does (its step is played on a stage that only takes notes, without a
+process group), and what its own tables say.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from traincast.sim.plan import Action, Actions, Kind
+from traincast.sim.schedules import gpipe, one_f_one_b
+
+torch = pytest.importorskip("torch")
+schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
+
+SIZES = [(1, 1), (1, 4), (2, 2), (2, 3), (3, 7), (4, 4), (4, 8), (5, 16), (8, 32)]
+sizes = pytest.mark.parametrize(("stages", "micro_batches"), SIZES)
+
+
+def test_torch_is_the_version_these_tables_are_from() -> None:
+    """The tables are private to torch; another version may have others."""
+    assert torch.__version__.startswith("2.13.")
+
+
+class NotingStage:
+    """What a torch schedule needs of a pipeline stage; notes forwards and backwards, computes nothing."""
+
+    def __init__(self, stage: int, stages: int) -> None:
+        self.stage_index = self.group_rank = stage
+        self.num_stages = self.group_size = stages
+        self.is_first, self.is_last = stage == 0, stage == stages - 1
+        self.submod = None
+        self.has_backward = True
+        self.notes: list[Action] = []
+
+    def forward_one_chunk(self, index: int, *_: Any, **__: Any) -> None:
+        self.notes.append(Action(self.stage_index, Kind.FORWARD, index))
+
+    def backward_one_chunk(self, index: int, **_: Any) -> None:
+        self.notes.append(Action(self.stage_index, Kind.BACKWARD, index))
+
+    def _no_transfers(self, _: int) -> list:
+        return []
+
+    get_fwd_recv_ops = get_fwd_send_ops = get_bwd_recv_ops = get_bwd_send_ops = _no_transfers
+
+    def perform_reduce_grad(self, _: int) -> None:
+        pass
+
+
+def played(schedule_class: Any, stages: int, micro_batches: int) -> tuple[Actions, ...]:
+    """By stage: what the schedule does in one step."""
+    noted = []
+    for index in range(stages):
+        stage = NotingStage(index, stages)
+        schedule = schedule_class(stage, micro_batches)
+        schedule._initialize_stage = lambda *_: None  # would exchange shapes between processes
+        schedule._step_microbatches()
+        noted.append(tuple(stage.notes))
+    return tuple(noted)
+
+
+def table(pipeline_order: dict[int, list[Any]]) -> tuple[Actions, ...]:
+    """By rank: the compute actions of torch's own table, read through their common text form."""
+    return tuple(
+        tuple(Action.parse(str(action)) for action in pipeline_order[rank] if action and action.is_compute_op)
+        for rank in sorted(pipeline_order)
+    )
+
+
+def multi_stage(schedule_class: Any, stages: int, micro_batches: int) -> Any:
+    """A schedule for several stages a rank, with one stage on each."""
+    stage = SimpleNamespace(num_stages=stages, group_size=stages, group_rank=0, submod=None)
+    return schedule_class([stage], micro_batches)
+
+
+@sizes
+def test_gpipe_does_what_torch_does(stages: int, micro_batches: int) -> None:
+    """As played, on every stage."""
+    assert gpipe(stages, micro_batches) == played(schedules.ScheduleGPipe, stages, micro_batches)
+
+
+@sizes
+def test_one_f_one_b_does_what_torch_does(stages: int, micro_batches: int) -> None:
+    """As played, on every stage."""
+    assert one_f_one_b(stages, micro_batches) == played(schedules.Schedule1F1B, stages, micro_batches)
+
+
+@sizes
+def test_gpipe_is_torchs_table(stages: int, micro_batches: int) -> None:
+    """ScheduleGPipe's pipeline order."""
+    schedule = schedules.ScheduleGPipe(NotingStage(0, stages), micro_batches)
+    assert gpipe(stages, micro_batches) == table(schedule.pipeline_order)
+
+
+@sizes
+def test_one_f_one_b_is_torchs_table_but_for_the_last_stage(stages: int, micro_batches: int) -> None:
+    """Schedule1F1B's pipeline order; on its last stage torch counts forwards from 1, not as it then runs."""
+    schedule = schedules.Schedule1F1B(NotingStage(0, stages), micro_batches)
+    theirs, ours = table(schedule.pipeline_order), one_f_one_b(stages, micro_batches)
+    assert theirs[:-1] == ours[:-1]
+    off_by_one = tuple(
+        Action(a.stage, a.kind, a.index + 1) if a.kind is Kind.FORWARD else a for a in ours[-1]
+    )
+    assert theirs[-1] == off_by_one
+
+
+@pytest.mark.parametrize(("stages", "micro_batches"), [(1, 3), (2, 4), (3, 6), (4, 4), (4, 8), (6, 24)])
+def test_interleaved_1f1b_with_one_stage_a_rank_keeps_our_order_within_each_kind(
+    stages: int, micro_batches: int
+) -> None:
+    """It warms up twice as far ahead, so only the order of forwards and that of backwards are ours; the
+    last stage, which never warms up, is the same."""
+    theirs = table(multi_stage(schedules.ScheduleInterleaved1F1B, stages, micro_batches).pipeline_order)
+    ours = one_f_one_b(stages, micro_batches)
+    for their_stage, our_stage in zip(theirs, ours, strict=True):
+        for kind in (Kind.FORWARD, Kind.BACKWARD):
+            assert [a for a in their_stage if a.kind is kind] == [a for a in our_stage if a.kind is kind]
+    assert theirs[-1] == ours[-1]
+
+
+@pytest.mark.parametrize(("stages", "micro_batches"), [(2, 3), (4, 4), (4, 8)])
+def test_loop_bfs_with_one_stage_a_rank_is_gpipe_with_backwards_in_reverse(
+    stages: int, micro_batches: int
+) -> None:
+    """Breadth-first with one stage a rank: the same forwards, and the backwards last in, first out."""
+    theirs = table(multi_stage(schedules.ScheduleLoopedBFS, stages, micro_batches).pipeline_order)
+    ours = gpipe(stages, micro_batches)
+    assert theirs == tuple((*own[:micro_batches], *reversed(own[micro_batches:])) for own in ours)
