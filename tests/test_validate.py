@@ -1,0 +1,109 @@
+"""A plan is checked before anything runs, and the fault is shown where it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traincast.sim.errors import InputError
+from traincast.sim.job import Job
+from traincast.sim.lowering import make_plan
+from traincast.sim.model import Decoder, Model
+from traincast.sim.plan import parse_actions
+from traincast.sim.strategy import SCHEDULES, Strategy
+from traincast.sim.validate import validate
+
+
+@given(
+    pp=st.integers(1, 6),
+    micro_batches=st.integers(1, 9),
+    dp=st.integers(1, 3),
+    name=st.sampled_from(SCHEDULES),
+)
+def test_every_plan_we_make_is_sound(pp, micro_batches, dp, name):
+    decoder = Decoder(layers=6, hidden=8, heads=2, kv_heads=2, head_dim=4, ffn=16, vocab=16, max_positions=16)
+    model = Model(name="m", decoder=decoder)
+    job = Job(model=model, global_batch=dp * micro_batches, seq_len=4, precision="fp32")
+    validate(make_plan(job, Strategy(dp=dp, pp=pp, schedule=name)))
+
+
+def with_stage(plan, stage: int, text: str):
+    actions = list(plan.actions)
+    actions[stage] = parse_actions(text)
+    return replace(plan, actions=tuple(actions))
+
+
+@pytest.fixture
+def plan(tiny_job):
+    return make_plan(tiny_job, Strategy(pp=2, micro_batch=4))
+
+
+def test_deadlock_is_shown_on_the_grid(plan):
+    """Stage 1 never sends the first gradient, so stage 0 waits for ever."""
+    broken = with_stage(plan, 1, "1RECV_F0 1F0 1B0 1RECV_F1 1F1 1B1 1SEND_B1 1STEP")
+    with pytest.raises(InputError) as caught:
+        validate(broken)
+    cells = [line.split() for line in str(caught.value).splitlines()]
+    assert str(caught.value).startswith(
+        "actions: stages wait for each other: stage 0 waits at 0RECV_B0 for 1SEND_B0 -> expected an order"
+        " in which every receive has an earlier send\n"
+    )
+    assert cells[1:] == [
+        ["time", "0", "1", "2", "3", "4", "5", "6", "7", "8"],
+        [
+            "stage",
+            "0",
+            "0F0",
+            "0SEND_F0",
+            "0F1",
+            "0SEND_F1",
+            ".",
+            ".",
+            ".",
+            ".",
+            ".",
+            "0RECV_B0",
+            "<--",
+            "ERROR",
+            "HERE",
+        ],
+        ["stage", "1", ".", ".", "1RECV_F0", "1F0", "1B0", "1RECV_F1", "1F1", "1B1", "1SEND_B1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        ("1RECV_F0 1F0 1B0 1SEND_B0 1STEP", "actions[1]: nothing -> expected 1F1"),
+        (
+            "1RECV_F0 1F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 1STEP",
+            "actions[1]: 1F0 2 times -> expected once",
+        ),
+        (
+            "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 1F2 1STEP",
+            "actions[1]: 1F2 -> expected micro-batches 0 to 1",
+        ),
+        (
+            "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 0STEP",
+            "actions[1]: 0STEP -> expected an action of stage 1",
+        ),
+    ],
+)
+def test_wrong_actions_are_named(plan, actions, message):
+    with pytest.raises(InputError) as caught:
+        validate(with_stage(plan, 1, actions))
+    assert message in str(caught.value).splitlines()
+
+
+def test_backward_before_forward_is_found(plan):
+    with pytest.raises(InputError, match="1B0 for 1F0"):
+        validate(with_stage(plan, 1, "1RECV_F0 1B0 1F0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 1STEP"))
+
+
+def test_stages_must_hold_all_layers(plan):
+    stages = (plan.stages[0], replace(plan.stages[1], end_layer=5))
+    with pytest.raises(InputError, match="stages: 5 layers -> expected all 6 of the model"):
+        validate(replace(plan, stages=stages))
