@@ -13,19 +13,22 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import TextIO
 
 from ..sim.errors import InputError, ToleranceError, UsageError
 from ..sim.trace import Span, Trace
-from .formats import error as error_text
-from .formats import seconds
+from . import formats
 from .palette import BY_KEY, IDLE, PHASES, phase_of
+from .table import Table, show
 
 SCHEMA = "traincast.comparison/1"
 STEP_TIME = "step_time"
 COMPUTE = "compute"
+WORST_ACTIONS = 5
+"""Actions that are printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +197,8 @@ def check_tolerance(comparison: Comparison, expression: str) -> None:
         error = row.error_pct if row.measured else (math.inf if row.predicted else 0.0)
         if error is not None and abs(error) > limit:
             passed.append(
-                f"{name}: {error_text(error) if math.isfinite(error) else 'nothing measured'} "
-                f"(predicted {seconds(row.predicted)}, measured {seconds(row.measured)}), "
+                f"{name}: {formats.error(error) if math.isfinite(error) else 'nothing measured'} "
+                f"(predicted {formats.seconds(row.predicted)}, measured {formats.seconds(row.measured)}), "
                 f"tolerance {limit:g} %"
             )
     if passed:
@@ -211,3 +214,40 @@ def _parse_tolerance(text: str, rows: dict[str, Row]) -> tuple[str, float]:
         reason = "does not occur in these traces" if match[1] in BY_KEY else "is not compared"
         raise UsageError(f"{match[1]} {reason}; there are {known}")
     return match[1], float(match[2])
+
+
+def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None:
+    """Print the tables, to standard output where no ``file`` is given."""
+    for number, table in enumerate(comparison_tables(comparison)):
+        if number:
+            print(file=file)
+        show(table, file)
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """By phase with the total, by rank, and the actions that are furthest off."""
+
+    def rows(of: Sequence[Row], names: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+        return tuple(
+            (
+                names.get(row.name, row.name),
+                formats.seconds(row.predicted),
+                formats.seconds(row.measured),
+                formats.error(row.error_pct),
+            )
+            for row in of
+        )
+
+    numbers = ("predicted", "measured", "error")
+    phases = {key: phase.label for key, phase in BY_KEY.items()}
+    worst = sorted(comparison.actions, key=lambda row: -abs(row.predicted - row.measured))[:WORST_ACTIONS]
+    ranks = {row.name: f"rank {row.name}" for row in comparison.ranks}
+    return [
+        Table(
+            title="",
+            columns=("phase", *numbers),
+            rows=rows(comparison.phases, phases) + rows([comparison.total], {"step_time": "step time"}),
+        ),
+        Table(title="", columns=("compute of", *numbers), rows=rows(comparison.ranks, ranks)),
+        Table(title="", columns=("furthest off", *numbers), rows=rows(worst, {})),
+    ]

@@ -6,7 +6,9 @@ blindness; hatches tell them apart on grey paper too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,10 @@ MEMORY_PARTS = {
     "gradients_bytes": ("gradients", "#E69F00", "//", "/"),
     "optimizer_bytes": ("optimizer", "#009E73", "..", "."),
     "activations_bytes": ("activations", "#CC79A7", "xx", "x"),
-    "other_bytes": ("other", "#999999", "\\\\", "\\"),
+    "logits_bytes": ("logits", "#56B4E9", "++", "+"),
+    "buffers_bytes": ("buffers", "#D55E00", "--", "-"),
+    "reserved_bytes": ("reserved", "#999999", "\\\\", "\\"),
+    "other_bytes": ("other", "#F0E442", "||", "|"),
 }
 """By field of a memory estimate: label, colour, hatch, pattern."""
 
@@ -83,3 +88,16 @@ MEMORY_PARTS = {
 def phase_of(kind: str) -> Phase:
     """The phase of an action's kind, as ``SEND_F``."""
     return _BY_KIND.get(kind, BY_KEY[OTHER])
+
+
+def memory_parts(row: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes by part of one rank's memory estimate, which add up to its ``total_bytes``.
+
+    Parts that are absent are left out; what no part names counts as other.
+    """
+    known = {name: float(row[name]) for name in MEMORY_PARTS if isinstance(row.get(name), int | float)}
+    total = row.get("total_bytes", 0.0)
+    rest = total - sum(known.values()) if isinstance(total, int | float) else 0.0
+    if rest > 0.5:
+        known["other_bytes"] = known.get("other_bytes", 0.0) + rest
+    return {name: known[name] for name in MEMORY_PARTS if name in known}

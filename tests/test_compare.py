@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
-from traincast.reports.compare import Row, check_tolerance, compare, phase_seconds
+
+from traincast.reports.compare import (
+    Comparison,
+    Row,
+    check_tolerance,
+    compare,
+    phase_seconds,
+    print_comparison,
+)
 from traincast.sim.errors import InputError, ToleranceError, UsageError
 from traincast.sim.trace import Span, Trace
 
@@ -190,3 +199,31 @@ def test_a_phase_foretold_but_never_measured_is_past_any_tolerance() -> None:
     )
     with pytest.raises(ToleranceError, match="send_recv: nothing measured"):
         check_tolerance(compare(predicted, measured), "send_recv>99%")
+
+
+def test_comparison_prints_as_the_manual_shows_it() -> None:
+    """Whole output, with the sign of each error."""
+    comparison = Comparison(
+        total=Row(name="step_time", predicted=3.21, measured=3.4),
+        phases=(
+            Row(name="forward", predicted=0.412, measured=0.431),
+            Row(name="push_pull", predicted=0.1, measured=0.0),
+        ),
+        ranks=(Row(name="0", predicted=1.0, measured=1.0),),
+        actions=(Row(name="0F0", predicted=0.2, measured=0.3),),
+        memory=(),
+    )
+    file = io.StringIO()
+    print_comparison(comparison, file)
+    assert file.getvalue().splitlines() == [
+        "phase        predicted  measured   error",
+        "forward       412.0 ms  431.0 ms  -4.4 %",
+        "push / pull   100.0 ms       0 s       –",
+        "step time      3.210 s   3.400 s  -5.6 %",
+        "",
+        "compute of  predicted  measured   error",
+        "rank 0        1.000 s   1.000 s  +0.0 %",
+        "",
+        "furthest off  predicted  measured    error",
+        "0F0            200.0 ms  300.0 ms  -33.3 %",
+    ]

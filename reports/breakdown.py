@@ -1,0 +1,61 @@
+"""Where a step's time goes, as parts that add up: what each phase costs that nothing before it hides.
+
+Compute comes first, communication only where no compute runs beside it, and what is left is idle. So a
+part is what the step would lose at most if that phase cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ..sim.trace import Span, Trace
+from .palette import IDLE, PHASES, phase_of
+
+Interval = tuple[float, float]
+
+_ORDER = [phase.key for phase in PHASES if phase.key in ("forward", "backward", "optimizer_step")]
+_ORDER += [phase.key for phase in PHASES if phase.key not in _ORDER and phase.key != IDLE]
+
+
+def exposed_seconds(trace: Trace) -> dict[str, float]:
+    """Seconds of one step by phase key, averaged over ranks and steps; they add up to the step time."""
+    lanes: dict[tuple[int, int], list[Span]] = defaultdict(list)
+    lengths: dict[int, float] = defaultdict(float)
+    for span in trace.spans:
+        lanes[span.step, span.rank].append(span)
+        lengths[span.step] = max(lengths[span.step], span.end)
+    totals: dict[str, float] = defaultdict(float)
+    for (step, _), spans in lanes.items():
+        for key, share in _shares(spans, lengths[step]).items():
+            totals[key] += share
+    scale = trace.step_time_s / len(lanes) if lanes else 0.0
+    return {phase.key: totals[phase.key] * scale for phase in PHASES if phase.key in totals}
+
+
+def _shares(spans: Iterable[Span], length: float) -> dict[str, float]:
+    """Shares of ``length`` on one rank, each phase counting only what those before it leave uncovered."""
+    by_phase: dict[str, list[Interval]] = defaultdict(list)
+    for span in spans:
+        by_phase[phase_of(span.kind).key].append((span.start, span.end))
+    shares: dict[str, float] = {}
+    covered: list[Interval] = []
+    before = 0.0
+    for key in _ORDER:
+        if key in by_phase and length > 0:
+            covered = _merge([*covered, *by_phase[key]])
+            after = sum(end - start for start, end in covered)
+            shares[key] = (after - before) / length
+            before = after
+    shares[IDLE] = max(0.0, 1.0 - sum(shares.values()))
+    return shares
+
+
+def _merge(intervals: Iterable[Interval]) -> list[Interval]:
+    merged: list[Interval] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged

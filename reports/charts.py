@@ -1,0 +1,282 @@
+"""The report's other charts, in plotly's JSON: accuracy, breakdown, memory, losses.
+
+Every chart is shown with a table of the same numbers beneath it, so what a chart says is never only said
+by colour. Names come from files and are escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import formats
+from .palette import BY_KEY, MEMORY_PARTS, PHASES, memory_parts
+from .result_file import PlanEntry
+from .timeline import Figure, plot_text
+
+BAND_PCT = 15.0
+"""The band drawn around a right prediction."""
+PREDICTED, MEASURED = "#0072B2", "#D55E00"
+LINES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+MARGIN = {"l": 10, "r": 16, "t": 28, "b": 44}
+GIB, MIB = 2**30, 2**20
+BARS_SHARE = 0.12
+"""Bars that would fill less of the width than this are drawn without the capacity."""
+
+
+def name_of(entry: PlanEntry) -> str:
+    """A plan as charts and tables call it."""
+    return f"#{entry.id} {entry.label}"
+
+
+def accuracy_figure(plans: Sequence[PlanEntry]) -> Figure:
+    """Step times with their p5 to p95, and beside them the signed error with the ±15 % band."""
+    names = [plot_text(name_of(entry)) for entry in plans]
+    shown = [
+        _intervals("predicted, p5–p95", names, [e.predicted.step_time_s for e in plans], PREDICTED, "circle")
+    ]
+    layout: Figure = {
+        "height": 120 + 34 * len(plans),
+        "margin": MARGIN,
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
+        "xaxis": {"title": {"text": "step time, ms"}, "rangemode": "tozero", "zeroline": False},
+    }
+    runs = [entry for entry in plans if entry.measured and entry.error_pct is not None]
+    if runs:
+        ran = [plot_text(name_of(entry)) for entry in runs]
+        times = [entry.measured.step_time_s for entry in runs if entry.measured]
+        shown.append(_intervals("measured, p5–p95", ran, times, MEASURED, "diamond-open"))
+        errors = [round(entry.error_pct or 0.0, 2) for entry in runs]
+        reach = max(BAND_PCT * 1.4, *(abs(error) * 1.25 for error in errors))
+        shown.append(_error_bars(ran, errors))
+        layout["xaxis"]["domain"] = [0, 0.62]
+        layout["xaxis2"] = {
+            "domain": [0.67, 1],
+            "range": [-reach, reach],
+            "title": {"text": "error of the prediction, %"},
+            "zeroline": True,
+        }
+        layout["shapes"] = [_band()]
+    return {"data": shown, "layout": layout}
+
+
+def _intervals(name: str, plans: list[str], times: Sequence[Any], colour: str, symbol: str) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "y": plans,
+        "x": [_ms(t.p50) for t in times],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [_ms(max(t.p95 - t.p50, 0)) for t in times],
+            "arrayminus": [_ms(max(t.p50 - t.p5, 0)) for t in times],
+            "thickness": 1.5,
+            "color": colour,
+        },
+        "marker": {"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2, "color": colour}},
+        "hovertemplate": "%{y}: %{x:.4g} ms<extra>" + name + "</extra>",
+    }
+
+
+def _error_bars(plans: list[str], errors: list[float]) -> Figure:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "xaxis": "x2",
+        "y": plans,
+        "x": errors,
+        "width": 0.5,
+        "text": [formats.error(error) for error in errors],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "showlegend": False,
+        "marker": {"color": COLOURS[4], "line": {"width": 0.5, "color": "rgba(0,0,0,0.4)"}},
+        "hovertemplate": "%{y}: %{x:+.1f} %<extra>error</extra>",
+    }
+
+
+def _band() -> Figure:
+    return {
+        "type": "rect",
+        "layer": "below",
+        "xref": "x2",
+        "x0": -BAND_PCT,
+        "x1": BAND_PCT,
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": "rgba(0,158,115,0.14)",
+        "line": {"width": 0},
+    }
+
+
+def breakdown_figure(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
+    """Stacked bars of seconds by phase key, one for each named row, that add up to its step time."""
+    names = [plot_text(name) for name, _ in rows]
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": phase.label,
+            "y": names,
+            "x": [_ms(parts.get(phase.key, 0.0)) for _, parts in rows],
+            "marker": _filled(phase.colour, phase.pattern),
+            "hovertemplate": "%{y}<br>" + phase.label + " %{x:.4g} ms<extra></extra>",
+        }
+        for phase in PHASES
+        if any(parts.get(phase.key) for _, parts in rows)
+    ]
+    return {"data": data, "layout": _stacked_layout(len(rows), "milliseconds of one step, mean over ranks")}
+
+
+def memory_figure(entry: PlanEntry, capacity_bytes: float) -> Figure:
+    """Bytes by rank and part, stacked, against the capacity, with measured peaks where there are some."""
+    names = memory_names(entry)
+    parts = [memory_parts(row) for row in entry.predicted.memory]
+    measured = measured_peaks(entry)
+    fullest = max([sum(part.values()) for part in parts] + list(measured.values()), default=0.0)
+    unit, unit_name = (GIB, "GiB") if fullest >= GIB else (MIB, "MiB")
+    data: list[Figure] = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": label,
+            "y": names,
+            "x": [round(part.get(key, 0.0) / unit, 4) for part in parts],
+            "marker": _filled(colour, pattern),
+            "hovertemplate": "%{y}<br>" + label + " %{x:.4g} " + unit_name + "<extra></extra>",
+        }
+        for key, (label, colour, _, pattern) in MEMORY_PARTS.items()
+        if any(part.get(key) for part in parts)
+    ]
+    if measured:
+        data.append(_measured_peaks(measured, names, unit, unit_name))
+    layout = _stacked_layout(len(names), f"{unit_name} at the peak")
+    if capacity_bytes and fullest < capacity_bytes * BARS_SHARE:
+        layout["annotations"] = [_capacity_note(capacity_bytes)]
+    elif capacity_bytes:
+        data.append(_capacity(capacity_bytes, names, unit))
+    return {"data": data, "layout": layout}
+
+
+def memory_names(entry: PlanEntry) -> list[str]:
+    """What each row of a plan's memory is of: its pipeline stages, then its servers."""
+    stages = entry.strategy.get("pp", len(entry.predicted.memory))
+    rows = range(len(entry.predicted.memory))
+    return [f"stage {row}" if row < stages else f"server {row - stages}" for row in rows]
+
+
+def measured_peaks(entry: PlanEntry) -> dict[int, float]:
+    """Measured peak bytes by row of the plan's memory: the fullest rank of each stage or server."""
+    if entry.measured is None:
+        return {}
+    degrees = [entry.strategy.get(name, 1) for name in ("dp", "tp", "pp")]
+    if not all(isinstance(degree, int) and degree >= 1 for degree in degrees):
+        return {}
+    dp, tp, pp = degrees
+    peaks: dict[int, float] = {}
+    for text, size in entry.measured.peak_memory_bytes.items():
+        rank = int(text) if text.isascii() and text.isdigit() else -1
+        row = rank // (dp * tp) if rank < dp * tp * pp else pp + rank - dp * tp * pp
+        if 0 <= row < len(entry.predicted.memory):
+            peaks[row] = max(peaks.get(row, 0.0), size)
+    return peaks
+
+
+def _measured_peaks(measured: dict[int, float], names: list[str], unit: int, unit_name: str) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "measured peak",
+        "x": [round(size / unit, 4) for size in measured.values()],
+        "y": [names[row] for row in measured],
+        "marker": {"symbol": "diamond-open", "size": 12, "color": MEASURED, "line": {"width": 2.5}},
+        "hovertemplate": "%{y} measured %{x:.4g} " + unit_name + "<extra></extra>",
+    }
+
+
+def _capacity(capacity_bytes: float, names: list[str], unit: int) -> Figure:
+    """A line the legend can name, across all bars."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": f"capacity {formats.size(capacity_bytes)}",
+        "x": [round(capacity_bytes / unit, 4)] * len(names),
+        "y": names,
+        "line": {"color": MEASURED, "width": 2, "dash": "dash"},
+        "marker": {"symbol": "line-ns-open", "size": 22, "color": MEASURED, "line": {"width": 2}},
+        "hovertemplate": f"capacity {formats.size(capacity_bytes)}<extra></extra>",
+    }
+
+
+def _capacity_note(capacity_bytes: float) -> Figure:
+    """Says where the capacity is when drawing it would leave the bars without width."""
+    return {
+        "text": f"capacity {formats.size(capacity_bytes)} lies far to the right →",
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "right",
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "bottom",
+        "showarrow": False,
+    }
+
+
+def _filled(colour: str, pattern: str) -> Figure:
+    return {
+        "color": colour,
+        "line": {"width": 0.5, "color": "rgba(0,0,0,0.4)"},
+        "pattern": {"shape": pattern, "size": 7, "solidity": 0.18, "fgcolor": "rgba(0,0,0,0.5)"},
+    }
+
+
+def _stacked_layout(rows: int, unit: str) -> Figure:
+    return {
+        "barmode": "stack",
+        "height": 130 + 30 * rows,
+        "bargap": 0.35,
+        "margin": MARGIN,
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
+        "xaxis": {"title": {"text": unit}, "rangemode": "tozero"},
+    }
+
+
+def losses_figure(plans: Sequence[PlanEntry]) -> Figure:
+    """Loss against step of every plan that was run."""
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": plot_text(name_of(entry)),
+            "x": list(range(1, len(entry.measured.losses) + 1)),
+            "y": [float(f"{loss:.6g}") for loss in entry.measured.losses],
+            "line": {"color": COLOURS[i % len(COLOURS)], "dash": LINES[i % len(LINES)], "width": 2},
+            "marker": {"size": 4},
+        }
+        for i, entry in enumerate(plans)
+        if entry.measured and entry.measured.losses
+    ]
+    layout = {
+        "height": 360,
+        "margin": MARGIN,
+        "hovermode": "x unified",
+        "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+        "xaxis": {"title": {"text": "step"}, "rangemode": "tozero", "zeroline": False},
+        "yaxis": {"title": {"text": "training loss"}, "automargin": True},
+    }
+    return {"data": data, "layout": layout}
+
+
+def phase_label(key: str) -> str:
+    """What a phase is called."""
+    return BY_KEY[key].label if key in BY_KEY else key
+
+
+def _ms(value: float) -> float:
+    return float(f"{value * 1e3:.6g}")

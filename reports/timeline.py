@@ -1,0 +1,186 @@
+"""The pipeline as plotly draws it: every rank a line, predicted above measured on one axis of time.
+
+Figures are plain dictionaries in plotly's JSON, so making one imports nothing; colours of text and grid
+come from the page, which knows whether it is light or dark. One bar trace holds all spans of a phase.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from ..sim.trace import Span, Trace
+from . import formats
+from .lanes import MAX_SPANS, Picture, picture
+from .palette import IDLE, PHASES, Phase, phase_of
+
+Figure = dict[str, Any]
+
+COMPUTE_LANE = (0.08, 0.62)
+"""Offset and thickness of a rank's compute bars, in ranks."""
+OTHER_LANE = (-0.34, 0.16)
+"""The same for its communication, drawn as a thin line above."""
+ROW_PIXELS = 34
+PANEL_PIXELS = 60
+
+
+def timeline_figure(predicted: Trace | None, measured: Trace | None, max_spans: int = MAX_SPANS) -> Figure:
+    """Predicted above measured; a side that is missing is left out. Needs one of the two."""
+    sides = _pictures(predicted, measured, max_spans)
+    data: list[Figure] = []
+    layout: Figure = {
+        "barmode": "overlay",
+        "hovermode": "closest",
+        "dragmode": "zoom",
+        "margin": {"l": 70, "r": 16, "t": 28, "b": 44},
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        "xaxis": {
+            "title": {"text": "milliseconds since the step began"},
+            "zeroline": False,
+            "hoverformat": ".4g",
+        },
+        "shapes": [],
+        "annotations": [],
+    }
+    rows = [max(len(shown.ranks), 1) for _, shown in sides]
+    layout["height"] = 110 + sum(rows) * ROW_PIXELS + len(sides) * PANEL_PIXELS
+    tops = _domains(rows)
+    legend: set[str] = set()
+    longest = 0.0
+    for index, ((trace, shown), domain) in enumerate(zip(sides, tops, strict=True)):
+        axis = "y" if index == 0 else f"y{index + 1}"
+        data += _bars(shown, axis, legend)
+        longest = max(longest, *(span.end for span in shown.spans), 0.0)
+        layout[axis.replace("y", "yaxis")] = _rank_axis(shown, domain)
+        layout["shapes"].append(_step_line(trace, axis))
+        layout["annotations"].append(_panel_title(trace, domain))
+    layout["xaxis"]["range"] = [0, max(longest, *(t.step_time_s for t, _ in sides)) * 1e3 * 1.02]
+    layout["xaxis"]["anchor"] = "y" if len(sides) == 1 else f"y{len(sides)}"
+    return {"data": data, "layout": layout}
+
+
+def timeline_notes(predicted: Trace | None, measured: Trace | None, max_spans: int = MAX_SPANS) -> list[str]:
+    """What the figure leaves out, a line each."""
+    return [
+        f"{t.source}: {'; '.join(p.notes)}" for t, p in _pictures(predicted, measured, max_spans) if p.notes
+    ]
+
+
+def _pictures(predicted: Trace | None, measured: Trace | None, max_spans: int) -> list[tuple[Trace, Picture]]:
+    """Both sides with the same ranks, as far as both have them."""
+    traces = [trace for trace in (predicted, measured) if trace is not None]
+    each = max_spans // max(len(traces), 1)
+    first = picture(traces[0], each)
+    sides = [(traces[0], first)]
+    for trace in traces[1:]:
+        common = [rank for rank in first.ranks if rank in set(trace.ranks)]
+        sides.append((trace, picture(trace, each, common or None)))
+    return sides
+
+
+def _domains(rows: list[int]) -> list[list[float]]:
+    """Shares of the height, from the top down, with room for a title above each."""
+    if len(rows) == 1:
+        return [[0.0, 0.94]]
+    gap = 0.1
+    upper = (1 - 2 * gap) * rows[0] / sum(rows)
+    return [[1 - gap / 2 - upper, 1 - gap / 2], [0.0, 1 - gap / 2 - upper - gap]]
+
+
+def _bars(shown: Picture, axis: str, legend: set[str]) -> list[Figure]:
+    """One bar trace for each phase; a phase is named once in the legend, whichever panels it is in."""
+    places = {rank: place for place, rank in enumerate(shown.ranks)}
+    bars = []
+    for phase in PHASES:
+        spans = [span for span in shown.spans if phase_of(span.kind) is phase]
+        if spans and phase.key != IDLE:
+            bars.append(_phase_bars(phase, spans, places, axis, phase.key not in legend))
+            legend.add(phase.key)
+    return bars
+
+
+def _phase_bars(
+    phase: Phase, spans: list[Span], places: dict[int, int], axis: str, in_legend: bool
+) -> Figure:
+    lanes = [COMPUTE_LANE if span.stream == "compute" else OTHER_LANE for span in spans]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": phase.label,
+        "legendgroup": phase.key,
+        "showlegend": in_legend,
+        "yaxis": axis,
+        "base": [_ms(span.start) for span in spans],
+        "x": [_ms(span.duration) for span in spans],
+        "y": [round(places[s.rank] + offset, 2) for s, (offset, _) in zip(spans, lanes, strict=True)],
+        "width": [thickness for _, thickness in lanes],
+        "customdata": [[plot_text(s.action), s.rank, plot_text(s.stream), _amount(s)] for s in spans],
+        "hovertemplate": "<b>%{customdata[0]}</b> rank %{customdata[1]}, %{customdata[2]}"
+        "<br>%{customdata[3]}<br>begins at %{base:.5g} ms<extra></extra>",
+        "marker": {
+            "color": phase.colour,
+            "line": {"width": 0.5, "color": "rgba(0,0,0,0.35)"},
+            "pattern": {"shape": phase.pattern, "size": 6, "solidity": 0.15, "fgcolor": "rgba(0,0,0,0.45)"},
+        },
+    }
+
+
+def plot_text(text: object) -> str:
+    """``text`` so that plotly shows it as it is: it takes a subset of HTML for markup."""
+    return escape(formats.printable(text), quote=False)
+
+
+def _ms(value: float) -> float:
+    return float(f"{value * 1e3:.6g}")
+
+
+def _amount(span: Span) -> str:
+    text = formats.seconds(span.duration)
+    if span.bytes:
+        text += f", {formats.size(span.bytes)}"
+    if span.flops:
+        text += f", {formats.count(span.flops)} FLOP"
+    return text
+
+
+def _rank_axis(shown: Picture, domain: list[float]) -> Figure:
+    places = list(range(len(shown.ranks)))
+    return {
+        "domain": domain,
+        "autorange": False,
+        "range": [len(places) - 0.45, -0.55],
+        "tickvals": places,
+        "ticktext": [f"rank {rank}" for rank in shown.ranks],
+        "showgrid": False,
+        "zeroline": False,
+        "fixedrange": True,
+    }
+
+
+def _step_line(trace: Trace, axis: str) -> Figure:
+    """Where the median step ends."""
+    at = _ms(trace.step_time_s)
+    line = {"width": 1.5, "dash": "dash", "color": "#D55E00"}
+    return {
+        "type": "line",
+        "x0": at,
+        "x1": at,
+        "xref": "x",
+        "y0": 0,
+        "y1": 1,
+        "yref": f"{axis} domain",
+        "line": line,
+    }
+
+
+def _panel_title(trace: Trace, domain: list[float]) -> Figure:
+    return {
+        "text": f"<b>{trace.source}</b> · step time {formats.seconds(trace.step_time_s)}",
+        "xref": "paper",
+        "x": 0,
+        "xanchor": "left",
+        "yref": "paper",
+        "y": domain[1],
+        "yanchor": "bottom",
+        "showarrow": False,
+    }
