@@ -82,7 +82,7 @@ class _Simulation:
     def _operation(self, operation: Operation) -> Waiting:
         op = operation.id
         streams_here = [self.taken[stream, op] for stream in set(operation.streams)]
-        others_over = [self.env.process(self._ended(source, delay)) for source, delay in operation.after]
+        others_over = [self._over(source, delay) for source, delay in operation.after]
         yield self.env.all_of([*streams_here, *others_over])
         if operation.resources:
             yield self.arbiter.request(op, operation.resources)
@@ -92,8 +92,11 @@ class _Simulation:
         self.arbiter.release(operation.resources)
         self.done[op].succeed()
 
-    def _ended(self, op: int, delay: float) -> Waiting:
-        """Over when ``op`` ended ``delay`` seconds ago."""
+    def _over(self, op: int, delay: float) -> simpy.Event:
+        """Happens when ``op`` ended ``delay`` seconds ago."""
+        return self.env.process(self._after_end(op, delay)) if delay else self.done[op]
+
+    def _after_end(self, op: int, delay: float) -> Waiting:
         yield self.done[op]
         yield self.env.timeout(delay)
 
