@@ -228,7 +228,8 @@ def model_flops_per_token(model: Model, seq_len: int) -> float:
 def hardware_flops_per_token(model: Model, seq_len: int, recompute: str) -> float:
     """FLOPs that are done for one token with what ``recompute`` computes again: the numerator of HFU.
 
-    `selective` repeats attention's two products, `full` a whole block (Korthikanti et al. 2022, section 5).
+    `selective` repeats attention's two products, `full` a whole block. (Korthikanti et al. 2022 count three
+    times as much for `selective`: their factor is 1 + s/3h where these products give 1 + 2s/9h.)
     """
     decoder = model.decoder
     again = {

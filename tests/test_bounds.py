@@ -1,0 +1,88 @@
+"""Bounds never exceed the simulation; estimates order plans as it does."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from machines import cpu_cluster, gpu_cluster, job, llama
+
+from traincast.sim.bounds import approximate_s, lower_bound_s
+from traincast.sim.cluster import Cluster
+from traincast.sim.costs import Costs
+from traincast.sim.engine import simulate
+from traincast.sim.job import Job
+from traincast.sim.lowering import make_plan
+from traincast.sim.strategy import Strategy
+
+MODEL = llama(layers=5, kv_heads=8)
+CLUSTERS = {"gpus": gpu_cluster(nodes=6, per_node=4), "cores": cpu_cluster(ranks=24, cores=2)}
+
+
+def strategies() -> st.SearchStrategy[Strategy]:
+    """All-reduce and parameter-server strategies that are lawful for `MODEL` with a batch of 32."""
+    small = st.sampled_from([1, 2, 4])
+    ours = st.builds(
+        Strategy,
+        dp=small,
+        tp=st.sampled_from([1, 2]),
+        pp=st.sampled_from([1, 2, 3]),
+        micro_batch=small,
+        schedule=st.sampled_from(["gpipe", "1f1b"]),
+        recompute=st.sampled_from(["none", "selective", "full"]),
+        bucket_bytes=st.sampled_from([2**18, 2**25]),
+    )
+    servers = st.builds(
+        Strategy,
+        dp=small,
+        micro_batch=small,
+        gradient_exchange=st.just("parameter_server"),
+        servers=st.sampled_from([1, 2]),
+        synchrony=st.sampled_from(["sync", "async"]),
+    )
+    return ours | servers
+
+
+def times(strategy: Strategy, cluster: Cluster, own: Job) -> tuple[float, float, float]:
+    """Lower bound, estimate and simulated step."""
+    costs = Costs(cluster, own, strategy)
+    step = simulate(make_plan(own, strategy), cluster).step_time_s
+    return lower_bound_s(costs, own, strategy), approximate_s(costs, own, strategy), step
+
+
+@settings(max_examples=120, deadline=None)
+@given(strategies(), st.sampled_from(sorted(CLUSTERS)))
+def test_no_simulation_goes_below_the_bound(strategy: Strategy, name: str):
+    """On devices of their own and on shared cores."""
+    bound, estimate, step = times(strategy, CLUSTERS[name], job(MODEL, global_batch=32))
+    assert 0 < bound <= step
+    assert estimate > 0
+
+
+def test_alone_the_bound_is_the_step():
+    """One rank does everything one after the other."""
+    bound, estimate, step = times(Strategy(micro_batch=4), CLUSTERS["gpus"], job(MODEL, global_batch=32))
+    assert bound == pytest.approx(step, rel=1e-6)
+    assert estimate == pytest.approx(step, rel=1e-6)
+
+
+def test_estimates_are_near_on_devices_of_their_own():
+    """Within 15 % for every mix of data, tensor and pipeline parallelism with all-reduce."""
+    own = job(MODEL, global_batch=32)
+    for dp, tp, pp, schedule in product((1, 2), (1, 2), (1, 2, 3), ("gpipe", "1f1b")):
+        strategy = Strategy(dp=dp, tp=tp, pp=pp, schedule=schedule, micro_batch=2)
+        _, estimate, step = times(strategy, CLUSTERS["gpus"], own)
+        assert estimate == pytest.approx(step, rel=0.15), strategy.label
+
+
+def test_the_bubble_of_alike_stages_is_p_minus_one():
+    """Stages of blocks that dominate: (m + p - 1)(F + B), so the bubble shrinks with micro-batches."""
+    model = llama(layers=32, hidden=1024, heads=8, kv_heads=8, vocab=8)
+    own = Job(model=model, global_batch=16, seq_len=512)
+    costs = Costs(CLUSTERS["gpus"], own, Strategy(pp=4, micro_batch=1))
+    block = model.layers[1]
+    both = 8 * (costs.forward_s(block) + costs.backward_s(block))
+    estimate = approximate_s(costs, own, Strategy(pp=4, micro_batch=1))
+    assert estimate == pytest.approx((16 + 4 - 1) * both, rel=0.05)

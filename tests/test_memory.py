@@ -1,0 +1,160 @@
+"""Peak memory of stages and servers against the papers' formulas."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import cpu_cluster, gpt, gpt3_175b, gpu, gpu_cluster, job, llama
+
+from traincast.sim.activations import block_activation_bytes
+from traincast.sim.job import Job
+from traincast.sim.lowering import make_plan
+from traincast.sim.memory import assumptions, in_flight, memory, state_bytes
+from traincast.sim.plan import parse_actions
+from traincast.sim.strategy import Strategy
+
+
+def gpt_block_bytes(**how) -> float:
+    """Of one 175B block, one sample, over sbh."""
+    size = block_activation_bytes(gpt3_175b().decoder, micro_batch=1, seq_len=2048, **how)
+    return size / (2048 * 12288)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"flash": False, "dropout": True}, 34 + 5 * 96 * 2048 / 12288),
+        ({"flash": False, "dropout": True, "tp": 8}, 10 + 24 / 8 + 5 * 96 * 2048 / (12288 * 8)),
+        ({"flash": False, "dropout": True, "recompute": "selective"}, 34),
+        ({"flash": False, "dropout": True, "recompute": "selective", "tp": 8}, 10 + 24 / 8),
+        ({"recompute": "full"}, 2),
+    ],
+)
+def test_a_gpt_block_keeps_what_korthikanti_says(how: dict, expected: float):
+    """Equations 1, 2 and 6 (without sequence parallelism), and section 4.5 for full recompute."""
+    assert gpt_block_bytes(**how) == pytest.approx(expected, rel=1e-12)
+
+
+def test_flash_attention_keeps_no_scores():
+    """34 without the two dropout masks, and 4 bytes for each query of each head."""
+    assert gpt_block_bytes() == pytest.approx(32 + 4 * 96 / 12288)
+
+
+@pytest.mark.parametrize(("precision", "total"), [("fp32", 16), ("bf16", 18), ("fp16", 20)])
+def test_adamw_bytes_a_parameter_are_megatrons(precision: str, total: int):
+    """Megatron Core user guide, "Distributed Optimizer", the column without it."""
+    assert sum(state_bytes(job(precision=precision))) == total
+
+
+@pytest.mark.parametrize(("optimizer", "total"), [("sgd", 8), ("momentum", 12), ("adamw", 16)])
+def test_optimizers_keep_their_states(optimizer: str, total: int):
+    """4 bytes for each state in fp32."""
+    assert sum(state_bytes(job(optimizer=optimizer))) == total
+
+
+@given(st.integers(1, 6), st.integers(1, 12))
+def test_micro_batches_in_flight(pp: int, micro_batches: int):
+    """1F1B keeps min(m, p - s), GPipe all of them."""
+    model = llama(layers=6)
+    own = job(model, global_batch=micro_batches)
+    flights = {
+        schedule: [in_flight(a) for a in make_plan(own, Strategy(pp=pp, schedule=schedule)).actions]
+        for schedule in ("1f1b", "gpipe")
+    }
+    assert flights["1f1b"] == [min(micro_batches, pp - stage) for stage in range(pp)]
+    assert flights["gpipe"] == [micro_batches] * pp
+
+
+def test_weight_gradients_end_a_flight():
+    """Where backward is split, activations stay until the weights' half is done."""
+    assert in_flight(parse_actions("0F0 0I0 0F1 0W0 0F2 0I1 0W1")) == 2
+
+
+def test_one_rank_adds_up():
+    """Weights, gradients and states of all parameters; activations and logits of the micro-batch."""
+    own = job(llama(layers=2), global_batch=2)
+    (rank,) = memory(make_plan(own, Strategy(micro_batch=2)), gpu_cluster())
+    parameters = own.model.parameters
+    assert (rank.weights_bytes, rank.gradients_bytes) == (4 * parameters, 4 * parameters)
+    assert rank.optimizer_bytes == 8 * parameters
+    block = block_activation_bytes(own.model.decoder, micro_batch=2, seq_len=128, bytes_per_value=4)
+    tokens = 256
+    assert rank.activations_bytes == 2 * block + tokens * (8 + 2 * 256 * 4 + 8)
+    assert rank.logits_bytes == tokens * 1024 * 12
+    assert rank.buffers_bytes == 0
+    assert rank.fits
+    assert rank.short_bytes == 0
+
+
+def test_tensor_parallel_ranks_share_parameters():
+    """A rank of two has half of the states and more than half of the activations."""
+    own = job(global_batch=2)
+    (one,), (two,) = (memory(make_plan(own, Strategy(tp=tp)), gpu_cluster()) for tp in (1, 2))
+    assert two.weights_bytes == one.weights_bytes / 2
+    assert one.activations_bytes / 2 < two.activations_bytes < one.activations_bytes
+
+
+def test_stages_hold_their_own_layers():
+    """Parameters add up to the model's; the last stage alone has logits; tied tables are held twice."""
+    own = job(gpt(4, 256, 8, 1024, positions=128))
+    places = memory(make_plan(own, Strategy(pp=4)), gpu_cluster())
+    assert sum(place.parameters for place in places) == own.model.parameters + 1024 * 256
+    assert [place.logits_bytes > 0 for place in places] == [False, False, False, True]
+    assert all(place.buffers_bytes > 0 for place in places)
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "gpipe"])
+def test_recompute_trades_memory(schedule: str):
+    """Full keeps least; with many in flight it is far less, though one block stands whole."""
+    own = job(llama(layers=8), global_batch=8)
+    sizes = [
+        memory(make_plan(own, Strategy(pp=2, schedule=schedule, recompute=r)), gpu_cluster())[
+            0
+        ].activations_bytes
+        for r in ("none", "selective", "full")
+    ]
+    assert sizes[0] >= sizes[1] > 3 * sizes[2] / 2
+
+
+def test_servers_hold_states_and_workers_do_not():
+    """A server also has a buffer for each worker's gradients."""
+    strategy = Strategy(dp=3, gradient_exchange="parameter_server", servers=2)
+    plan = make_plan(job(global_batch=12), strategy)
+    worker, *servers = memory(plan, cpu_cluster())
+    assert (worker.role, worker.optimizer_bytes) == ("worker", 0.0)
+    assert [place.role for place in servers] == ["server", "server"]
+    assert sum(place.parameters for place in servers) == worker.parameters
+    for place in servers:
+        assert place.optimizer_bytes == 8 * place.parameters
+        assert place.buffers_bytes == 3 * 4 * place.parameters
+
+
+def test_what_does_not_fit_says_by_how_much():
+    """175B with AdamW on one A100."""
+    own = Job(model=gpt3_175b(), global_batch=1, seq_len=2048)
+    (rank,) = memory(make_plan(own, Strategy()), gpu_cluster(accelerator=gpu(reserved_bytes=1e9)))
+    assert not rank.fits
+    assert rank.short_bytes == rank.total_bytes - 80e9
+    assert rank.total_bytes > 18 * own.model.parameters + 1e9
+
+
+def test_175b_on_64_accelerators_is_near_korthikantis_measurement():
+    """Weights and optimizer states of a rank: 18 bytes for each of 175B/64 parameters, 46 GiB."""
+    own = Job(model=gpt3_175b(), global_batch=64, seq_len=2048)
+    places = memory(make_plan(own, Strategy(tp=8, pp=8)), gpu_cluster(nodes=8))
+    middle = places[3]
+    states = middle.weights_bytes + middle.gradients_bytes + middle.optimizer_bytes
+    assert states == pytest.approx(18 * 175e9 / 64, rel=0.02)
+
+
+def test_assumptions_follow_the_plan():
+    """Only what applies is said."""
+    plain = assumptions(job(), Strategy())
+    assert plain[0].startswith("4 + 4 + 8 bytes per parameter: fp32")
+    assert not any("server" in line or "computed again" in line for line in plain)
+    strategy = Strategy(recompute="full", gradient_exchange="parameter_server", servers=1)
+    said = " ".join(assumptions(job(precision="bf16"), strategy))
+    assert "2 + 4 + 12 bytes" in said
+    assert "a server has a buffer" in said
+    assert "computed again" in said
