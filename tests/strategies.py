@@ -5,7 +5,11 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 
 from hypothesis import strategies as st
+
+from traincast.sim.job import Job
+from traincast.sim.model import Decoder, Model
 from traincast.sim.program import Program, SpanLabel
+from traincast.sim.strategy import COLLECTIVE_ALGORITHMS, RECOMPUTES, SCHEDULES, SYNCHRONIES, Strategy
 
 WHOLE_SECONDS = st.integers(0, 3).map(float)
 """Ties are the norm."""
@@ -57,3 +61,62 @@ def _order(streams: list[tuple[int, ...]], priority: list[int]) -> list[int]:
             if not waits[follower]:
                 heappush(ready, (priority[follower], follower))
     return order
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    """A decoder of at most four small blocks, of every kind the fields allow."""
+    kv_heads = draw(st.sampled_from([4, 8]))
+    decoder = Decoder(
+        layers=draw(st.integers(1, 4)),
+        hidden=64,
+        heads=8,
+        kv_heads=kv_heads,
+        head_dim=8,
+        ffn=draw(st.sampled_from([64, 160])),
+        vocab=draw(st.sampled_from([128, 1000])),
+        max_positions=64,
+        activation=draw(st.sampled_from(["swiglu", "gelu"])),
+        norm=draw(st.sampled_from(["rmsnorm", "layernorm"])),
+        positions=draw(st.sampled_from(["rope", "learned"])),
+        attention_bias=draw(st.booleans()),
+        mlp_bias=draw(st.booleans()),
+        tied_embeddings=draw(st.booleans()),
+    )
+    return Model(name="drawn", decoder=decoder)
+
+
+@st.composite
+def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Strategy]:
+    """A lawful pair: data, tensor and pipeline degrees up to ``max_degree`` each, or parameter servers."""
+    model = draw(models())
+    dp, micro_batch = draw(st.integers(1, max_degree)), draw(st.integers(1, 2))
+    common = {
+        "dp": dp,
+        "micro_batch": micro_batch,
+        "recompute": draw(st.sampled_from(RECOMPUTES)),
+        "bucket_bytes": draw(st.sampled_from([50_000, 25 * 2**20])),
+    }
+    if draw(st.booleans()):
+        strategy = Strategy(
+            **common,
+            tp=draw(st.sampled_from([tp for tp in (1, 2, 4) if tp <= max_degree])),
+            pp=draw(st.integers(1, min(max_degree, model.decoder.layers))),
+            schedule=draw(st.sampled_from(SCHEDULES)),
+            collective_algorithm=draw(st.sampled_from(COLLECTIVE_ALGORITHMS)),
+        )
+    else:
+        strategy = Strategy(
+            **common,
+            gradient_exchange="parameter_server",
+            servers=draw(st.integers(1, min(3, model.decoder.layers + 2))),
+            synchrony=draw(st.sampled_from(SYNCHRONIES)),
+        )
+    job = Job(
+        model=model,
+        global_batch=dp * micro_batch * draw(st.integers(1, 5)),
+        seq_len=draw(st.sampled_from([16, 64])),
+        optimizer=draw(st.sampled_from(["sgd", "momentum", "adamw"])),
+        precision="fp32",
+    )
+    return job, strategy
