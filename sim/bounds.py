@@ -6,12 +6,15 @@ micro-batch reaches it, and what follows its last backward. Messages between sta
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .costs import Costs
 from .engine import ASYNC_ROUNDS, ASYNC_WARMUP
 from .job import Job
 from .lowering import partition, shard
+from .model import Layer
 from .plan import Stage
 from .strategy import Strategy
 
@@ -159,17 +162,28 @@ def _slowdown(costs: Costs, strategy: Strategy) -> float:
 
 def _times(costs: Costs, job: Job, strategy: Strategy, stage: Stage, slowdown: float) -> _StageTimes:
     layers = [job.model.layers[i] for i in stage.layer_indices]
-    forward = sum(map(costs.forward_s, layers)) * slowdown
-    backward = sum(map(costs.backward_s, layers)) * slowdown
+
+    def seconds(cost: Callable[[Layer], float]) -> float:
+        return sum(count * cost(layer) for layer, count in alike)
+
+    alike = _alike(layers)
+    forward = seconds(costs.forward_s) * slowdown
+    backward = seconds(costs.backward_s) * slowdown
     steps_itself = strategy.gradient_exchange != "parameter_server"
     parameters = sum(layer.parameters for layer in layers) / strategy.tp
     first_rank = stage.index * strategy.dp * strategy.tp
     replicas = range(first_rank, first_rank + strategy.dp * strategy.tp, strategy.tp)
     sizes = [sum(costs.layer_gradient_bytes(job.model.layers[i]) for i in b) for b in stage.buckets]
     return _StageTimes(
-        forward_s=forward + sum(map(costs.tensor_parallel_forward_s, layers)),
-        backward_s=backward + sum(map(costs.tensor_parallel_backward_s, layers)),
+        forward_s=forward + seconds(costs.tensor_parallel_forward_s),
+        backward_s=backward + seconds(costs.tensor_parallel_backward_s),
         compute_s=forward + backward,
         step_s=costs.optimizer_s(parameters) * slowdown if steps_itself else 0.0,
         reduce_s=tuple(costs.collective_s("all_reduce", size, replicas) for size in sizes),
     )
+
+
+def _alike(layers: Sequence[Layer]) -> list[tuple[Layer, int]]:
+    """One layer of each kind, which all cost the same, and how many there are of it."""
+    counts = Counter(layer.kind for layer in layers)
+    return [(layer, counts[layer.kind]) for layer in {layer.kind: layer for layer in layers}.values()]

@@ -6,7 +6,7 @@ applies `concurrency_factor` and places operations on shared cores and links.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from . import kernels, network
@@ -134,8 +134,13 @@ class Costs:
 
     def _tensor_parallel_s(self, layer: Layer, *, backward: bool) -> float:
         ranks = range(self.strategy.tp)
-        sizes = self._all_reduces(layer, backward=backward)
-        return sum(self.collective_s("all_reduce", size, ranks) for size in sizes)
+        return self._remember(
+            ("tensor parallel", layer.kind, backward),
+            lambda: sum(
+                self.collective_s("all_reduce", size, ranks)
+                for size in self._all_reduces(layer, backward=backward)
+            ),
+        )
 
     def _all_reduces(self, layer: Layer, *, backward: bool) -> list[float]:
         """Bytes of each all-reduce (Shoeybi et al. 2019, section 3).
@@ -213,10 +218,14 @@ class Costs:
         All ranks of a node are taken to be in such collectives at once, so the groups that cross a link
         that is the node's share it.
         """
-        members = network.nodes_of(self.cluster, ranks)
-        sharing = max(
-            1, self._node_ranks(self.strategy.world_size) // max(1, min(members.values(), default=1))
+        ranks = ranks if isinstance(ranks, range) else tuple(ranks)
+        return self._remember(
+            (operation, size_bytes, ranks), lambda: self._collective_s(operation, size_bytes, ranks)
         )
+
+    def _collective_s(self, operation: str, size_bytes: float, ranks: Sequence[int]) -> float:
+        members = network.nodes_of(self.cluster, ranks)
+        groups = self._node_ranks(self.strategy.world_size) // max(1, min(members.values(), default=1))
         return self._remember(
             (operation, size_bytes, *self._placed(ranks)),
             lambda: network.transport(
@@ -225,7 +234,7 @@ class Costs:
                 ranks,
                 size_bytes,
                 algorithm=self.strategy.collective_algorithm,
-                sharing=sharing,
+                sharing=max(1, groups),
             ),
         )
 
@@ -244,7 +253,7 @@ class Costs:
             return tuple(members.items())
         return tuple(sorted(members.values()))
 
-    def _remember(self, key: tuple, compute) -> float:
+    def _remember(self, key: tuple, compute: Callable[[], float]) -> float:
         if key not in self._remembered:
             self._remembered[key] = compute()
         return self._remembered[key]

@@ -84,10 +84,11 @@ def in_flight(actions: Iterable[Action]) -> int:
     """The most micro-batches that are forward and not yet backward at any moment of ``actions``."""
     count = most = 0
     for action in actions:
-        if action.kind is Kind.FORWARD:
+        kind = action.kind
+        if kind is Kind.FORWARD:
             count += 1
             most = max(most, count)
-        elif action.kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT):
+        elif kind is Kind.BACKWARD or kind is Kind.WEIGHT_GRADIENT:
             count -= 1
     return most
 

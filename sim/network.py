@@ -7,6 +7,7 @@ by all that can use it at once. A measured curve is used before any closed form.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,11 +36,8 @@ class Path:
 
 def nodes_of(cluster: Cluster, ranks: Sequence[int]) -> dict[int, int]:
     """How many of ``ranks`` are on each node, nodes in order."""
-    counts: dict[int, int] = {}
-    for rank in sorted(ranks):
-        node = rank // cluster.accelerators_per_node
-        counts[node] = counts.get(node, 0) + 1
-    return counts
+    per_node = cluster.accelerators_per_node
+    return Counter(rank // per_node for rank in sorted(ranks))
 
 
 def path(cluster: Cluster, ranks: Sequence[int], *, sharing: int = 1) -> Path:
