@@ -1,0 +1,151 @@
+"""The torch layers have the parameters a Model says, the same for every partition."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from traincast.sim.errors import InputError
+from traincast.sim.model import Decoder, Model
+
+torch = pytest.importorskip("torch")
+
+from traincast.executor.module import build_layers, loss, make_layer, rotate  # noqa: E402
+
+
+def decoder(**changes) -> Decoder:
+    """Two small blocks."""
+    fields = {
+        "layers": 2,
+        "hidden": 16,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 4,
+        "ffn": 24,
+        "vocab": 37,
+        "max_positions": 32,
+        **changes,
+    }
+    return Decoder(**fields)
+
+
+ARCHITECTURES = [
+    decoder(
+        activation=activation,
+        norm=norm,
+        positions=positions,
+        attention_bias=bias,
+        output_bias=bias,
+        mlp_bias=bias,
+        qk_norm=qk_norm,
+        tied_embeddings=tied,
+    )
+    for activation, norm, positions, bias, qk_norm, tied in product(
+        ("swiglu", "gelu"),
+        ("rmsnorm", "layernorm"),
+        ("rope", "learned"),
+        (False, True),
+        (False, True),
+        (False, True),
+    )
+]
+
+
+def tokens(rows: int = 3, seq: int = 8) -> torch.Tensor:
+    return torch.randint(0, 37, (rows, seq), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES, ids=lambda d: f"{d.activation}-{d.norm}-{d.positions}")
+def test_parameters_are_those_of_the_layers(arch: Decoder):
+    """Every layer of every architecture has as many parameters as its `Layer` says."""
+    model = Model(name="m", decoder=arch)
+    module = build_layers(arch, range(4), seed=0)
+    counted = {i: sum(p.numel() for p in own) for i, own in module.layer_parameters().items()}
+    assert counted == {layer.index: layer.parameters for layer in model.layers}
+    assert sum(p.numel() for p in module.parameters()) == model.parameters
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES[::7], ids=lambda d: f"{d.activation}-{d.norm}-{d.positions}")
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_partition_changes_nothing(arch: Decoder, cut: int):
+    """Two stages have the parameters and the output of the whole, bit for bit, tied or not."""
+    whole = build_layers(arch, range(4), seed=5)
+    first, second = build_layers(arch, range(cut), seed=5), build_layers(arch, range(cut, 4), seed=5)
+    parts = {**first.layer_parameters(), **second.layer_parameters()}
+    for index, parameters in whole.layer_parameters().items():
+        for mine, theirs in zip(parameters, parts[index], strict=False):
+            if mine.shape == theirs.shape:
+                assert torch.equal(mine, theirs)
+    assert torch.equal(whole(tokens()), second(first(tokens())))
+
+
+def test_seed_and_layer_choose_the_parameters():
+    """Another seed or another layer of the same shape has other weights."""
+    a, b = build_layers(decoder(), [1, 2], seed=0), build_layers(decoder(), [1, 2], seed=1)
+    weights = [layer.attention.qkv.weight for module in (a, b) for layer in module.layers]
+    assert len({float(weight.detach().sum()) for weight in weights}) == 4
+
+
+def test_tied_head_shares_one_matrix():
+    """On one stage the head's matrix is the embedding's; alone it is an equal copy."""
+    arch = decoder(tied_embeddings=True)
+    whole = build_layers(arch, range(4), seed=2)
+    assert whole.layers[3].output.weight is whole.layers[0].tokens.weight
+    alone = build_layers(arch, [3], seed=2)
+    assert torch.equal(alone.layers[0].output.weight, whole.layers[0].tokens.weight)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES[::9], ids=lambda d: f"{d.activation}-{d.norm}-{d.positions}")
+def test_attention_is_causal(arch: Decoder):
+    """A later token does not change the logits before it, and does change its own."""
+    module = build_layers(arch, range(4), seed=0)
+    one = tokens()
+    other = one.clone()
+    other[:, 5] = (other[:, 5] + 1) % 37
+    difference = (module(one) - module(other)).abs().amax(dim=(0, 2))
+    assert float(difference[:5].max()) == 0.0
+    assert float(difference[5:].min()) > 0.0
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_recompute_gives_the_same_gradients(recompute: str):
+    """Computing activations again changes no gradient."""
+    batch = tokens(3, 9)
+    gradients = []
+    for how in ("none", recompute):
+        module = build_layers(decoder(), range(4), seed=0, recompute=how)
+        loss(module(batch[:, :-1]), batch[:, 1:]).backward()
+        gradients.append([p.grad for p in module.parameters()])
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_rotation_depends_on_distance_only():
+    """The product of a rotated query and key is the same for the same distance (RoFormer, eq. 11)."""
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    rows = [rotate(x.expand(1, 1, 12, 8).double()) for x in (q, k)]
+    scores = (rows[0] @ rows[1].transpose(-1, -2))[0, 0]
+    for distance in range(-5, 6):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+
+
+@pytest.mark.parametrize("kind", ["embedding", "block", "head"])
+def test_single_layers_can_be_profiled(kind: str):
+    """`make_layer` builds one layer of each kind, with the shapes it takes and gives."""
+    module = make_layer(decoder(), kind)
+    given = tokens() if kind == "embedding" else torch.randn(3, 8, 16)
+    assert module(given).shape == (3, 8, 37 if kind == "head" else 16)
+
+
+def test_loss_of_even_logits_is_the_logarithm_of_the_vocabulary():
+    """Mean cross entropy of logits that are all alike is ln(vocab)."""
+    value = loss(torch.zeros(2, 8, 37), tokens(2))
+    torch.testing.assert_close(value, torch.tensor(37.0).log())
+
+
+def test_layer_beyond_the_model_is_refused():
+    """A layer index that the model lacks is an InputError, not an empty module."""
+    with pytest.raises(InputError, match="layer 4 does not exist; expected 0 to 3"):
+        build_layers(decoder(), [4], seed=0)
