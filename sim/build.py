@@ -99,6 +99,7 @@ class Messenger:
 
     def __init__(self, program: Program, placement: Placement, costs: Costs):
         self.program, self.placement, self.costs = program, placement, costs
+        self.known: dict[tuple[float, int, int], tuple[float, float]] = {}
 
     def send(
         self,
@@ -131,8 +132,11 @@ class Messenger:
         return self.placement.compute(target, cpu, [(transfer, 0.0)]) if cpu else transfer
 
     def _times(self, size_bytes: float, source: int, target: int) -> tuple[float, float]:
-        wall = self.costs.transfer_s(size_bytes, source, target)
-        return wall, min(self.costs.transfer_cpu_s(size_bytes), wall)
+        key = (size_bytes, source, target)
+        if key not in self.known:
+            wall = self.costs.transfer_s(*key)
+            self.known[key] = (wall, min(self.costs.transfer_cpu_s(size_bytes), wall))
+        return self.known[key]
 
 
 class _Walk:
@@ -156,6 +160,8 @@ class _Walk:
         self.bucket_ready: dict[tuple[int, int], int] = {}
         """(rank, bucket) to the operation after which its gradients are whole."""
         self.last_op: dict[int, int] = {}
+        self.passes: dict[tuple[Kind, tuple[int, ...]], tuple[float, float, float]] = {}
+        """What a pass through some layers costs, which every micro-batch repeats."""
         self.arrived: dict[tuple[Action, tuple[int, ...]], set[int]] = {}
 
     def _built_ranks(self) -> list[int]:
@@ -199,30 +205,32 @@ class _Walk:
     def _label(self, rank: int, action: Action, stream: str = COMPUTE) -> SpanLabel:
         return SpanLabel(rank, stream, str(action), action.stage, action.index)
 
-    def _layers(self, stage: int):
-        return [self.plan.job.model.layers[i] for i in self.plan.stages[stage].layer_indices]
+    def _pass(self, kind: Kind, layers: tuple[int, ...]) -> tuple[float, float, float]:
+        """Compute seconds, tensor-parallel seconds and FLOPs of one micro-batch through ``layers``."""
+        if (kind, layers) not in self.passes:
+            costs, all_layers = self.costs, self.plan.job.model.layers
+            own = [all_layers[i] for i in layers]
+            if kind is Kind.FORWARD:
+                each = (costs.forward_s, costs.tensor_parallel_forward_s, costs.forward_flops)
+            else:
+                each = (costs.backward_s, costs.tensor_parallel_backward_s, costs.backward_flops)
+            seconds, tp, flops = (sum(map(cost, own)) for cost in each)
+            self.passes[kind, layers] = (seconds * self.slowdown, tp, flops)
+        return self.passes[kind, layers]
 
     def _forward(self, rank: int, action: Action) -> None:
-        layers = self._layers(action.stage)
-        seconds = sum(self.costs.forward_s(layer) for layer in layers) * self.slowdown
-        flops = sum(self.costs.forward_flops(layer) for layer in layers)
-        tp = sum(self.costs.tensor_parallel_forward_s(layer) for layer in layers)
-        self._compute(rank, action, seconds, tp, flops)
+        layers = tuple(self.plan.stages[action.stage].layer_indices)
+        self._compute(rank, action, *self._pass(action.kind, layers))
 
     def _backward(self, rank: int, action: Action) -> None:
         """The last micro-batch's backward is cut where a bucket of gradients becomes whole."""
         stage = self.plan.stages[action.stage]
         is_last = action.index == self.plan.micro_batches - 1
         segments = stage.buckets if is_last and stage.buckets else (tuple(stage.layer_indices),)
-        layers = self.plan.job.model.layers
-        first = -1
+        first = len(self.program.operations)
         for number, segment in enumerate(segments):
-            seconds = sum(self.costs.backward_s(layers[i]) for i in segment) * self.slowdown
-            flops = sum(self.costs.backward_flops(layers[i]) for i in segment)
-            tp = sum(self.costs.tensor_parallel_backward_s(layers[i]) for i in segment)
             start = len(self.program.operations)
-            self._compute(rank, action, seconds, tp, flops)
-            first = start if first < 0 else first
+            self._compute(rank, action, *self._pass(action.kind, segment))
             self._join(start, first)
             self.bucket_ready[rank, number] = self.last_op[rank]
 

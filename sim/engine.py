@@ -6,15 +6,17 @@ the same spans to the last bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib import import_module
+from statistics import NormalDist
 
 import numpy as np
 
 from .build import Built, build_program
 from .cluster import Cluster
 from .errors import InputError
-from .jitter import jittered, lognormal_factor
+from .jitter import jittered
 from .memory import memory
 from .plan import Plan
 from .program import Program
@@ -53,7 +55,7 @@ def simulate(
     durations = [op.duration for op in built.program.operations]
     starts, ends = run(built.program, durations)
     step = step_time_s(plan, built, ends)
-    drawn = _draw(plan, cluster, built, samples, seed) if samples else (step,)
+    drawn = _draw(plan, cluster, built, step, samples, seed) if samples else (step,)
     return Trace.of(
         _spans(built.program, starts, ends),
         source="predicted",
@@ -86,18 +88,32 @@ def staleness(built: Built, starts: Sequence[float], ends: Sequence[float]) -> l
     return [sum(pulled < end for end in applied[:place]) for place, (_, pulled) in enumerate(updates)]
 
 
-def _draw(plan: Plan, cluster: Cluster, built: Built, samples: int, seed: int) -> tuple[float, ...]:
+def _draw(
+    plan: Plan, cluster: Cluster, built: Built, step: float, samples: int, seed: int
+) -> tuple[float, ...]:
+    """``samples`` step times: the jittered program's, times the error that the calibration leaves.
+
+    The error's factors are the lognormal's own quantiles in an order drawn from ``seed``, so a few samples
+    already have its median, 1, and its spread.
+    """
+    steps = _jittered_steps(plan, cluster, built, samples, seed) if cluster.jitter else [step] * samples
+    residual = cluster.residuals.get(RESIDUAL, UNCALIBRATED_RESIDUAL)
+    places = np.random.default_rng(seed).permutation(samples)
+    normal = NormalDist()
+    factors = [math.exp(residual * normal.inv_cdf((place + 0.5) / samples)) for place in places]
+    return tuple(s * factor for s, factor in zip(steps, factors, strict=True))
+
+
+def _jittered_steps(plan: Plan, cluster: Cluster, built: Built, samples: int, seed: int) -> list[float]:
     from .engine_compiled import flatten, run_flat
 
     flat = flatten(built.program)
     durations = np.array([op.duration for op in built.program.operations])
-    residual = cluster.residuals.get(RESIDUAL, UNCALIBRATED_RESIDUAL)
-    times = []
+    steps = []
     for lane in range(samples):
-        drawn = jittered(durations, cluster.jitter, seed, lane)
-        _, ends = run_flat(flat, drawn.tolist())
-        times.append(step_time_s(plan, built, ends) * lognormal_factor(residual, seed, lane))
-    return tuple(times)
+        _, ends = run_flat(flat, jittered(durations, cluster.jitter, seed, lane).tolist())
+        steps.append(step_time_s(plan, built, ends))
+    return steps
 
 
 def _spans(program: Program, starts: Sequence[float], ends: Sequence[float]) -> list[Span]:

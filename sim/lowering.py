@@ -6,6 +6,7 @@ Each pass takes the action lists of all stages and returns them with one concern
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from .errors import InputError
 from .job import PRECISION_BYTES, Job
@@ -24,8 +25,7 @@ def make_plan(job: Job, strategy: Strategy, cluster: dict[str, object] | None = 
     if faults:
         raise InputError(faults)
     stages = partition(job, strategy)
-    actions = schedule(strategy.schedule, strategy.pp, strategy.micro_batches(job))
-    actions = add_transfers(actions)
+    actions = _pipeline(strategy.schedule, strategy.pp, strategy.micro_batches(job))
     if strategy.gradient_exchange == "parameter_server":
         actions = add_push_and_pull(actions)
     else:
@@ -41,6 +41,12 @@ def make_plan(job: Job, strategy: Strategy, cluster: dict[str, object] | None = 
         shards=shard(job.model, strategy.servers),
         cluster=cluster or {},
     )
+
+
+@lru_cache(maxsize=128)
+def _pipeline(name: str, stages: int, micro_batches: int) -> tuple[Actions, ...]:
+    """A schedule with its transfers; kept, since a search asks for the same one again and again."""
+    return add_transfers(schedule(name, stages, micro_batches))
 
 
 def partition(job: Job, strategy: Strategy) -> tuple[Stage, ...]:

@@ -7,8 +7,10 @@ rule, what was bounded away, and why each runner-up lost.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .bounds import lower_bound_s
@@ -77,19 +79,50 @@ def search(
     Raises:
         NoPlanError: nothing fits; says which came closest and what it is short of.
     """
+    with _no_garbage_collection():
+        return _search(job, cluster, strategies, top, samples, seed, progress)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Programs are large and have no cycles; walking them over and over costs a third of a search."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _search(
+    job: Job,
+    cluster: Cluster,
+    strategies: Iterable[Strategy],
+    top: int,
+    samples: int,
+    seed: int,
+    progress: Progress,
+) -> Search:
     result = Search()
     bounds = _bounded(job, cluster, strategies, result, progress)
-    best: list[tuple[float, str, Plan]] = []
+    best: list[tuple[float, str, Plan, Trace]] = []
+    # Without jitter the samples cost nothing; with it, only the best are sampled, afterwards.
+    sampled_later = cluster.jitter > 0
     for done, (bound, label, plan) in enumerate(bounds):
         if len(best) >= top and bound >= best[top - 1][0]:
             result.bounded = len(bounds) - done
             break
-        trace = simulate(plan, cluster, seed=seed)
-        best.append((trace.step_time_s, label, plan))
+        trace = simulate(plan, cluster, seed=seed, samples=0 if sampled_later else samples)
+        best.append((_step_s(trace), label, plan, trace))
         best.sort(key=lambda item: item[:2])
+        del best[top:]
         progress(f"simulated {done + 1} of at most {len(bounds)}", 0.3 + 0.6 * (done + 1) / len(bounds))
-    chosen = [plan for _, _, plan in best[:top]]
-    result.ranked = _explain([_rank(plan, cluster, samples, seed) for plan in chosen])
+    ranked = []
+    for _, _, plan, first in best:
+        trace = simulate(plan, cluster, seed=seed, samples=samples) if sampled_later else first
+        ranked.append(Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace)))
+    result.ranked = _explain(ranked)
     return result
 
 
@@ -133,7 +166,8 @@ def _nothing_fits(cluster: Cluster, closest: tuple[float, str] | None, result: S
         have = cluster.accelerator.memory_bytes
         text += (
             f"; closest is {label}, short of {short / 2**30:.1f} GiB of the {have / 2**30:.1f} GiB"
-            f" on {cluster.accelerator.name}\n  hint: use more nodes, a smaller --global-batch, or --precision bf16"
+            f" on {cluster.accelerator.name}\n"
+            "  hint: use more nodes, a smaller --global-batch, or --precision bf16"
         )
     return text
 
@@ -149,9 +183,9 @@ def describe(cluster: Cluster) -> dict[str, object]:
     }
 
 
-def _rank(plan: Plan, cluster: Cluster, samples: int, seed: int) -> Ranked:
-    trace = simulate(plan, cluster, samples=samples, seed=seed)
-    return Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace))
+def _step_s(trace: Trace) -> float:
+    """The step time without luck."""
+    return float(str(trace.metadata["deterministic_step_time_s"]))
 
 
 def _explain(ranked: list[Ranked]) -> list[Ranked]:
@@ -178,7 +212,7 @@ _NAMES = {
 
 def _parts(ranked: Ranked) -> dict[str, float]:
     """Seconds of a step by what they are spent on, averaged over ranks."""
-    step = float(str(ranked.trace.metadata["deterministic_step_time_s"]))
+    step = _step_s(ranked.trace)
     sampled = ranked.trace.step_time_s
     exposed = {name: seconds / sampled * step for name, seconds in ranked.metrics.exposed_comm_s.items()}
     bubble = ranked.metrics.bubble_fraction * step
