@@ -249,7 +249,7 @@ def flatten(program: Program) -> FlatProgram:
     refuse_bad_references(sources, count)
     refuse_bad_seconds(delays, "delay of edge")
     by_source = np.argsort(sources, kind="stable")
-    slots = [tuple(dict.fromkeys(operation.resources)) for operation in program.operations]
+    slots = [_distinct(operation.resources) for operation in program.operations]
     return FlatProgram(
         program=program,
         durations=durations,
@@ -271,7 +271,7 @@ def _edges(program: Program) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     last_on_stream: dict[int, int] = {}
     for operation in program.operations:
         op = operation.id
-        for stream in dict.fromkeys(operation.streams):
+        for stream in _distinct(operation.streams):
             if stream in last_on_stream:
                 sources.append(last_on_stream[stream])
                 targets.append(op)
@@ -281,8 +281,16 @@ def _edges(program: Program) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             sources.append(source)
             targets.append(op)
             delays.append(delay)
-    ids = np.array([sources, targets], dtype=np.int64)
-    return ids[0], ids[1], np.array(delays, dtype=np.float64)
+    return (
+        np.array(sources, dtype=np.int64),
+        np.array(targets, dtype=np.int64),
+        np.array(delays, dtype=np.float64),
+    )
+
+
+def _distinct(ids: tuple[int, ...]) -> tuple[int, ...]:
+    """``ids`` without repetitions; most have one or none."""
+    return ids if len(ids) < 2 else tuple(dict.fromkeys(ids))
 
 
 def _offsets(counts: np.ndarray) -> np.ndarray:

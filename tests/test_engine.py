@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import programs
+
 from traincast.sim import engine_compiled, engine_simpy
 from traincast.sim.errors import InputError
 from traincast.sim.program import Program, SpanLabel
@@ -64,6 +65,20 @@ def test_compiled_kernels_equal_interpreted_ones(program: Program) -> None:
     """numba runs the same source to the same bits."""
     flat = engine_compiled.flatten(program)
     assert engine_compiled.run_flat(flat, compiled=True) == engine_compiled.run_flat(flat, compiled=False)
+
+
+def test_large_programs_are_compiled_and_small_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of operations decides, where the caller does not."""
+    program = Program()
+    program.add(1.0, (0,))
+    flat = engine_compiled.flatten(program)
+    expected = ([0.0], [1.0])
+    with monkeypatch.context() as patch:
+        patch.delattr(engine_compiled, "_run_compiled")
+        assert engine_compiled.run_flat(flat, compiled=False) == engine_compiled.run(program) == expected
+    monkeypatch.setattr(engine_compiled, "COMPILE_FROM", 1)
+    monkeypatch.delattr(engine_compiled, "_run_interpreted")
+    assert engine_compiled.run_flat(flat, compiled=True) == engine_compiled.run(program) == expected
 
 
 # What holds for every program
@@ -201,6 +216,16 @@ def test_grants_of_one_decision_are_made_together(run: Callable[..., Times]) -> 
     program.add(1.0, resources=(other,))
     program.depend(0, 1)
     assert run(program) == ([1.0, 0.0, 0.0], [2.0, 0.0, 1.0])
+
+
+@both_engines
+def test_naming_a_stream_or_resource_twice_means_once(run: Callable[..., Times]) -> None:
+    """A member that is both ends of a transfer does not wait for itself."""
+    program = Program()
+    core = program.resource("core", 0)
+    program.add(1.0, (0, 0), resources=(core, core))
+    program.add(1.0, (0, 0), resources=(core, core))
+    assert run(program) == ([0.0, 1.0], [1.0, 2.0])
 
 
 @both_engines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import pytest
+
 from traincast.sim import engine_compiled, engine_simpy
 from traincast.sim.program import Program
 

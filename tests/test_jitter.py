@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from traincast.sim.errors import InputError
 from traincast.sim.jitter import GAMMA, jittered, lognormal_factor, splitmix64
 

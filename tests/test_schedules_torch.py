@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from traincast.sim.plan import Action, Actions, Kind
 from traincast.sim.schedules import gpipe, one_f_one_b
 
