@@ -134,7 +134,7 @@ def _exposed_s(stage: _StageTimes, staged: bool) -> float:
 
 def _with_servers_s(costs: Costs, job: Job, strategy: Strategy) -> float:
     """A synchronous step is the worker's round; an asynchronous one may wait for a busy server instead."""
-    (stage,) = _stage_times(costs, job, strategy)
+    (stage,) = _stage_times(costs, job, strategy)  # a parameter-server plan has no pipeline
     compute = strategy.micro_batches(job) * stage.both_s
     layers = job.model.layers
     longest = step = 0.0
@@ -144,8 +144,10 @@ def _with_servers_s(costs: Costs, job: Job, strategy: Strategy) -> float:
         longest = max(longest, message)
         step = max(step, costs.optimizer_s(sum(layers[i].parameters for i in held)))
     if strategy.synchrony == "async":
-        return max(compute + 2 * longest + step, strategy.dp * max(longest, step))
-    return compute + 2 * strategy.dp * longest + step
+        alone = max(compute + 2 * longest + step, strategy.dp * max(longest, step))
+    else:
+        alone = compute + 2 * strategy.dp * longest + step
+    return max(alone, _cores_s(costs, [stage], strategy.micro_batches(job), strategy))
 
 
 def _stage_times(costs: Costs, job: Job, strategy: Strategy) -> list[_StageTimes]:
