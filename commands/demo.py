@@ -99,9 +99,10 @@ def command(
     if as_json:
         echo_json(result)
     else:
-        from .tables import measured_table, ranking, show
+        from ..reports.table import show
+        from .tables import measured_table, ranking
 
-        show(ranking(search, cluster))
+        show(ranking(search))
         click.echo()
         show(measured_table(search.ranked, measured, accuracy_of(search.ranked, measured)))
         click.echo(f"\n{result['verdict']}")

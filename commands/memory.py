@@ -25,23 +25,25 @@ def command(what: str, cluster_name: str, nodes: int | None, as_json: bool, **op
     Example:
       traincast memory llama3-8b --cluster hgx-h100 --tp 8 --global-batch 64 --seq-len 8192
     """
-    from ..sim.memory import ASSUMPTIONS, memory
+    from ..sim.memory import assumptions, memory
 
     cluster = cluster_from(cluster_name, nodes)
     plan = plan_from(what, cluster, options)
     places = memory(plan, cluster)
     names = place_names(plan)
+    assumed = assumptions(plan.job, plan.strategy)
     if as_json:
         rows = [
             {"ranks": name, **asdict(place), "total_bytes": place.total_bytes, "fits": place.fits}
             for name, place in zip(names, places, strict=True)
         ]
-        echo_json({"schema": "traincast.memory/1", "places": rows, "assumes": list(ASSUMPTIONS)})
+        echo_json({"schema": "traincast.memory/1", "places": rows, "assumes": assumed})
         return
-    from .tables import memory_table, show
+    from ..reports.table import show
+    from .tables import memory_table
 
     show(memory_table(places, cluster.accelerator.memory_bytes, names))
-    click.echo("\n".join(["", *(f"assumes: {text}" for text in ASSUMPTIONS)]))
+    click.echo("\n".join(["", *(f"assumes: {text}" for text in assumed)]))
 
 
 def place_names(plan: Plan) -> list[str]:

@@ -68,6 +68,7 @@ def command(
     if as_json:
         echo_json(plans_to_dict(found, job, cluster))
         return
-    from .tables import ranking, show
+    from ..reports.table import show
+    from .tables import ranking
 
-    show(ranking(found, cluster))
+    show(ranking(found))

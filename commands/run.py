@@ -92,7 +92,7 @@ def command(
         step = {name: trace.quantile(q) for name, q in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95))}
         echo_json({"schema": "traincast.run/1", "step_time_s": step, "losses": losses, "trace": str(path)})
         return
-    from .tables import seconds
+    from ..reports.formats import seconds
 
     low, high = seconds(trace.quantile(0.05)), seconds(trace.quantile(0.95))
     click.echo(f"{plan.strategy.label}: {seconds(trace.step_time_s)} a step ({low} – {high})")

@@ -76,7 +76,8 @@ def command(
     if as_json:
         echo_json({"schema": "traincast.prediction/1", **prediction_to_dict(ranked)})
         return
-    from .tables import prediction, show
+    from ..reports.table import show
+    from .tables import prediction
 
     show(prediction(ranked, cluster))
 

@@ -4,40 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-from rich.table import Table
-
+from ..reports.formats import seconds, size
+from ..reports.table import Table
 from ..sim.cluster import Cluster
 from ..sim.memory import RankMemory
 from ..sim.planner import Ranked, Search
 from ..sim.result import Accuracy, error_pct
 from ..sim.trace import Trace
-from ..sim.units import format_quantity
-
-PIPE_WIDTH = 160
-"""Columns where stdout is no terminal and has no width."""
 
 
-def show(table: Table) -> None:
-    """Print a table on stdout, without colour where it is no terminal."""
-    console = Console()
-    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
-
-
-def seconds(value: float) -> str:
-    """A duration as people read it."""
-    return format_quantity(value, "time")
-
-
-def new_table(title: str, *columns: str, left: int = 1) -> Table:
-    """A table whose first ``left`` columns are text and the others numbers."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < left else "right", no_wrap=place < left)
-    return table
-
-
-def ranking(search: Search, cluster: Cluster) -> Table:
+def ranking(search: Search) -> Table:
     """The ranked plans, best first."""
     counts = search.counts
     rules = ", ".join(f"{rule} {count:,}" for rule, count in search.refusals.most_common())
@@ -46,60 +22,65 @@ def ranking(search: Search, cluster: Cluster) -> Table:
         + (f" ({rules})" if rules else "")
         + f", bounded {counts['bounded']:,}, simulated {counts['simulated']:,}"
     )
-    columns = ("#", "strategy", "step", "p5 – p95", "tokens/s", "MFU", "bubble", "exposed comm", "memory")
-    table = new_table(title, *columns, left=2)
-    table.add_column("why not #1", justify="left", overflow="fold")
-    for place, ranked in enumerate(search.ranked):
-        table.add_row(str(place + 1), *_ranked_row(ranked, cluster), ranked.why_not or "–")
-    return table
+    return Table(
+        title=title,
+        columns=(
+            "#", "strategy", "step", "p5", "p95", "tokens/s", "MFU", "bubble", "exposed comm", "memory",
+            "why not #1",
+        ),
+        rows=tuple((str(i + 1), *_ranked_row(ranked)) for i, ranked in enumerate(search.ranked)),
+        text_columns=(1, 10),
+    )  # fmt: skip
 
 
-def _ranked_row(ranked: Ranked, cluster: Cluster) -> list[str]:
+def _ranked_row(ranked: Ranked) -> tuple[str, ...]:
     numbers = ranked.metrics
     step = numbers.step_time_s
     exposed = sum(numbers.exposed_comm_s.values()) / step["p50"]
-    return [
+    return (
         ranked.plan.strategy.label,
         seconds(step["p50"]),
-        f"{seconds(step['p5'])} – {seconds(step['p95'])}",
+        seconds(step["p5"]),
+        seconds(step["p95"]),
         f"{numbers.tokens_per_s:,.0f}",
         f"{numbers.mfu:.1%}",
         f"{numbers.bubble_fraction:.1%}",
         f"{exposed:.1%}",
-        format_quantity(max(numbers.peak_memory_bytes), "bytes"),
-    ]
-
-
-def memory_table(places: Sequence[RankMemory], capacity: float, names: Sequence[str]) -> Table:
-    """Memory of each pipeline rank and server, by what fills it."""
-    parts = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "reserved")
-    title = f"peak memory, of {format_quantity(capacity, 'bytes')}"
-    table = new_table(title, "ranks", *parts, "peak", "share", "fits")
-    for name, place in zip(names, places, strict=True):
-        values = [format_quantity(getattr(place, f"{part}_bytes"), "bytes") for part in parts]
-        share = place.total_bytes / capacity
-        fits = "yes" if place.fits else f"no, {format_quantity(place.short_bytes, 'bytes')} short"
-        table.add_row(name, *values, format_quantity(place.total_bytes, "bytes"), f"{share:.0%}", fits)
-    return table
+        size(max(numbers.peak_memory_bytes)),
+        ranked.why_not or "–",
+    )
 
 
 def prediction(ranked: Ranked, cluster: Cluster) -> Table:
     """One predicted step in numbers."""
     numbers = ranked.metrics
     step = numbers.step_time_s
-    table = new_table(f"{ranked.plan.strategy.label} on {cluster.name}", "", "predicted")
-    table.add_row("step time", f"{seconds(step['p50'])}  ({seconds(step['p5'])} – {seconds(step['p95'])})")
-    table.add_row("samples/s", f"{numbers.samples_per_s:,.2f}")
-    table.add_row("tokens/s", f"{numbers.tokens_per_s:,.0f}")
-    table.add_row("MFU, HFU", f"{numbers.mfu:.1%}, {numbers.hfu:.1%}")
-    table.add_row("compute, busiest rank", seconds(numbers.compute_s))
-    for name, exposed in numbers.exposed_comm_s.items():
-        table.add_row(f"exposed {name} communication", seconds(exposed))
-    table.add_row("bubble", f"{numbers.bubble_fraction:.1%}")
     peak, capacity = max(numbers.peak_memory_bytes), cluster.accelerator.memory_bytes
-    table.add_row("peak memory", f"{format_quantity(peak, 'bytes')} of {format_quantity(capacity, 'bytes')}")
-    table.add_row("fits", "yes" if numbers.fits else "no")
-    return table
+    rows = [
+        ("step time", f"{seconds(step['p50'])} ({seconds(step['p5'])} to {seconds(step['p95'])})"),
+        ("samples/s", f"{numbers.samples_per_s:,.2f}"),
+        ("tokens/s", f"{numbers.tokens_per_s:,.0f}"),
+        ("MFU, HFU", f"{numbers.mfu:.1%}, {numbers.hfu:.1%}"),
+        ("compute of the busiest rank", seconds(numbers.compute_s)),
+        *((f"exposed {name} communication", seconds(s)) for name, s in numbers.exposed_comm_s.items()),
+        ("bubble", f"{numbers.bubble_fraction:.1%}"),
+        ("peak memory", f"{size(peak)} of {size(capacity)}"),
+        ("fits", "yes" if numbers.fits else "no"),
+    ]
+    title = f"{ranked.plan.strategy.label} on {cluster.name}"
+    return Table(title=title, columns=("", "predicted"), rows=tuple(rows))
+
+
+def memory_table(places: Sequence[RankMemory], capacity: float, names: Sequence[str]) -> Table:
+    """Memory of each pipeline rank and server, by what fills it."""
+    parts = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "reserved")
+    rows = []
+    for name, place in zip(names, places, strict=True):
+        values = [size(getattr(place, f"{part}_bytes")) for part in parts]
+        fits = "yes" if place.fits else f"no, {size(place.short_bytes)} short"
+        rows.append((name, *values, size(place.total_bytes), f"{place.total_bytes / capacity:.0%}", fits))
+    columns = ("ranks", *parts, "peak", "share", "fits")
+    return Table(title=f"peak memory, of {size(capacity)}", columns=columns, rows=tuple(rows))
 
 
 def measured_table(ranked: Sequence[Ranked], measured: Mapping[int, Trace], accuracy: Accuracy) -> Table:
@@ -109,18 +90,20 @@ def measured_table(ranked: Sequence[Ranked], measured: Mapping[int, Trace], accu
         f" {accuracy.max_abs_pct:.1f} % at worst; predicted fastest is"
         f" {accuracy.fastest_regret_pct:.1f} % from the measured fastest"
     )
-    table = new_table(title, "strategy", "predicted", "measured", "p5 – p95 measured", "error", "loss")
-    for place, trace in sorted(measured.items()):
-        low, high = seconds(trace.quantile(0.05)), seconds(trace.quantile(0.95))
-        table.add_row(
+    rows = tuple(
+        (
             ranked[place].plan.strategy.label,
             seconds(ranked[place].metrics.step_time_s["p50"]),
             seconds(trace.step_time_s),
-            f"{low} – {high}",
+            seconds(trace.quantile(0.05)),
+            seconds(trace.quantile(0.95)),
             f"{error_pct(ranked[place], trace):+.1f} %",
             _loss(trace),
         )
-    return table
+        for place, trace in sorted(measured.items())
+    )
+    columns = ("strategy", "predicted", "measured", "p5", "p95", "error", "loss")
+    return Table(title=title, columns=columns, rows=rows)
 
 
 def _loss(trace: Trace) -> str:

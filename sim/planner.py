@@ -25,6 +25,7 @@ from .metrics import Metrics, metrics
 from .plan import Plan
 from .strategy import Strategy
 from .trace import Trace
+from .units import format_quantity
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction done."""
@@ -223,9 +224,5 @@ def _difference(first: dict[str, float], other: dict[str, float]) -> str:
     behind = other["step"] / first["step"] - 1
     changes = {name: other.get(name, 0.0) - first.get(name, 0.0) for name in _NAMES}
     worst = sorted((seconds, name) for name, seconds in changes.items() if seconds > 0)[::-1][:2]
-    reasons = ", ".join(f"{_NAMES[name]} +{_short(seconds)}" for seconds, name in worst)
+    reasons = ", ".join(f"{_NAMES[name]} +{format_quantity(seconds, 'time')}" for seconds, name in worst)
     return f"{behind:+.1%}" + (f": {reasons}" if reasons else "")
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"

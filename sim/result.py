@@ -28,6 +28,7 @@ from .plan_file import write_plan
 from .planner import Ranked, Search
 from .trace import Trace
 from .trace_file import write_trace
+from .units import format_quantity
 
 SCHEMA = "traincast.result/1"
 _PACKAGES = ("numpy", "simpy", "torch")
@@ -183,7 +184,7 @@ def verdict(search: Search, cluster: Cluster, accuracy: Accuracy | None) -> str:
     text = (
         f"{best.plan.strategy.label} is the fastest of {search.considered:,} ways to train"
         f" {best.plan.job.model.name} on {cluster.name}:"
-        f" {_seconds(step['p50'])} a step predicted ({_seconds(step['p5'])} to {_seconds(step['p95'])}),"
+        f" {format_quantity(step['p50'], 'time')} a step predicted ({format_quantity(step['p5'], 'time')} to {format_quantity(step['p95'], 'time')}),"
         f" {best.metrics.tokens_per_s:,.0f} tokens/s, {best.metrics.mfu:.1%} MFU."
     )
     if len(search.ranked) > 1:
@@ -200,10 +201,6 @@ def verdict(search: Search, cluster: Cluster, accuracy: Accuracy | None) -> str:
 
 def _within(regret_pct: float) -> str:
     return "the fastest measured" if regret_pct <= 0 else f"within {regret_pct:.1f} % of the fastest measured"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
 
 
 def versions() -> dict[str, str]:
