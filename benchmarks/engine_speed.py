@@ -90,7 +90,7 @@ def report(stages: int, micro_batches: int, shared: int, repeats: int, largest_s
         seconds, result = cpu_s(work, repeats)
         if result != expected:
             raise SystemExit(f"{name} gives other times")
-        lines.append(f"| {name} | {seconds:.4f} | {count / seconds:,.0f} |")
+        lines.append(f"| {name} | {seconds:.5f} | {count / seconds:,.0f} |")
     return "\n".join(lines)
 
 
