@@ -20,6 +20,7 @@ PREDICTED, MEASURED = "#0072B2", "#D55E00"
 LINES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 MARGIN = {"l": 10, "r": 16, "t": 28, "b": 44}
+LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
 GIB, MIB = 2**30, 2**20
 BARS_SHARE = 0.12
 """Bars that would fill less of the width than this are drawn without the capacity."""
@@ -39,7 +40,7 @@ def accuracy_figure(plans: Sequence[PlanEntry]) -> Figure:
     layout: Figure = {
         "height": 120 + 34 * len(plans),
         "margin": MARGIN,
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        "legend": LEGEND,
         "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
         "xaxis": {"title": {"text": "step time, ms"}, "rangemode": "tozero", "zeroline": False},
     }
@@ -231,7 +232,14 @@ def _filled(colour: str, pattern: str) -> Figure:
     return {
         "color": colour,
         "line": {"width": 0.5, "color": "rgba(0,0,0,0.4)"},
-        "pattern": {"shape": pattern, "size": 7, "solidity": 0.18, "fgcolor": "rgba(0,0,0,0.5)"},
+        "pattern": {
+            "shape": pattern,
+            "fillmode": "overlay",
+            "size": 7,
+            "solidity": 0.15,
+            "fgcolor": "rgba(0,0,0,0.4)",
+            "bgcolor": colour,
+        },
     }
 
 
@@ -241,7 +249,7 @@ def _stacked_layout(rows: int, unit: str) -> Figure:
         "height": 130 + 30 * rows,
         "bargap": 0.35,
         "margin": MARGIN,
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        "legend": {**LEGEND, "traceorder": "normal"},
         "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
         "xaxis": {"title": {"text": unit}, "rangemode": "tozero"},
     }
@@ -263,10 +271,10 @@ def losses_figure(plans: Sequence[PlanEntry]) -> Figure:
         if entry.measured and entry.measured.losses
     ]
     layout = {
-        "height": 360,
+        "height": 400,
         "margin": MARGIN,
         "hovermode": "x unified",
-        "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+        "legend": LEGEND,
         "xaxis": {"title": {"text": "step"}, "rangemode": "tozero", "zeroline": False},
         "yaxis": {"title": {"text": "training loss"}, "automargin": True},
     }

@@ -7,6 +7,7 @@ import math
 DASH = "–"
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+_FLOPS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -47,6 +48,14 @@ def count(value: float | None) -> str:
         return f"{value:,.0f}" if value == int(value) or abs(value) >= 100 else f"{value:,.2f}"
     unit, name = next((u, n) for u, n in _COUNTS if abs(value) >= u)
     return f"{value / unit:,.2f} {name}"
+
+
+def flops(value: float | None) -> str:
+    """Floating-point operations with SI prefixes, as ``312.0 TFLOP``; append ``/s`` for a rate."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    unit, prefix = next(((u, n) for u, n in _FLOPS if abs(value) >= u), _FLOPS[-1])
+    return f"{value / unit:,.1f} {prefix}FLOP"
 
 
 def printable(text: object) -> str:

@@ -120,7 +120,14 @@ def _phase_bars(
         "marker": {
             "color": phase.colour,
             "line": {"width": 0.5, "color": "rgba(0,0,0,0.35)"},
-            "pattern": {"shape": phase.pattern, "size": 6, "solidity": 0.15, "fgcolor": "rgba(0,0,0,0.45)"},
+            "pattern": {
+                "shape": phase.pattern,
+                "fillmode": "overlay",
+                "size": 6,
+                "solidity": 0.15,
+                "fgcolor": "rgba(0,0,0,0.4)",
+                "bgcolor": phase.colour,
+            },
         },
     }
 
@@ -139,7 +146,7 @@ def _amount(span: Span) -> str:
     if span.bytes:
         text += f", {formats.size(span.bytes)}"
     if span.flops:
-        text += f", {formats.count(span.flops)} FLOP"
+        text += f", {formats.flops(span.flops)}"
     return text
 
 

@@ -1,0 +1,210 @@
+"""One self-contained HTML file that tells what was planned, what was measured, and how far apart they are.
+
+It opens from a disk without a network: plotly is inlined once, and a content security policy forbids the
+rest. Every name in it comes from files and is escaped; every figure has the same numbers as a table below.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..sim.errors import InputError
+from ..sim.files import write_text_atomic
+from ..sim.trace import Trace
+from . import calibration_view, formats, views
+from .breakdown import exposed_seconds
+from .charts import (
+    accuracy_figure,
+    breakdown_figure,
+    losses_figure,
+    measured_peaks,
+    memory_figure,
+    memory_names,
+    name_of,
+    phase_label,
+)
+from .compare import Comparison, compare
+from .palette import MEMORY_PARTS, PHASES, memory_parts
+from .result_file import PlanEntry, Result, read_result, read_traces
+from .timeline import Figure, timeline_figure, timeline_notes
+
+MAX_REPORT_BYTES = 10_000_000
+MAX_PANELS = 24
+"""Plans whose timeline is drawn; the others stay in the ranked table."""
+SPAN_BUDGET = 24_000
+"""Bars of all timelines together; each costs about 100 bytes of the page."""
+BREAKDOWN_PLANS = 10
+"""Bars of the breakdown: plans that were run, else the best."""
+
+
+def write_report(directory: Path, output_path: Path) -> None:
+    """Write the report of ``directory``, as `traincast.sim.result` lays it out, to ``output_path``.
+
+    Raises:
+        InputError: a file of the directory cannot be used.
+        UsageError: the report cannot be written.
+    """
+    result = read_result(directory)
+    page = render(context(directory, result, SPAN_BUDGET))
+    if len(page.encode()) > MAX_REPORT_BYTES:
+        page = render(context(directory, result, SPAN_BUDGET // 8))
+    if len(page.encode()) > MAX_REPORT_BYTES:
+        raise InputError(f"{directory}: the report would exceed {MAX_REPORT_BYTES / 1e6:.0f} MB")
+    write_text_atomic(output_path, page)
+
+
+def render(values: dict[str, Any]) -> str:
+    """The page. Undefined names are errors and everything is escaped, whatever the file is called."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "seconds": formats.seconds,
+        "size": formats.size,
+        "percent": formats.percent,
+        "error": formats.error,
+        "count": formats.count,
+        "flops": formats.flops,
+        "one_line": formats.printable,
+    }
+    return environment.get_template("report.html.j2").render(values, plotly_js=_plotly_js())
+
+
+def _plotly_js() -> Any:
+    """The library as plotly's package ships it, marked as safe to inline."""
+    from markupsafe import Markup
+
+    source = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    return Markup(source.replace("</script", "<\\/script"))  # noqa: S704  our own dependency's code
+
+
+def context(directory: Path, result: Result, span_budget: int) -> dict[str, Any]:
+    """Everything the template shows."""
+    figures: dict[str, Figure] = {"accuracy": accuracy_figure(result.plans)}
+    shown = result.plans[:MAX_PANELS]
+    ran = [entry for entry in shown if entry.measured]
+    broken_down = (ran or shown)[:BREAKDOWN_PLANS]
+    panels, breakdown = [], []
+    for entry in shown:
+        predicted, measured = read_traces(directory, entry)
+        panels.append(_panel(entry, predicted, measured, result, figures, span_budget // len(shown)))
+        if entry in broken_down:
+            breakdown += [
+                (f"{name_of(entry)} · {trace.source}", exposed_seconds(trace))
+                for trace in (predicted, measured)
+                if trace is not None and trace.spans
+            ]
+    if breakdown:
+        figures["breakdown"] = breakdown_figure(breakdown)
+    trained = [entry for entry in result.plans if entry.measured and entry.measured.losses]
+    if trained:
+        figures["losses"] = losses_figure(trained)
+    calibration = calibration_view.read(directory, result, figures)
+    return {
+        "result": result,
+        "tiles": views.tiles(result),
+        "certainty": views.certainty(result),
+        "facts": views.facts(result),
+        "commands": views.commands(result),
+        "plan_rows": views.plan_rows(result),
+        "ran": bool(ran),
+        "panels": panels,
+        "first_panel": next((panel["id"] for panel in panels if panel["measured"]), panels[0]["id"]),
+        "breakdown": _breakdown_table(breakdown),
+        "losses": views.loss_rows(trained),
+        "calibration": calibration,
+        "provenance": views.provenance(calibration.cluster if calibration else None, result),
+        "counts": views.count_rows(result),
+        "glossary": views.GLOSSARY,
+        "figures": figures,
+    }
+
+
+def _panel(
+    entry: PlanEntry,
+    predicted: Trace | None,
+    measured: Trace | None,
+    result: Result,
+    figures: dict[str, Figure],
+    max_spans: int,
+) -> dict[str, Any]:
+    """What the selector shows of one plan; its figures go into ``figures``."""
+    drawn = [trace if trace is not None and trace.spans else None for trace in (predicted, measured)]
+    timeline = memory = None
+    notes: list[str] = []
+    if any(drawn):
+        timeline = f"timeline-{entry.id}"
+        figures[timeline] = timeline_figure(drawn[0], drawn[1], max_spans)
+        notes = timeline_notes(drawn[0], drawn[1], max_spans)
+    if entry.predicted.memory:
+        memory = f"memory-{entry.id}"
+        figures[memory] = memory_figure(entry, capacity_bytes(entry, result))
+    comparison = compare(drawn[0], drawn[1]) if drawn[0] and drawn[1] else None
+    return {
+        "id": entry.id,
+        "name": name_of(entry),
+        "measured": entry.measured is not None,
+        "timeline": timeline,
+        "notes": notes,
+        "phases": _phase_rows(comparison),
+        "ranks": comparison.ranks if comparison else (),
+        "memory": memory,
+        "memory_table": _memory_table(entry, capacity_bytes(entry, result)),
+        "staleness": views.staleness(entry),
+    }
+
+
+def capacity_bytes(entry: PlanEntry, result: Result) -> float:
+    """What one rank may fill: as its estimate says, else the cluster's accelerator."""
+    stated = [row.get("capacity_bytes") for row in entry.predicted.memory]
+    numbers = [float(value) for value in stated if isinstance(value, int | float)]
+    return min(numbers, default=result.cluster.memory_bytes)
+
+
+def _phase_rows(comparison: Comparison | None) -> list[tuple[str, float, float, float | None]]:
+    if comparison is None:
+        return []
+    rows = [(phase_label(row.name), row.predicted, row.measured, row.error_pct) for row in comparison.phases]
+    total = comparison.total
+    return [*rows, ("step time", total.predicted, total.measured, total.error_pct)]
+
+
+def _memory_table(entry: PlanEntry, capacity: float) -> dict[str, Any]:
+    parts = [memory_parts(row) for row in entry.predicted.memory]
+    columns = [key for key in MEMORY_PARTS if any(part.get(key) for part in parts)]
+    peaks = measured_peaks(entry)
+    rows = [
+        {
+            "name": name,
+            "parts": [part.get(key, 0.0) for key in columns],
+            "total": sum(part.values()),
+            "share": sum(part.values()) / capacity if capacity else None,
+            "measured": peaks.get(index),
+        }
+        for index, (name, part) in enumerate(zip(memory_names(entry), parts, strict=True))
+    ]
+    labels = [MEMORY_PARTS[key][0] for key in columns]
+    return {"columns": labels, "rows": rows, "capacity": capacity, "measured": bool(peaks)}
+
+
+def _breakdown_table(rows: list[tuple[str, dict[str, float]]]) -> dict[str, Any]:
+    used = [phase for phase in PHASES if any(parts.get(phase.key) for _, parts in rows)]
+    return {
+        "columns": [phase.label for phase in used],
+        "rows": [
+            {
+                "name": name,
+                "parts": [parts.get(phase.key, 0.0) for phase in used],
+                "total": sum(parts.values()),
+            }
+            for name, parts in rows
+        ],
+    }
