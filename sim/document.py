@@ -88,7 +88,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint with the known word nearest to ``word``; else the known words, where they are few."""
     known = list(known)
     by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = [
+        name
+        for spelling in (word.lower(), word.lower().replace("gpu", "accelerator"))
+        for name in difflib.get_close_matches(spelling, by_lower, n=1, cutoff=0.6)
+    ]
     if near:
         return f"did you mean {by_lower[near[0]]}?"
     return f"known are {', '.join(known)}" if 0 < len(known) <= 16 else ""

@@ -134,20 +134,28 @@ def exact_quantity(value: float, dimension: str) -> str:
     """
     if not math.isfinite(value):
         raise _refusal(value, dimension)
-    unit = _fitting_unit(value, dimension)
     number = Decimal(repr(float(value)))
-    scaled = number / UNITS[dimension][unit]
-    # A binary unit may not divide the value within the digits at hand; bytes always do.
-    if scaled * UNITS[dimension][unit] != number or len(scaled.normalize().as_tuple().digits) > 17:
-        unit, scaled = _SHOWN[dimension][-1] if dimension == "bytes" else unit, number
-        scaled = number / UNITS[dimension][unit]
-    text = f"{scaled.normalize():f}" if -12 < scaled.adjusted() < 21 else str(scaled.normalize())
+    units = _EXACT_BYTES[value % 1024 == 0] if dimension == "bytes" else _SHOWN[dimension]
+    fitting = units[units.index(_fitting_unit(value, dimension, units)) :]
+    unit = fitting[0]
+    if dimension == "bytes":  # one that leaves a short number: 1.5 GiB, but 1048577 KiB
+        unit = next((u for u in fitting if _digits(number / UNITS["bytes"][u]) <= 6), fitting[-1])
+    scaled = (number / UNITS[dimension][unit]).normalize()
+    text = f"{scaled:f}" if -12 < scaled.adjusted() < 21 else str(scaled)
     return f"{text} {unit}".rstrip()
 
 
-def _fitting_unit(value: float, dimension: str) -> str:
+_EXACT_BYTES = {True: ("PiB", "TiB", "GiB", "MiB", "KiB", "B"), False: ("PB", "TB", "GB", "MB", "kB", "B")}
+"""Whole KiB are written in binary units, others in decimal ones."""
+
+
+def _digits(number: Decimal) -> int:
+    return len(number.normalize().as_tuple().digits)
+
+
+def _fitting_unit(value: float, dimension: str, units: tuple[str, ...] = ()) -> str:
     """The largest unit of which ``value`` is one or more; the smallest for less, the first for nothing."""
-    units = _SHOWN[dimension]
+    units = units or _SHOWN[dimension]
     if value == 0:
         return "s" if dimension == "time" else units[-1]
     return next((unit for unit in units if abs(value) >= float(UNITS[dimension][unit])), units[-1])
