@@ -17,9 +17,6 @@ from .errors import InputError
 GAMMA = 0x9E3779B97F4A7C15
 """splitmix64's increment: 2^64 over the golden ratio, odd."""
 
-WHOLE_STEP = 1 << 62
-"""The id under which `lognormal_factor` draws; no program has so many operations."""
-
 _MASK = (1 << 64) - 1
 
 
@@ -32,25 +29,13 @@ def jittered(durations: Sequence[float] | np.ndarray, cv: float, seed: int, lane
     Raises:
         InputError: ``cv`` is negative or not finite.
     """
-    seconds = np.asarray(durations, dtype=np.float64)
-    return seconds * _factors(np.arange(len(seconds), dtype=np.uint64), cv, seed, lane)
-
-
-def lognormal_factor(cv: float, seed: int, lane: int) -> float:
-    """One factor of mean 1 for a whole sample, independent of those of its operations.
-
-    Raises:
-        InputError: ``cv`` is negative or not finite.
-    """
-    return float(_factors(np.array([WHOLE_STEP], dtype=np.uint64), cv, seed, lane)[0])
-
-
-def _factors(ids: np.ndarray, cv: float, seed: int, lane: int) -> np.ndarray:
-    """exp(normal(-s^2/2, s)) has mean 1 and coefficient of variation sqrt(exp(s^2) - 1)."""
     if not (math.isfinite(cv) and cv >= 0.0):
         raise InputError(f"coefficient of variation is {cv!r}; expected a finite number, at least 0")
+    seconds = np.asarray(durations, dtype=np.float64)
+    # exp(normal(-s^2/2, s)) has mean 1 and coefficient of variation sqrt(exp(s^2) - 1)
     sigma = math.sqrt(math.log1p(cv * cv))
-    return np.exp(sigma * _normals(ids, _key(seed, lane)) - 0.5 * sigma * sigma)
+    normals = _normals(np.arange(len(seconds), dtype=np.uint64), _key(seed, lane))
+    return seconds * np.exp(sigma * normals - 0.5 * sigma * sigma)
 
 
 def _normals(ids: np.ndarray, key: int) -> np.ndarray:
