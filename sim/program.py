@@ -7,7 +7,8 @@ arithmetic is a contract, so that engines agree to the last bit, ties included:
     ready = max(end of the previous operation on each of its streams, end of each `after` + its delay, 0)
     start = ready, or, with resources, the first moment at which it is at the head of the queue of every
             one of its resources and all of them are free; queues are ordered by (ready, id) and served
-            once all that happens at that moment has happened
+            once all that happens at that moment has happened; all that can start then start together, and
+            what follows from them at that same moment happens before the queues are served again
     end   = start + duration
 
 A stream's order is the order in which its operations were added. An operation may come `after` one that
