@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .costs import Costs
-from .engine import ASYNC_ROUNDS, ASYNC_WARMUP
 from .job import Job
 from .lowering import partition, shard
 from .model import Layer
@@ -58,20 +57,7 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
         bound = max(bound, own + _tail_s(stage, staged), own + backwards + _last_s(first))
         forwards += stage.forward_s
         backwards += stage.backward_s
-    if strategy.synchrony == "async":
-        bound *= _window_share(strategy.dp)
     return bound * (1 - ROUNDING)
-
-
-def _window_share(dp: int) -> float:
-    """What an asynchronous step may seem to take of a worker's round, by where the window of updates ends.
-
-    In a window of D seconds that begins and ends with an update, ``dp`` workers with rounds of c seconds
-    apply at most dp (D/c + 1) updates after its first.
-    """
-    updates = ASYNC_ROUNDS * dp
-    counted = updates - 1 - int(updates * ASYNC_WARMUP)
-    return 1 - dp / counted
 
 
 def _tail_s(stage: _StageTimes, staged: bool) -> float:

@@ -12,16 +12,12 @@ from functools import cached_property
 from . import kernels, network
 from .cluster import Cluster
 from .curves import interpolate
-from .job import OPTIMIZER_STATES, Job
+from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .kernels import LOSS_BYTES, Kernel
 from .model import BLOCK, EMBEDDING, Layer
 from .profiles import profiled_s
 from .roofline import kernel_s, kernels_s
 from .strategy import Strategy
-
-GRADIENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 4, "fp16": 2}
-"""Bytes of one gradient as accumulated and reduced. Megatron-LM does both in fp32 for bf16 weights, in
-fp16 for fp16 weights (Megatron Core user guide, "Distributed Optimizer")."""
 
 MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8}
 """Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""

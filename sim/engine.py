@@ -73,12 +73,24 @@ def _engine(name: str):
 
 
 def step_time_s(plan: Plan, built: Built, ends: Sequence[float]) -> float:
-    """Seconds of one step: the makespan, or, asynchronous, the time in which ``dp`` updates are applied."""
+    """Seconds of one step: the makespan, or, asynchronous, the time in which ``dp`` updates are applied.
+
+    That time is ``dp`` over the sum of the workers' rates. Rates are taken after a warm-up and until the
+    first worker has made its last update, so that nobody runs alone.
+    """
     if not built.updates:
         return max(ends)
-    applied = sorted(ends[step] for _, server, _, step in built.updates if server == 0)
-    first = int(len(applied) * ASYNC_WARMUP)
-    return (applied[-1] - applied[first]) / (len(applied) - 1 - first) * plan.strategy.dp
+    applied: dict[int, list[float]] = {}
+    for worker, server, _, step in built.updates:
+        if server == 0:
+            applied.setdefault(worker, []).append(ends[step])
+    stop = min(times[-1] for times in applied.values())
+    rates = []
+    for times in applied.values():
+        counted = [end for end in times[int(len(times) * ASYNC_WARMUP) :] if end <= stop]
+        if len(counted) > 1:
+            rates.append((len(counted) - 1) / (counted[-1] - counted[0]))
+    return plan.strategy.dp / sum(rates)
 
 
 def staleness(built: Built, starts: Sequence[float], ends: Sequence[float]) -> list[int]:

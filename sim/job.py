@@ -14,6 +14,11 @@ PRECISION_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 """Bytes of one weight, gradient or activation as computed with."""
 
 
+GRADIENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 4, "fp16": 2}
+"""Bytes of one gradient as accumulated and reduced. Megatron-LM does both in fp32 for bf16 weights, in
+fp16 for fp16 weights (Megatron Core user guide, "Distributed Optimizer")."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One training job; what it takes in an optimizer step, not how long it trains."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from .errors import InputError
-from .job import PRECISION_BYTES, Job
+from .job import GRADIENT_BYTES, Job
 from .model import Model
 from .plan import Action, Actions, Kind, Plan, Stage
 from .schedules import schedule
@@ -77,7 +77,7 @@ def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ..
     size, limit = 0.0, min(DDP_FIRST_BUCKET_BYTES, strategy.bucket_bytes)
     for index in reversed(layers):
         current.append(index)
-        size += job.model.layers[index].parameters / strategy.tp * PRECISION_BYTES[job.precision]
+        size += job.model.layers[index].parameters / strategy.tp * GRADIENT_BYTES[job.precision]
         if size >= limit:
             buckets.append(tuple(current))
             current, size, limit = [], 0.0, strategy.bucket_bytes

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from .activations import layer_activation_bytes, logits_bytes
 from .cluster import Cluster
-from .costs import GRADIENT_BYTES, MASTER_BYTES
-from .job import OPTIMIZER_STATES, Job
+from .costs import MASTER_BYTES
+from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .model import BLOCK, HEAD
 from .plan import Action, Kind, Plan
 from .strategy import Strategy
@@ -103,19 +103,10 @@ def state_bytes(job: Job) -> tuple[int, int, int]:
     return job.bytes_per_value, GRADIENT_BYTES[job.precision], states
 
 
-def stage_rank_parameters(plan: Plan, stage: int) -> float:
-    """Parameters on one rank of ``stage``; a tied head on a stage of its own has a copy of the table."""
-    decoder = plan.job.model.decoder
-    count = plan.stage_parameters(stage)
-    if decoder.tied_embeddings and plan.strategy.pp > 1 and stage == plan.strategy.pp - 1:
-        count += decoder.vocab * decoder.hidden
-    return count / plan.strategy.tp
-
-
 def _stage_memory(plan: Plan, cluster: Cluster, stage: int) -> RankMemory:
     job, strategy = plan.job, plan.strategy
     weight, gradient, states = state_bytes(job)
-    parameters = stage_rank_parameters(plan, stage)
+    parameters = plan.stage_parameters(stage) / strategy.tp
     flying = in_flight(plan.actions[stage])
     steps_itself = strategy.gradient_exchange != "parameter_server"
     return RankMemory(

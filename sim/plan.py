@@ -150,6 +150,13 @@ class Plan:
         return sum(layers[i].kind == BLOCK for i in self.stages[stage].layer_indices)
 
     def stage_parameters(self, stage: int) -> int:
-        """Parameters of a stage over all its tensor-parallel ranks."""
-        layers = self.job.model.layers
-        return sum(layers[i].parameters for i in self.stages[stage].layer_indices)
+        """Parameters of a stage over all its tensor-parallel ranks.
+
+        A tied head that is not on the embedding's stage has its own copy of the matrix.
+        """
+        decoder, layers = self.job.model.decoder, self.job.model.layers
+        count = sum(layers[i].parameters for i in self.stages[stage].layer_indices)
+        is_last_of_several = stage == self.strategy.pp - 1 > 0
+        return count + (
+            decoder.vocab * decoder.hidden if decoder.tied_embeddings and is_last_of_several else 0
+        )

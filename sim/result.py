@@ -180,11 +180,11 @@ def accuracy_of(ranked: list[Ranked], measured: Mapping[int, Trace]) -> Accuracy
 def verdict(search: Search, cluster: Cluster, accuracy: Accuracy | None) -> str:
     """The result in a sentence or two, with its error where it was measured."""
     best = search.ranked[0]
-    step = best.metrics.step_time_s
+    step = {name: format_quantity(value, "time") for name, value in best.metrics.step_time_s.items()}
     text = (
         f"{best.plan.strategy.label} is the fastest of {search.considered:,} ways to train"
         f" {best.plan.job.model.name} on {cluster.name}:"
-        f" {format_quantity(step['p50'], 'time')} a step predicted ({format_quantity(step['p5'], 'time')} to {format_quantity(step['p95'], 'time')}),"
+        f" {step['p50']} a step predicted ({step['p5']} to {step['p95']}),"
         f" {best.metrics.tokens_per_s:,.0f} tokens/s, {best.metrics.mfu:.1%} MFU."
     )
     if len(search.ranked) > 1:
