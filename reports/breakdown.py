@@ -19,12 +19,14 @@ _ORDER += [phase.key for phase in PHASES if phase.key not in _ORDER and phase.ke
 
 
 def exposed_seconds(trace: Trace) -> dict[str, float]:
-    """Seconds of one step by phase key, averaged over ranks and steps; they add up to the step time."""
+    """Seconds of one step by phase key, averaged over workers and steps; they add up to the step time."""
     lanes: dict[tuple[int, int], list[Span]] = defaultdict(list)
     lengths: dict[int, float] = defaultdict(float)
+    workers = {span.rank for span in trace.spans if phase_of(span.kind).key in ("forward", "backward")}
     for span in trace.spans:
-        lanes[span.step, span.rank].append(span)
         lengths[span.step] = max(lengths[span.step], span.end)
+        if span.rank in workers or not workers:  # servers wait by design
+            lanes[span.step, span.rank].append(span)
     totals: dict[str, float] = defaultdict(float)
     for (step, _), spans in lanes.items():
         for key, share in _shares(spans, lengths[step]).items():

@@ -131,7 +131,7 @@ def breakdown_figure(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
         for phase in PHASES
         if any(parts.get(phase.key) for _, parts in rows)
     ]
-    return {"data": data, "layout": _stacked_layout(len(rows), "milliseconds of one step, mean over ranks")}
+    return {"data": data, "layout": _stacked_layout(len(rows), "milliseconds of one step, mean over workers")}
 
 
 def memory_figure(entry: PlanEntry, capacity_bytes: float) -> Figure:
@@ -195,7 +195,12 @@ def _measured_peaks(measured: dict[int, float], names: list[str], unit: int, uni
         "name": "measured peak",
         "x": [round(size / unit, 4) for size in measured.values()],
         "y": [names[row] for row in measured],
-        "marker": {"symbol": "diamond-open", "size": 12, "color": MEASURED, "line": {"width": 2.5}},
+        "marker": {
+            "symbol": "diamond",
+            "size": 12,
+            "color": "#ffffff",
+            "line": {"width": 2.5, "color": "#111111"},
+        },
         "hovertemplate": "%{y} measured %{x:.4g} " + unit_name + "<extra></extra>",
     }
 

@@ -129,7 +129,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 def commands(result: Result) -> list[tuple[str, str]]:
     """How to do it again: what for, command."""
-    found = [("the same again", result.command)]
+    found = [("all of it again", result.command)]
     best = result.plans[0]
     if best.plan:
         found.append(("run the best plan", f"traincast run {shlex.quote(best.plan)} --steps 20"))

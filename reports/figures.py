@@ -1,0 +1,200 @@
+"""Figures for papers and READMEs: PNG files drawn by matplotlib without a screen.
+
+They show what the report's charts show. Names come from files, so dollar signs are escaped: matplotlib
+would read them as mathematics. matplotlib is imported when a figure is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..sim.errors import UsageError
+from ..sim.trace import Span, Trace
+from . import formats
+from .charts import BAND_PCT, MEASURED, PREDICTED, measured_peaks, memory_names, name_of
+from .lanes import Picture, picture
+from .palette import MEMORY_PARTS, PHASES, memory_parts, phase_of
+from .result_file import PlanEntry, read_result, read_traces
+
+MAX_SPANS = 20_000
+DPI = 150
+HATCH_GREY = "#00000055"
+
+
+def plain(text: object) -> str:
+    """``text`` so that matplotlib shows it as it is."""
+    return formats.printable(text).replace("$", r"\$")
+
+
+def write_figures(directory: Path, output: Path) -> list[Path]:
+    """Write `accuracy.png` and, for the best plan that was run (or the best), `timeline` and `memory`.
+
+    ``directory`` is as `traincast.sim.result` lays it out. Returns the files.
+
+    Raises:
+        InputError: a file of the directory cannot be used.
+        UsageError: a figure cannot be written.
+    """
+    result = read_result(directory)
+    entry = next((plan for plan in result.plans if plan.measured), result.plans[0])
+    written = [output / "accuracy.png"]
+    accuracy_png(result.plans, written[0])
+    predicted, measured = read_traces(directory, entry)
+    if predicted is not None or measured is not None:
+        written.append(output / "timeline.png")
+        timeline_png(predicted, measured, written[-1], title=name_of(entry))
+    if entry.predicted.memory:
+        written.append(output / "memory.png")
+        memory_png(entry, result.cluster.memory_bytes, written[-1])
+    return written
+
+
+def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, title: str = "") -> None:
+    """Every rank a line, predicted above measured on one axis of time. Needs one of the two."""
+    traces = [trace for trace in (predicted, measured) if trace is not None]
+    first = picture(traces[0], MAX_SPANS)
+    shown = [first, *(picture(trace, MAX_SPANS, first.ranks) for trace in traces[1:])]
+    height = 1.3 + sum(0.6 + 0.34 * len(part.ranks) for part in shown)
+    figure = _figure(9.0, height)
+    axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, trace, part in zip(axes, traces, shown, strict=True):
+        _gantt(axis, part)
+        axis.set_title(
+            f"{trace.source}: {formats.seconds(trace.step_time_s)} a step", loc="left", fontsize=10
+        )
+        axis.axvline(trace.step_time_s * 1e3, color=MEASURED, linestyle="--", linewidth=1.2)
+    axes[-1].set_xlabel("milliseconds since the step began")
+    used = {phase_of(span.kind).key for part in shown for span in part.spans}
+    handles = [_patch(p.label, p.colour, p.hatch) for p in PHASES if p.key in used]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9)
+    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    _save(figure, path)
+
+
+def _gantt(axis: Any, shown: Picture) -> None:
+    """Compute as thick bars, communication as thin ones above; one collection for each phase and line."""
+    places = {rank: place for place, rank in enumerate(shown.ranks)}
+    bars: dict[tuple[int, bool, str], list[Span]] = {}
+    for span in shown.spans:
+        key = (places[span.rank], span.stream == "compute", phase_of(span.kind).key)
+        bars.setdefault(key, []).append(span)
+    for (place, compute, phase_key), spans in bars.items():
+        phase = next(phase for phase in PHASES if phase.key == phase_key)
+        lane = (place - 0.23, 0.62) if compute else (place - 0.43, 0.16)
+        intervals = [(span.start * 1e3, span.duration * 1e3) for span in spans]
+        style = {"facecolor": phase.colour, "edgecolor": HATCH_GREY, "linewidth": 0.4, "hatch": phase.hatch}
+        axis.broken_barh(intervals, lane, **style)
+    axis.set_yticks(range(len(shown.ranks)), labels=[f"rank {rank}" for rank in shown.ranks])
+    axis.set_ylim(len(shown.ranks) - 0.4, -0.6)
+    axis.set_xlim(left=0)
+    _clean(axis)
+
+
+def accuracy_png(plans: Sequence[PlanEntry], path: Path) -> None:
+    """Step times with p5 to p95; beside them, where plans were run, the signed error with its band."""
+    runs = [entry for entry in plans if entry.measured and entry.error_pct is not None]
+    figure = _figure(9.0, 1.4 + 0.3 * len(plans))
+    columns = 2 if runs else 1
+    ratios = [5, 3][:columns]
+    axes = figure.subplots(1, columns, sharey=True, squeeze=False, width_ratios=ratios)[0]
+    places = {entry.id: place for place, entry in enumerate(plans)}
+    _whiskers(axes[0], [(places[e.id], e.predicted.step_time_s) for e in plans], "predicted", PREDICTED, "o")
+    if runs:
+        times = [(places[e.id], e.measured.step_time_s) for e in runs if e.measured]
+        _whiskers(axes[0], times, "measured", MEASURED, "D")
+        _errors(axes[1], [(places[entry.id], entry.error_pct or 0.0) for entry in runs])
+    axes[0].set_yticks(range(len(plans)), labels=[plain(name_of(entry)) for entry in plans])
+    axes[0].set_ylim(len(plans) - 0.4, -0.6)
+    axes[0].set_xlim(left=0)
+    axes[0].set_xlabel("step time, ms (p5, p50, p95)")
+    axes[0].legend(frameon=False, fontsize=9)
+    for axis in axes:
+        _clean(axis)
+    _save(figure, path)
+
+
+def _whiskers(axis: Any, times: Sequence[tuple[int, Any]], label: str, colour: str, marker: str) -> None:
+    middle = [t.p50 * 1e3 for _, t in times]
+    below = [max(t.p50 - t.p5, 0) * 1e3 for _, t in times]
+    above = [max(t.p95 - t.p50, 0) * 1e3 for _, t in times]
+    fill = colour if marker == "o" else "white"
+    axis.errorbar(
+        middle,
+        [place for place, _ in times],
+        xerr=[below, above],
+        fmt=marker,
+        color=colour,
+        markerfacecolor=fill,
+        capsize=3,
+        label=label,
+    )
+
+
+def _errors(axis: Any, errors: Sequence[tuple[int, float]]) -> None:
+    axis.axvspan(-BAND_PCT, BAND_PCT, color="#009E73", alpha=0.14, linewidth=0)
+    axis.axvline(0, color="#555555", linewidth=0.8)
+    bars = axis.barh([place for place, _ in errors], [error for _, error in errors], 0.5, color="#56B4E9")
+    axis.bar_label(bars, labels=[formats.error(error) for _, error in errors], padding=3, fontsize=8)
+    reach = max(BAND_PCT * 1.5, *(abs(error) * 1.4 for _, error in errors))
+    axis.set_xlim(-reach, reach)
+    axis.set_xlabel(f"error, % (band ±{BAND_PCT:g})")
+
+
+def memory_png(entry: PlanEntry, capacity_bytes: float, path: Path) -> None:
+    """Bytes by stage and part, stacked, against the capacity, with measured peaks where there are some."""
+    names = memory_names(entry)
+    parts = [memory_parts(row) for row in entry.predicted.memory]
+    figure = _figure(9.0, 1.6 + 0.36 * len(names))
+    axis = figure.subplots()
+    left = [0.0] * len(names)
+    for key, (label, colour, hatch, _) in MEMORY_PARTS.items():
+        sizes = [part.get(key, 0.0) / 2**30 for part in parts]
+        if any(sizes):
+            style = {"color": colour, "edgecolor": HATCH_GREY, "hatch": hatch, "label": label}
+            axis.barh(range(len(names)), sizes, 0.62, left=left, **style)
+            left = [a + b for a, b in zip(left, sizes, strict=True)]
+    peaks = measured_peaks(entry)
+    if peaks:
+        sizes = [size / 2**30 for size in peaks.values()]
+        axis.plot(sizes, list(peaks), "D", color="black", markerfacecolor="white", label="measured peak")
+    if capacity_bytes:
+        label = f"capacity {formats.size(capacity_bytes)}"
+        axis.axvline(capacity_bytes / 2**30, color=MEASURED, linestyle="--", label=label)
+    axis.set_yticks(range(len(names)), labels=names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_xlabel("GiB at the peak")
+    axis.set_title(plain(name_of(entry)), loc="left", fontsize=11, fontweight="bold")
+    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9)
+    _clean(axis)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure of its own, without pyplot's global state; saving it as PNG draws with Agg."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _patch(label: str, colour: str, hatch: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=colour, edgecolor=HATCH_GREY, hatch=hatch, label=label)
+
+
+def _clean(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="x", color="#e3e7ec", linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.tick_params(labelsize=9)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """The same figure gives the same bytes: no date and no version in the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
