@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from . import cluster as parts
-from .document import printable, shown
-from .units import UnitError, parse_quantity
+from .document import RefusalError, printable, shown
+from .units import parse_quantity
 
 CLUSTER_SCHEMA = "traincast.cluster/1"
 ACCELERATOR_SCHEMA = "traincast.accelerator/1"
@@ -27,7 +27,7 @@ PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 
 def _precision(value: str) -> str:
     if value not in PRECISIONS:
-        raise UnitError(shown(value), " | ".join(PRECISIONS))
+        raise RefusalError(shown(value), " | ".join(PRECISIONS))
     return value
 
 
@@ -37,7 +37,7 @@ def _quantity(dimension: str, *, zero: bool = False, most: float = math.inf, wor
     def read(value: object) -> float:
         number = parse_quantity(value, dimension)
         if not (number > 0 or (zero and number == 0)) or number > most:
-            raise UnitError(shown(value), words or ("0 or more" if zero else "more than 0"))
+            raise RefusalError(shown(value), words or ("0 or more" if zero else "more than 0"))
         return number
 
     return read
@@ -46,21 +46,21 @@ def _quantity(dimension: str, *, zero: bool = False, most: float = math.inf, wor
 def _rising(curve: parts.Curve) -> parts.Curve:
     for (x0, _), (x1, _) in pairwise(curve):
         if x1 <= x0:
-            raise UnitError(f"a point at {x1:g} after one at {x0:g}", "points in rising order, each once")
+            raise RefusalError(f"a point at {x1:g} after one at {x0:g}", "points in rising order, each once")
     return curve
 
 
 def _text(value: str) -> str:
     if len(value) > MAX_TEXT:
-        raise UnitError(f"{len(value)} characters", f"at most {MAX_TEXT}")
+        raise RefusalError(f"{len(value)} characters", f"at most {MAX_TEXT}")
     if printable(value.replace("\n", " ")) != value.replace("\n", " "):
-        raise UnitError(shown(value), "text without control characters")
+        raise RefusalError(shown(value), "text without control characters")
     return value
 
 
 def _name(value: str) -> str:
     if not value.strip() or len(value) > 200 or "\n" in value:
-        raise UnitError(shown(value), "a name of 1 to 200 characters")
+        raise RefusalError(shown(value), "a name of 1 to 200 characters")
     return _text(value)
 
 

@@ -26,6 +26,13 @@ MAX_FAULTS = 100
 _SHOWN_CHARACTERS = 80
 
 
+class RefusalError(InputError, ValueError):
+    """What a reader of one value raises; a ValueError too, so that pydantic collects it with the others."""
+
+    def __init__(self, found: str, expected: str, hint: str = ""):
+        super().__init__(Fault(path="", found=found, expected=expected, hint=hint))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """What a file holds, as dicts, lists, text, numbers, booleans and None."""

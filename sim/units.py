@@ -11,7 +11,7 @@ import math
 import re
 from decimal import Decimal
 
-from .errors import Fault, InputError
+from .document import RefusalError, shown
 
 _DECIMAL = {"": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5}
@@ -82,11 +82,8 @@ _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?)\s*(.
 _MAX_LENGTH = 80
 
 
-class UnitError(InputError, ValueError):
-    """Text that is no quantity of the dimension asked for; a ValueError too, so that pydantic collects it."""
-
-    def __init__(self, found: str, expected: str, hint: str = ""):
-        super().__init__(Fault(path="", found=found, expected=expected, hint=hint))
+class UnitError(RefusalError):
+    """Text that is no quantity of the dimension asked for."""
 
 
 def parse_quantity(value: object, dimension: str) -> float:
@@ -163,24 +160,24 @@ def _fitting_unit(value: float, dimension: str, units: tuple[str, ...] = ()) -> 
 
 def _refusal(value: object, dimension: str) -> UnitError:
     name, examples = NAMES[dimension]
-    return UnitError(_shown(value), f"{name}, as {examples}")
+    return UnitError(shown(value), f"{name}, as {examples}")
 
 
 def _unit_refusal(value: object, number: str, unit: str, dimension: str) -> UnitError:
     """Says what is the matter with ``unit``: missing, ambiguous, or of another dimension."""
     name, examples = NAMES[dimension]
     if not unit:
-        return UnitError(f"{_shown(value)} without a unit", f"{name}, as {examples}")
+        return UnitError(f"{shown(value)} without a unit", f"{name}, as {examples}")
     candidates = _candidates(unit, dimension)
     if len(candidates) > 1:
         choice = " or ".join(f"{number} {c}" for c in candidates)
-        return UnitError(f"{_shown(value)} is ambiguous", choice)
+        return UnitError(f"{shown(value)} is ambiguous", choice)
     if candidates:
-        return UnitError(_shown(value), f"{name}, as {examples}", f"did you mean {number} {candidates[0]}?")
+        return UnitError(shown(value), f"{name}, as {examples}", f"did you mean {number} {candidates[0]}?")
     other = next((d for d, units in UNITS.items() if unit in units), None)
     if other:
-        return UnitError(f"{_shown(value)}, which is {NAMES[other][0]}", f"{name}, as {examples}")
-    return UnitError(_shown(value), f"{name}, as {examples}")
+        return UnitError(f"{shown(value)}, which is {NAMES[other][0]}", f"{name}, as {examples}")
+    return UnitError(shown(value), f"{name}, as {examples}")
 
 
 def _candidates(unit: str, dimension: str) -> list[str]:
@@ -201,9 +198,3 @@ def _candidates(unit: str, dimension: str) -> list[str]:
     if dimension == "bytes" and len(found) == 1 and "i" not in found[0] and len(found[0]) == 2:
         found.append(f"{found[0][0].upper()}iB")
     return sorted(found, key=lambda name: ("B" in name, name))
-
-
-def _shown(value: object) -> str:
-    from .document import shown
-
-    return shown(value)
