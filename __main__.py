@@ -14,7 +14,7 @@ from importlib import import_module
 import click
 
 from . import __version__
-from .sim.errors import TraincastError
+from .sim.errors import EnvironmentMismatchError, TraincastError
 
 COMMANDS = {
     "demo": "The whole road on this machine: calibrate, plan, run, compare, report.",
@@ -84,6 +84,12 @@ def main() -> None:
     except TraincastError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        hint = "planning works without it; to run: pip install -c constraints.txt 'traincast[run]'"
+        click.echo(f"error: torch is not installed; {hint}", err=True)
+        sys.exit(EnvironmentMismatchError.exit_code)
     except BrokenPipeError:
         # The reader of stdout has gone, as with `| head`; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

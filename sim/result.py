@@ -80,13 +80,13 @@ def write_result(
         write_json_atomic(directory / "measurements.json", dict(measurements))
     accuracy = accuracy_of(search.ranked, measured) if measured else None
     result = {
+        **plans_to_dict(search, job, cluster),
         "schema": SCHEMA,
         "command": shlex.join(["traincast", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "versions": versions(),
         "verdict": verdict(search, cluster, accuracy),
-        **plans_to_dict(search, job, cluster),
         "plans": entries,
         "measurements": "measurements.json" if measurements else None,
         "accuracy": asdict(accuracy) if accuracy else None,
