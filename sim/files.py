@@ -72,6 +72,8 @@ def _read(path: Path, file: str, max_bytes: int) -> bytes:
                 refuse(file, _file_kind(mode), "a regular file")
             data = opened.read(max_bytes + 1)
     except (OSError, ValueError) as error:
+        if isinstance(error, IsADirectoryError):
+            refuse(file, "a directory", "a regular file")
         refuse(file, _cannot_open(error), "a file that can be read", _near_files(path, error))
     if len(data) > max_bytes:
         refuse(file, f"more than {max_bytes} bytes", f"at most {max_bytes} bytes")
@@ -90,7 +92,6 @@ def _cannot_open(error: OSError | ValueError) -> str:
         errno.ENOENT: "no such file",
         errno.ELOOP: "a loop of symbolic links",
         errno.ENXIO: "a socket",
-        errno.EISDIR: "a directory",
     }
     return known.get(error.errno or 0) or (error.strerror or str(error)).lower()
 

@@ -100,6 +100,7 @@ class _Builder:
         place = (*self._here(), key)
         if key in self.stack[-1]:
             self.faults.append(duplicate_key(self.file, line, place, self.lines.get(place, 0)))
+        self.lines.setdefault(place, line)
         self.place[-1] = key
 
     def _here(self) -> Place:
@@ -140,13 +141,16 @@ class _Builder:
         return self._number(text, tag, line)
 
     def _number(self, text: str, tag: str, line: int) -> int | float:
-        plain = text.lower().replace("_", "")
-        if tag == "int" and plain.lstrip("+-")[:2] in ("0x", "0o", "0b"):
-            return int(plain, 0)
-        plain = plain.replace(".inf", "inf").replace(".nan", "nan")
-        wrong = number_fault(plain)
+        plain = text.lower().replace("_", "").replace(".inf", "inf").replace(".nan", "nan")
+        based = tag == "int" and plain.lstrip("+-")[:2] in ("0x", "0o", "0b")
+        wrong = number_fault("0" * len(plain) if based else plain)
         if wrong:
-            place = (*self._here(), *(part for part in self.place[-1:] if part is not None))
+            last = self.place[-1:]
+            if self.stack and isinstance(self.stack[-1], list):
+                last = [len(self.stack[-1])]
+            place: Place = (*self._here(), *last)  # type: ignore[assignment]
             self.faults.append(Document(file=self.file, data=None, lines={place: line}).fault(place, *wrong))
             return 0
+        if based:
+            return int(plain, 0)
         return int(plain) if tag == "int" else float(plain)
