@@ -135,7 +135,7 @@ def _exists(end: str, nodes: int, switches: list[str]) -> bool:
 def _connection_faults(document: Document, nodes: int) -> list[Fault]:
     """With wires, every node must be reachable from every other."""
     wires = [w for w in _list(document.data, "wires") if isinstance(w, dict) and "from" in w and "to" in w]
-    if not wires or not nodes:
+    if not wires or not 0 < nodes <= MAX_ACCELERATORS:
         return []
     import networkx
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cluster import Accelerator, Cluster, Curve
-from .document import Document, did_you_mean, faults_from_pydantic, raise_faults, shown
+from .document import Document, did_you_mean, faults_from_pydantic, in_order, raise_faults, shown
 from .errors import Fault, InputError
 from .files import load_document, write_text_atomic
 from .units import exact_quantity
@@ -80,9 +80,9 @@ def check_cluster(document: Document) -> tuple[Cluster | None, list[Fault], list
     try:
         form = ClusterForm.model_validate(data)
     except ValidationError as error:
-        return None, [*errors, *faults_from_pydantic(document, error, ClusterForm)], []
+        return None, in_order([*errors, *faults_from_pydantic(document, error, ClusterForm)]), []
     if errors:
-        return None, errors, []
+        return None, in_order(errors), []
     cluster = form.read()
     return cluster, [], cluster_check.warnings(document, cluster)
 

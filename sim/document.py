@@ -107,13 +107,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def raise_faults(faults: list[Fault]) -> None:
     """Raise InputError with ``faults`` in the order of their lines; nothing where there are none."""
-    if not faults:
-        return
-    ordered = sorted(dict.fromkeys(faults), key=lambda fault: fault.line)
+    if faults:
+        raise InputError(in_order(faults))
+
+
+def in_order(faults: list[Fault]) -> list[Fault]:
+    """``faults`` in the order of their lines, each once, and no more than a person reads."""
+    ordered = sorted(dict.fromkeys(faults), key=lambda fault: (fault.file, fault.line))
     if len(ordered) > MAX_FAULTS:
         more = Fault(file=ordered[0].file, path="", found=f"{len(ordered) - MAX_FAULTS} more faults")
         ordered = [*ordered[:MAX_FAULTS], more]
-    raise InputError(ordered)
+    return ordered
 
 
 _EXPECTED = {
