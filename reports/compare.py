@@ -126,19 +126,22 @@ def phase_seconds(trace: Trace) -> dict[str, float]:
 
 def _median_durations(trace: Trace) -> Iterable[tuple[Span, float]]:
     """One span for each (rank, stream, action), with the median over steps of its seconds in a step."""
-    by_step: dict[tuple[int, str, str], dict[int, list[float]]] = {}
+    totals: dict[tuple[int, str, str, int], float] = {}
+    counts: dict[tuple[int, str, str, int], int] = {}
     examples: dict[tuple[int, str, str], Span] = {}
     for span in trace.spans:
-        key = (span.rank, span.stream, span.action)
-        by_step.setdefault(key, {}).setdefault(span.step, []).append(span.duration)
-        examples.setdefault(key, span)
+        key = (span.rank, span.stream, span.action, span.step)
+        totals[key] = totals.get(key, 0.0) + (span.end - span.start)
+        counts[key] = counts.get(key, 0) + 1
+        examples.setdefault(key[:3], span)
     rounds: dict[tuple[int, int], int] = {}
-    for (rank, _, _), steps in by_step.items():
-        for step, durations in steps.items():
-            rounds[rank, step] = min(rounds.get((rank, step), len(durations)), len(durations))
+    for (rank, _, _, step), count in counts.items():
+        rounds[rank, step] = min(rounds.get((rank, step), count), count)
+    by_step: dict[tuple[int, str, str], list[float]] = {}
+    for key, total in totals.items():
+        by_step.setdefault(key[:3], []).append(total / rounds[key[0], key[3]])
     return [
-        (examples[key], median(sum(durations) / rounds[key[0], step] for step, durations in steps.items()))
-        for key, steps in by_step.items()
+        (examples[key], median(values) if len(values) > 1 else values[0]) for key, values in by_step.items()
     ]
 
 

@@ -25,16 +25,18 @@ from .charts import (
     name_of,
     phase_label,
 )
-from .compare import Comparison, compare
+from .compare import Comparison, compare, phase_seconds
 from .palette import MEMORY_PARTS, PHASES, memory_parts
-from .result_file import PlanEntry, Result, read_result, read_traces
-from .timeline import Figure, timeline_figure, timeline_notes
+from .result_file import PlanEntry, Result, inside, read_result, read_traces
+from .timeline import Figure, timeline
 
 MAX_REPORT_BYTES = 10_000_000
 MAX_PANELS = 24
 """Plans whose timeline is drawn; the others stay in the ranked table."""
 SPAN_BUDGET = 24_000
 """Bars of all timelines together; each costs about 100 bytes of the page."""
+TRACE_BUDGET_BYTES = 5_000_000
+"""Trace files that one report reads, as packed: about 300,000 spans, a few seconds."""
 BREAKDOWN_PLANS = 10
 """Bars of the breakdown: plans that were run, else the best."""
 
@@ -91,11 +93,13 @@ def context(directory: Path, result: Result, span_budget: int) -> dict[str, Any]
     figures: dict[str, Figure] = {"accuracy": accuracy_figure(result.plans)}
     shown = result.plans[:MAX_PANELS]
     ran = [entry for entry in shown if entry.measured]
+    read = _affordable(directory, [*ran, *(entry for entry in shown if not entry.measured)])
     broken_down = (ran or shown)[:BREAKDOWN_PLANS]
     panels, breakdown = [], []
     for entry in shown:
-        predicted, measured = read_traces(directory, entry)
-        panels.append(_panel(entry, predicted, measured, result, figures, span_budget // len(shown)))
+        predicted, measured = read_traces(directory, entry) if entry.id in read else (None, None)
+        panel = _panel(entry, predicted, measured, result, figures, span_budget // len(shown))
+        panels.append(panel | {"too_large": entry.id not in read})
         if entry in broken_down:
             breakdown += [
                 (f"{name_of(entry)} · {trace.source}", exposed_seconds(trace))
@@ -128,6 +132,17 @@ def context(directory: Path, result: Result, span_budget: int) -> dict[str, Any]
     }
 
 
+def _affordable(directory: Path, entries: list[PlanEntry]) -> set[int]:
+    """Ids of the plans whose traces are read: the first, and then as many as the budget allows."""
+    spent, chosen = 0, set()
+    for entry in entries:
+        files = [inside(directory, name) for name in (entry.predicted_trace, entry.measured_trace)]
+        spent += sum(file.stat().st_size for file in files if file)
+        if spent <= TRACE_BUDGET_BYTES or not chosen:
+            chosen.add(entry.id)
+    return chosen
+
+
 def _panel(
     entry: PlanEntry,
     predicted: Trace | None,
@@ -138,12 +153,11 @@ def _panel(
 ) -> dict[str, Any]:
     """What the selector shows of one plan; its figures go into ``figures``."""
     drawn = [trace if trace is not None and trace.spans else None for trace in (predicted, measured)]
-    timeline = memory = None
+    spans = memory = None
     notes: list[str] = []
     if any(drawn):
-        timeline = f"timeline-{entry.id}"
-        figures[timeline] = timeline_figure(drawn[0], drawn[1], max_spans)
-        notes = timeline_notes(drawn[0], drawn[1], max_spans)
+        spans = f"timeline-{entry.id}"
+        figures[spans], notes = timeline(drawn[0], drawn[1], max_spans)
     if entry.predicted.memory:
         memory = f"memory-{entry.id}"
         figures[memory] = memory_figure(entry, capacity_bytes(entry, result))
@@ -152,9 +166,10 @@ def _panel(
         "id": entry.id,
         "name": name_of(entry),
         "measured": entry.measured is not None,
-        "timeline": timeline,
+        "timeline": spans,
         "notes": notes,
         "phases": _phase_rows(comparison),
+        "phases_alone": _phases_alone(drawn) if comparison is None else [],
         "ranks": comparison.ranks if comparison else (),
         "memory": memory,
         "memory_table": _memory_table(entry, capacity_bytes(entry, result)),
@@ -175,6 +190,15 @@ def _phase_rows(comparison: Comparison | None) -> list[tuple[str, float, float, 
     rows = [(phase_label(row.name), row.predicted, row.measured, row.error_pct) for row in comparison.phases]
     total = comparison.total
     return [*rows, ("step time", total.predicted, total.measured, total.error_pct)]
+
+
+def _phases_alone(traces: list[Trace | None]) -> list[tuple[str, float]]:
+    """Seconds by phase of the one trace there is, with its step time."""
+    trace = next((trace for trace in traces if trace is not None), None)
+    if trace is None:
+        return []
+    rows = [(phase_label(key), value) for key, value in phase_seconds(trace).items()]
+    return [*rows, ("step time", trace.step_time_s)]
 
 
 def _memory_table(entry: PlanEntry, capacity: float) -> dict[str, Any]:

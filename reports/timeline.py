@@ -24,8 +24,10 @@ ROW_PIXELS = 34
 PANEL_PIXELS = 60
 
 
-def timeline_figure(predicted: Trace | None, measured: Trace | None, max_spans: int = MAX_SPANS) -> Figure:
-    """Predicted above measured; a side that is missing is left out. Needs one of the two."""
+def timeline(
+    predicted: Trace | None, measured: Trace | None, max_spans: int = MAX_SPANS
+) -> tuple[Figure, list[str]]:
+    """Predicted above measured, and what is left out, a line for each side. Needs one of the two."""
     sides = _pictures(predicted, measured, max_spans)
     data: list[Figure] = []
     layout: Figure = {
@@ -56,14 +58,8 @@ def timeline_figure(predicted: Trace | None, measured: Trace | None, max_spans: 
         layout["annotations"].append(_panel_title(trace, domain))
     layout["xaxis"]["range"] = [0, max(longest, *(t.step_time_s for t, _ in sides)) * 1e3 * 1.02]
     layout["xaxis"]["anchor"] = "y" if len(sides) == 1 else f"y{len(sides)}"
-    return {"data": data, "layout": layout}
-
-
-def timeline_notes(predicted: Trace | None, measured: Trace | None, max_spans: int = MAX_SPANS) -> list[str]:
-    """What the figure leaves out, a line each."""
-    return [
-        f"{t.source}: {'; '.join(p.notes)}" for t, p in _pictures(predicted, measured, max_spans) if p.notes
-    ]
+    notes = [f"{trace.source}: {'; '.join(shown.notes)}" for trace, shown in sides if shown.notes]
+    return {"data": data, "layout": layout}, notes
 
 
 def _pictures(predicted: Trace | None, measured: Trace | None, max_spans: int) -> list[tuple[Trace, Picture]]:
@@ -81,7 +77,7 @@ def _pictures(predicted: Trace | None, measured: Trace | None, max_spans: int) -
 def _domains(rows: list[int]) -> list[list[float]]:
     """Shares of the height, from the top down, with room for a title above each."""
     if len(rows) == 1:
-        return [[0.0, 0.94]]
+        return [[0.0, 0.9]]
     gap = 0.1
     upper = (1 - 2 * gap) * rows[0] / sum(rows)
     return [[1 - gap / 2 - upper, 1 - gap / 2], [0.0, 1 - gap / 2 - upper - gap]]

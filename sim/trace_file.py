@@ -31,6 +31,8 @@ RATIO_FLOOR_BYTES = 16 * 2**20
 """Below this many expanded bytes the ratio does not matter."""
 MAX_MICROSECONDS = 2.0**53
 """Beyond it a float cannot tell one microsecond from the next."""
+MAX_NUMBER = 1e300
+"""Larger numbers mean nothing in seconds, bytes or FLOPs."""
 MAX_FAULTS = 20
 _CHUNK = 2**20
 _MICRO = 1e6
@@ -239,8 +241,8 @@ class _Reader:
             self._fault("traincast.schema", own.get("schema"), SCHEMA)
         self._stop_on_faults()
         info = self._mapping(top.get("distributedInfo"), "distributedInfo", "an object with rank")
-        world_size = self._integer(info.get("world_size"), "distributedInfo.world_size", 1, 10**7)
-        self._integer(info.get("rank"), "distributedInfo.rank", 0, world_size - 1)
+        world_size = self._integer(info.get("world_size"), "distributedInfo", ".world_size", 1, 10**7)
+        self._integer(info.get("rank"), "distributedInfo", ".rank", 0, world_size - 1)
         fields = self._fields(own, world_size)
         streams = own.get("streams")
         if not isinstance(streams, list) or not all(isinstance(name, str) for name in streams):
@@ -264,7 +266,7 @@ class _Reader:
         for rank, size in memory.items():
             place = f"traincast.peak_memory_bytes.{rank[:20]}"
             number = int(rank) if rank.isascii() and rank.isdigit() and len(rank) < 9 else rank
-            peaks[self._integer(number, place, 0, world_size - 1)] = self._number(size, place)
+            peaks[self._integer(number, place, "", 0, world_size - 1)] = self._number(size, place)
         metadata = self._mapping(own.get("metadata"), "traincast.metadata", "an object")
         return {
             "source": source,
@@ -287,28 +289,29 @@ class _Reader:
                 self._stop_on_faults()
 
     def _span(self, event: dict[str, Any], place: str, streams: list[str], world_size: int) -> Span:
-        args = self._mapping(event.get("args"), f"{place}.args", "an object")
-        ts = self._number(event.get("ts"), f"{place}.ts", MAX_MICROSECONDS)
-        dur = self._number(event.get("dur"), f"{place}.dur", MAX_MICROSECONDS)
-        start = self._number(args.get("start_s", ts / _MICRO), f"{place}.args.start_s")
-        end = self._number(args.get("end_s", (ts + dur) / _MICRO), f"{place}.args.end_s")
+        number, integer = self._number, self._integer
+        args = self._mapping(event.get("args"), place + ".args", "an object")
+        ts = number(event.get("ts"), place, ".ts", MAX_MICROSECONDS)
+        dur = number(event.get("dur"), place, ".dur", MAX_MICROSECONDS)
+        start = number(args.get("start_s", ts / _MICRO), place, ".args.start_s")
+        end = number(args.get("end_s", (ts + dur) / _MICRO), place, ".args.end_s")
         if end < start:
-            self._fault(f"{place}.args.end_s", end, f"at least its start, {start}")
+            self._fault(place + ".args.end_s", end, f"at least its start, {start}")
         action = event.get("name")
         if not isinstance(action, str):
-            self._fault(f"{place}.name", action, "an action")
-        thread = self._integer(event.get("tid"), f"{place}.tid", 0, len(streams) - 1)
+            self._fault(place + ".name", action, "an action")
+        thread = integer(event.get("tid"), place, ".tid", 0, len(streams) - 1)
         return Span(
-            rank=self._integer(event.get("pid"), f"{place}.pid", 0, world_size - 1),
+            rank=integer(event.get("pid"), place, ".pid", 0, world_size - 1),
             stream=streams[thread] if 0 <= thread < len(streams) else "",
             action=str(action),
-            stage=self._integer(args.get("stage"), f"{place}.args.stage", -1, 10**7),
-            micro_batch=self._integer(args.get("micro_batch"), f"{place}.args.micro_batch", -1, 10**9),
+            stage=integer(args.get("stage"), place, ".args.stage", -1, 10**7),
+            micro_batch=integer(args.get("micro_batch"), place, ".args.micro_batch", -1, 10**9),
             start=start,
             end=end,
-            bytes=self._number(args.get("bytes"), f"{place}.args.bytes"),
-            flops=self._number(args.get("flops"), f"{place}.args.flops"),
-            step=self._integer(args.get("step"), f"{place}.args.step", 0, 10**9),
+            bytes=number(args.get("bytes"), place, ".args.bytes"),
+            flops=number(args.get("flops"), place, ".args.flops"),
+            step=integer(args.get("step"), place, ".args.step", 0, 10**9),
         )
 
     def _mapping(self, value: object, place: str, expected: str) -> dict[str, Any]:
@@ -317,20 +320,18 @@ class _Reader:
         self._fault(place, value, expected)
         return {}
 
-    def _number(self, value: object, place: str, limit: float = math.inf) -> float:
-        """A finite number from 0 to ``limit``."""
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= limit:
-            number = float(value) if value <= 1e300 else math.inf
-            if math.isfinite(number):
-                return number
-        expected = "a number, not negative" + (f", at most {limit:g}" if limit < math.inf else "")
-        self._fault(place, value, expected)
+    def _number(self, value: Any, place: str, name: str = "", limit: float = MAX_NUMBER) -> float:
+        """A number from 0 to ``limit``; neither NaN nor infinite, and True is none."""
+        if type(value) in (int, float) and 0 <= value <= limit:
+            return float(value)
+        at_most = "" if limit == MAX_NUMBER else f", at most {limit:g}"
+        self._fault(place + name, value, "a number, not negative" + at_most)
         return 0.0
 
-    def _integer(self, value: object, place: str, low: int, high: int) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+    def _integer(self, value: Any, place: str, name: str, low: int, high: int) -> int:
+        if type(value) is int and low <= value <= high:
             return value
-        self._fault(place, value, f"a whole number from {low} to {high}")
+        self._fault(place + name, value, f"a whole number from {low} to {high}")
         return low
 
     def _fault(self, place: str, found: object, expected: str) -> None:

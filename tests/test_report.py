@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from result_directory import plan, trace, write_directory
 
+from traincast.reports import report as report_module
 from traincast.reports.report import MAX_REPORT_BYTES, write_report
 from traincast.sim.errors import InputError
 from traincast.sim.trace import Trace
@@ -197,6 +198,14 @@ def test_many_long_traces_stay_under_the_limit(tmp_path: Path) -> None:
     assert len(text.encode()) < MAX_REPORT_BYTES
     assert "of 32 ranks" in page.text
     assert len([name for name in figures(text) if name.startswith("timeline")]) == 24
+
+
+def test_traces_past_the_budget_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans that were run come first; the others say where to look."""
+    monkeypatch.setattr(report_module, "TRACE_BUDGET_BYTES", 1)
+    text, page = report(write_directory(tmp_path, [plan(1, "a"), plan(2, "b", 3.0)]))
+    assert [name for name in figures(text) if name.startswith("timeline")] == ["timeline-2"]
+    assert page.text.count("too large for one page") == 1
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from result_directory import trace
 
-from traincast.reports.timeline import plot_text, timeline_figure, timeline_notes
+from traincast.reports.timeline import plot_text, timeline
 from traincast.sim.trace import Span, Trace
 
 
 def test_every_span_is_one_bar_in_milliseconds() -> None:
     """Bars of all phases together are the spans, at their places."""
     predicted = trace("predicted")
-    figure = timeline_figure(predicted, None)
+    figure, _ = timeline(predicted, None)
     spans = {(span.action, span.rank): span for span in predicted.spans}
     for part in figure["data"]:
         for custom, base, length in zip(part["customdata"], part["base"], part["x"], strict=True):
@@ -24,7 +24,7 @@ def test_every_span_is_one_bar_in_milliseconds() -> None:
 
 def test_predicted_lies_above_measured_on_one_axis_of_time() -> None:
     """Two panels, ranks from the top, a legend entry a phase, the step time as a line in each."""
-    figure = timeline_figure(trace("predicted"), trace("measured", 1.2, steps=3))
+    figure, _ = timeline(trace("predicted"), trace("measured", 1.2, steps=3))
     layout = figure["layout"]
     assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1]
     assert layout["yaxis"]["ticktext"] == layout["yaxis2"]["ticktext"] == ["rank 0", "rank 1"]
@@ -42,7 +42,7 @@ def test_predicted_lies_above_measured_on_one_axis_of_time() -> None:
 def test_plotly_takes_it_as_it_is() -> None:
     """Plotly's own validation finds nothing unknown."""
     plotly = pytest.importorskip("plotly.graph_objects")
-    figure = plotly.Figure(timeline_figure(trace("predicted"), trace("measured")))
+    figure = plotly.Figure(timeline(trace("predicted"), trace("measured"))[0])
     assert len(figure.data) == 6
 
 
@@ -55,7 +55,7 @@ def test_names_are_escaped_for_plotly_which_reads_markup() -> None:
         world_size=1,
         step_times_s=(1.0,),
     )
-    assert timeline_figure(evil, None)["data"][0]["customdata"][0][:3] == [
+    assert timeline(evil, None)[0]["data"][0]["customdata"][0][:3] == [
         "&lt;img onerror&gt;",
         0,
         "&lt;s&gt;",
@@ -64,7 +64,7 @@ def test_names_are_escaped_for_plotly_which_reads_markup() -> None:
 
 def test_what_is_left_out_is_said_for_each_side() -> None:
     """A line a side, none where all is shown."""
-    assert timeline_notes(trace("predicted"), trace("measured")) == []
-    assert timeline_notes(trace("predicted"), trace("measured", steps=3)) == [
+    assert timeline(trace("predicted"), trace("measured"))[1] == []
+    assert timeline(trace("predicted"), trace("measured", steps=3))[1] == [
         "measured: step 1 of 3, the nearest to the median"
     ]
