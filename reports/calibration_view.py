@@ -1,4 +1,4 @@
-"""What the cluster was calibrated with: fitted curves over the measured points, and their residuals."""
+"""The report's section on calibration: what the predictions know of the machine, and how well."""
 
 from __future__ import annotations
 
@@ -6,111 +6,138 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..sim.cluster import Cluster, Curve
+from ..sim.cluster import Cluster
+from ..sim.cluster_file import read_cluster
 from . import formats
-from .charts import COLOURS, LEGEND, LINES, MARGIN
+from .charts import COLOURS, MARGIN
+from .fits import Fit, fit_figure, kernel_fits, layer_fits, memory_fits, transport_fits
+from .measurements_file import Series, read_measurements
 from .result_file import Result, inside
 from .timeline import Figure, plot_text
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitTable:
+    """A figure of fits and the same as a table."""
+
+    id: str
+    title: str
+    text: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The section of the report."""
+    """The section."""
 
     cluster: Cluster
+    summary: str
+    fits: tuple[FitTable, ...]
     residuals: tuple[tuple[str, float], ...]
-    figures: tuple[tuple[str, str, str], ...]
-    """Id, title, and what to see in it."""
-    transports: tuple[tuple[str, int, float, float, float], ...]
-    """Operation, ranks, and of its largest message bytes, seconds, bytes per second."""
-    fits: tuple[tuple[str, float, float, float, float], ...]
-    """Curve of efficiency; FLOPs and fraction of peak of its first and last point."""
-    profiles: tuple[tuple[str, int, float, float], ...]
-    """Layer kind, micro-batch, forward seconds, backward seconds."""
+    """By fit, as the cluster file states them."""
 
 
 def read(directory: Path, result: Result, figures: dict[str, Figure]) -> Calibration | None:
     """The calibration in ``directory``, None where no cluster file lies there; adds to ``figures``.
 
     Raises:
-        InputError: the cluster file is not sound.
+        InputError: the cluster file or the measurements are not sound.
     """
-    from ..sim.cluster_file import read_cluster
-
     path = inside(directory, result.cluster.file)
     if path is None:
         return None
     cluster = read_cluster(path)
-    drawn = _figures(cluster)
-    figures.update({name: figure for name, _, _, figure in drawn})
+    raw = inside(directory, result.measurements)
+    measurements = read_measurements(raw) if raw else None
+    series = measurements.series if measurements else []
+    tables = [table for table in _tables(cluster, series, figures) if table]
+    if cluster.residuals:
+        figures["residuals"] = _residuals(cluster.residuals.items())
     return Calibration(
         cluster=cluster,
+        summary=_summary(cluster, len(series), sum(len(one.seconds) for one in series)),
+        fits=tuple(tables),
         residuals=tuple(cluster.residuals.items()),
-        figures=tuple((name, title, text) for name, title, text, _ in drawn),
-        transports=tuple(_transport_rows(cluster)),
-        fits=tuple((name, *curve[0], *curve[-1]) for name, curve in _efficiencies(cluster) if curve),
-        profiles=tuple(
-            (p.kind, p.micro_batch, p.forward_s, p.backward_s) for p in cluster.accelerator.layer_profiles
-        ),
     )
 
 
-def _figures(cluster: Cluster) -> list[tuple[str, str, str, Figure]]:
-    """Those there is something to draw in: id, title, caption, figure."""
-    found: list[tuple[str, str, str, Figure]] = []
-    efficiencies = _efficiencies(cluster)
-    if efficiencies:
-        figure = _curves(efficiencies, "FLOPs of one kernel", "fraction of peak", log_y=False)
-        text = "What one kernel reaches of the accelerator's peak, by its size."
-        found.append(("efficiency", "Kernel efficiency", text, figure))
-    transports = [(f"{t.operation}, {t.ranks} ranks", t.times_s) for t in cluster.transports]
-    if transports:
-        figure = _curves(transports, "message bytes", "seconds", log_y=True)
-        text = "Time of one communication until its last rank is done, by message size."
-        found.append(("transports", "Communication", text, figure))
-    if cluster.residuals:
-        text = "How far each fit is from its own measurements: median of the relative errors."
-        found.append(("residuals", "Residuals", text, _residuals(cluster.residuals.items())))
-    return found
+def _summary(cluster: Cluster, series: int, samples: int) -> str:
+    parts = [cluster.description.rstrip(". ") + "." if cluster.description else ""]
+    if cluster.date:
+        parts.append(f"Dated {cluster.date}.")
+    if series:
+        parts.append(
+            f"{samples:,} samples of {series:,} things were taken; marks are their medians, lines what the "
+            "simulator makes of them, and beneath stands fitted over measured, less one."
+        )
+    return " ".join(part for part in parts if part)
 
 
-def _efficiencies(cluster: Cluster) -> list[tuple[str, Curve]]:
-    accelerator = cluster.accelerator
-    return [
-        *((f"GEMM {name}", curve) for name, curve in accelerator.gemm_efficiency.items()),
-        *((f"attention {name}", curve) for name, curve in accelerator.attention_efficiency.items()),
-    ]
+def _tables(
+    cluster: Cluster, series: Sequence[Series], figures: dict[str, Figure]
+) -> Iterable[FitTable | None]:
+    rate = ("fraction of peak", formats.percent)
+    time = ("seconds", formats.seconds)
+    kernels = "What one kernel reaches of the accelerator's peak, by its size."
+    yield _table(
+        "efficiency",
+        "Kernels",
+        kernels,
+        kernel_fits(cluster, series),
+        ("FLOPs", formats.flops),
+        rate,
+        figures,
+    )
+    moved = "What one kernel reaches of the memory bandwidth, by the bytes it moves."
+    bandwidth = ("fraction of bandwidth", formats.percent)
+    yield _table(
+        "bandwidth",
+        "Memory",
+        moved,
+        memory_fits(cluster, series),
+        ("bytes", formats.size),
+        bandwidth,
+        figures,
+    )
+    layers = "One layer inside a whole training step, by micro-batch."
+    yield _table(
+        "layers", "Layers", layers, layer_fits(cluster, series), ("micro-batch", formats.count), time, figures
+    )
+    messages = "One communication until its last rank is done, by message size."
+    yield _table(
+        "transports",
+        "Communication",
+        messages,
+        transport_fits(cluster, series),
+        ("message bytes", formats.size),
+        time,
+        figures,
+    )
 
 
-def _curves(curves: Sequence[tuple[str, Curve]], x: str, y: str, *, log_y: bool) -> Figure:
-    """Points joined as the simulator joins them: straight over the logarithm of x."""
-    data = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": plot_text(name),
-            "x": [point[0] for point in curve],
-            "y": [float(f"{point[1]:.5g}") for point in curve],
-            "line": {
-                "color": COLOURS[i % len(COLOURS)],
-                "dash": LINES[i // len(COLOURS) % len(LINES)],
-                "width": 2,
-            },
-            "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
-        }
-        for i, (name, curve) in enumerate(curves)
-    ]
-    layout = {
-        "height": 380,
-        "margin": MARGIN,
-        "legend": LEGEND,
-        "xaxis": {"title": {"text": x}, "type": "log", "exponentformat": "power", "dtick": 1},
-        "yaxis": {"title": {"text": y}, "type": "log" if log_y else "linear", "automargin": True}
-        | ({"exponentformat": "power", "dtick": 1} if log_y else {"rangemode": "tozero"}),
-    }
-    return {"data": data, "layout": layout}
+def _table(
+    name: str,
+    title: str,
+    text: str,
+    fits: Sequence[Fit],
+    x: tuple[str, formats.Format],
+    y: tuple[str, formats.Format],
+    figures: dict[str, Figure],
+) -> FitTable | None:
+    """Draw ``fits`` into ``figures`` and lay them out as a table: both ends of each and its residual."""
+    if not fits:
+        return None
+    figures[name] = fit_figure(fits, x[0], y[0], log_y=y[0] == "seconds")
+    rows = []
+    for fit in fits:
+        ends = [shown for a, b in (fit.curve[0], fit.curve[-1]) for shown in (x[1](a), y[1](b))]
+        residual = fit.median_pct
+        rows.append(
+            (fit.name, *ends, formats.percent(residual / 100) if residual is not None else formats.DASH)
+        )
+    columns = ("curve", f"from {x[0]}", y[0], f"to {x[0]}", y[0], "median residual")
+    return FitTable(id=name, title=title, text=text, columns=columns, rows=tuple(rows))
 
 
 def _residuals(residuals: Iterable[tuple[str, float]]) -> Figure:
@@ -136,10 +163,3 @@ def _residuals(residuals: Iterable[tuple[str, float]]) -> Figure:
             "xaxis": {"title": {"text": "median relative error, %"}, "rangemode": "tozero"},
         },
     }
-
-
-def _transport_rows(cluster: Cluster) -> Iterable[tuple[str, int, float, float, float]]:
-    for transport in cluster.transports:
-        if transport.times_s:
-            size, seconds = transport.times_s[-1]
-            yield transport.operation, transport.ranks, size, seconds, size / seconds if seconds else 0.0

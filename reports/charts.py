@@ -7,11 +7,10 @@ by colour. Names come from files and are escaped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from . import formats
 from .palette import BY_KEY, MEMORY_PARTS, PHASES, memory_parts
-from .result_file import PlanEntry
+from .result_file import PlanEntry, Quantiles
 from .timeline import Figure, plot_text
 
 BAND_PCT = 15.0
@@ -34,21 +33,21 @@ def name_of(entry: PlanEntry) -> str:
 def accuracy_figure(plans: Sequence[PlanEntry]) -> Figure:
     """Step times with their p5 to p95, and beside them the signed error with the ±15 % band."""
     names = [plot_text(name_of(entry)) for entry in plans]
-    shown = [
-        _intervals("predicted, p5–p95", names, [e.predicted.step_time_s for e in plans], PREDICTED, "circle")
-    ]
+    foretold = [entry.predicted.step_time_s for entry in plans]
+    unit, unit_name = formats.axis_unit(max(times.p50 for times in foretold))
+    shown = [_intervals("predicted, p5–p95", names, foretold, unit, PREDICTED, "circle")]
     layout: Figure = {
         "height": 120 + 34 * len(plans),
         "margin": MARGIN,
         "legend": LEGEND,
         "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
-        "xaxis": {"title": {"text": "step time, ms"}, "rangemode": "tozero", "zeroline": False},
+        "xaxis": {"title": {"text": f"step time, {unit_name}"}, "rangemode": "tozero", "zeroline": False},
     }
     runs = [entry for entry in plans if entry.measured and entry.error_pct is not None]
     if runs:
         ran = [plot_text(name_of(entry)) for entry in runs]
         times = [entry.measured.step_time_s for entry in runs if entry.measured]
-        shown.append(_intervals("measured, p5–p95", ran, times, MEASURED, "diamond-open"))
+        shown.append(_intervals("measured, p5–p95", ran, times, unit, MEASURED, "diamond-open"))
         errors = [round(entry.error_pct or 0.0, 2) for entry in runs]
         reach = max(BAND_PCT * 1.4, *(abs(error) * 1.25 for error in errors))
         shown.append(_error_bars(ran, errors))
@@ -63,23 +62,26 @@ def accuracy_figure(plans: Sequence[PlanEntry]) -> Figure:
     return {"data": shown, "layout": layout}
 
 
-def _intervals(name: str, plans: list[str], times: Sequence[Any], colour: str, symbol: str) -> Figure:
+def _intervals(
+    name: str, plans: list[str], times: Sequence[Quantiles], unit: float, colour: str, symbol: str
+) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
         "y": plans,
-        "x": [_ms(t.p50) for t in times],
+        "x": [_short(t.p50 / unit) for t in times],
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [_ms(max(t.p95 - t.p50, 0)) for t in times],
-            "arrayminus": [_ms(max(t.p50 - t.p5, 0)) for t in times],
+            "array": [_short(max(t.p95 - t.p50, 0) / unit) for t in times],
+            "arrayminus": [_short(max(t.p50 - t.p5, 0) / unit) for t in times],
             "thickness": 1.5,
             "color": colour,
         },
         "marker": {"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2, "color": colour}},
-        "hovertemplate": "%{y}: %{x:.4g} ms<extra>" + name + "</extra>",
+        "customdata": [formats.seconds(t.p50) for t in times],
+        "hovertemplate": "%{y}: %{customdata}<extra>" + name + "</extra>",
     }
 
 
@@ -118,20 +120,21 @@ def _band() -> Figure:
 def breakdown_figure(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
     """Stacked bars of seconds by phase key, one for each named row, that add up to its step time."""
     names = [plot_text(name) for name, _ in rows]
+    unit, unit_name = formats.axis_unit(max(sum(parts.values()) for _, parts in rows))
     data = [
         {
             "type": "bar",
             "orientation": "h",
             "name": phase.label,
             "y": names,
-            "x": [_ms(parts.get(phase.key, 0.0)) for _, parts in rows],
+            "x": [_short(parts.get(phase.key, 0.0) / unit) for _, parts in rows],
             "marker": _filled(phase.colour, phase.pattern),
-            "hovertemplate": "%{y}<br>" + phase.label + " %{x:.4g} ms<extra></extra>",
+            "hovertemplate": "%{y}<br>" + phase.label + " %{x:.4g} " + unit_name + "<extra></extra>",
         }
         for phase in PHASES
         if any(parts.get(phase.key) for _, parts in rows)
     ]
-    return {"data": data, "layout": _stacked_layout(len(rows), "milliseconds of one step, mean over workers")}
+    return {"data": data, "layout": _stacked_layout(len(rows), f"{unit_name} of one step, mean over workers")}
 
 
 def memory_figure(entry: PlanEntry, capacity_bytes: float) -> Figure:
@@ -291,5 +294,5 @@ def phase_label(key: str) -> str:
     return BY_KEY[key].label if key in BY_KEY else key
 
 
-def _ms(value: float) -> float:
-    return float(f"{value * 1e3:.6g}")
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -13,10 +13,10 @@ from typing import Any
 from ..sim.errors import UsageError
 from ..sim.trace import Span, Trace
 from . import formats
-from .charts import BAND_PCT, MEASURED, PREDICTED, measured_peaks, memory_names, name_of
+from .charts import BAND_PCT, BARS_SHARE, MEASURED, PREDICTED, measured_peaks, memory_names, name_of
 from .lanes import Picture, picture
 from .palette import MEMORY_PARTS, PHASES, memory_parts, phase_of
-from .result_file import PlanEntry, read_result, read_traces
+from .result_file import PlanEntry, Quantiles, read_result, read_traces
 
 MAX_SPANS = 20_000
 DPI = 150
@@ -56,16 +56,17 @@ def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, ti
     traces = [trace for trace in (predicted, measured) if trace is not None]
     first = picture(traces[0], MAX_SPANS)
     shown = [first, *(picture(trace, MAX_SPANS, first.ranks) for trace in traces[1:])]
+    unit, unit_name = formats.axis_unit(max(part.length_s for part in shown))
     height = 1.3 + sum(0.6 + 0.34 * len(part.ranks) for part in shown)
     figure = _figure(9.0, height)
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axis, trace, part in zip(axes, traces, shown, strict=True):
-        _gantt(axis, part)
+        _gantt(axis, part, unit)
         axis.set_title(
             f"{trace.source}: {formats.seconds(trace.step_time_s)} a step", loc="left", fontsize=10
         )
-        axis.axvline(trace.step_time_s * 1e3, color=MEASURED, linestyle="--", linewidth=1.2)
-    axes[-1].set_xlabel("milliseconds since the step began")
+        axis.axvline(trace.step_time_s / unit, color=MEASURED, linestyle="--", linewidth=1.2)
+    axes[-1].set_xlabel(f"{unit_name} since the step began")
     used = {phase_of(span.kind).key for part in shown for span in part.spans}
     handles = [_patch(p.label, p.colour, p.hatch) for p in PHASES if p.key in used]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9)
@@ -73,7 +74,7 @@ def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, ti
     _save(figure, path)
 
 
-def _gantt(axis: Any, shown: Picture) -> None:
+def _gantt(axis: Any, shown: Picture, unit: float) -> None:
     """Compute as thick bars, communication as thin ones above; one collection for each phase and line."""
     places = {rank: place for place, rank in enumerate(shown.ranks)}
     bars: dict[tuple[int, bool, str], list[Span]] = {}
@@ -83,7 +84,7 @@ def _gantt(axis: Any, shown: Picture) -> None:
     for (place, compute, phase_key), spans in bars.items():
         phase = next(phase for phase in PHASES if phase.key == phase_key)
         lane = (place - 0.23, 0.62) if compute else (place - 0.43, 0.16)
-        intervals = [(span.start * 1e3, span.duration * 1e3) for span in spans]
+        intervals = [(span.start / unit, span.duration / unit) for span in spans]
         style = {"facecolor": phase.colour, "edgecolor": HATCH_GREY, "linewidth": 0.4, "hatch": phase.hatch}
         axis.broken_barh(intervals, lane, **style)
     axis.set_yticks(range(len(shown.ranks)), labels=[f"rank {rank}" for rank in shown.ranks])
@@ -100,25 +101,29 @@ def accuracy_png(plans: Sequence[PlanEntry], path: Path) -> None:
     ratios = [5, 3][:columns]
     axes = figure.subplots(1, columns, sharey=True, squeeze=False, width_ratios=ratios)[0]
     places = {entry.id: place for place, entry in enumerate(plans)}
-    _whiskers(axes[0], [(places[e.id], e.predicted.step_time_s) for e in plans], "predicted", PREDICTED, "o")
+    unit, unit_name = formats.axis_unit(max(entry.predicted.step_time_s.p50 for entry in plans))
+    foretold = [(places[entry.id], entry.predicted.step_time_s) for entry in plans]
+    _whiskers(axes[0], foretold, unit, "predicted", PREDICTED, "o")
     if runs:
         times = [(places[e.id], e.measured.step_time_s) for e in runs if e.measured]
-        _whiskers(axes[0], times, "measured", MEASURED, "D")
+        _whiskers(axes[0], times, unit, "measured", MEASURED, "D")
         _errors(axes[1], [(places[entry.id], entry.error_pct or 0.0) for entry in runs])
     axes[0].set_yticks(range(len(plans)), labels=[plain(name_of(entry)) for entry in plans])
     axes[0].set_ylim(len(plans) - 0.4, -0.6)
     axes[0].set_xlim(left=0)
-    axes[0].set_xlabel("step time, ms (p5, p50, p95)")
+    axes[0].set_xlabel(f"step time, {unit_name} (p5, p50, p95)")
     axes[0].legend(frameon=False, fontsize=9)
     for axis in axes:
         _clean(axis)
     _save(figure, path)
 
 
-def _whiskers(axis: Any, times: Sequence[tuple[int, Any]], label: str, colour: str, marker: str) -> None:
-    middle = [t.p50 * 1e3 for _, t in times]
-    below = [max(t.p50 - t.p5, 0) * 1e3 for _, t in times]
-    above = [max(t.p95 - t.p50, 0) * 1e3 for _, t in times]
+def _whiskers(
+    axis: Any, times: Sequence[tuple[int, Quantiles]], unit: float, label: str, colour: str, marker: str
+) -> None:
+    middle = [t.p50 / unit for _, t in times]
+    below = [max(t.p50 - t.p5, 0) / unit for _, t in times]
+    above = [max(t.p95 - t.p50, 0) / unit for _, t in times]
     fill = colour if marker == "o" else "white"
     axis.errorbar(
         middle,
@@ -159,12 +164,14 @@ def memory_png(entry: PlanEntry, capacity_bytes: float, path: Path) -> None:
     if peaks:
         sizes = [size / 2**30 for size in peaks.values()]
         axis.plot(sizes, list(peaks), "D", color="black", markerfacecolor="white", label="measured peak")
-    if capacity_bytes:
+    fullest = max([*left, *(size / 2**30 for size in peaks.values())], default=0.0) * 2**30
+    if capacity_bytes * BARS_SHARE <= fullest:
         label = f"capacity {formats.size(capacity_bytes)}"
         axis.axvline(capacity_bytes / 2**30, color=MEASURED, linestyle="--", label=label)
     axis.set_yticks(range(len(names)), labels=names)
     axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.set_xlabel("GiB at the peak")
+    beyond = "" if capacity_bytes * BARS_SHARE <= fullest else f" (of {formats.size(capacity_bytes)})"
+    axis.set_xlabel(f"GiB at the peak{beyond}")
     axis.set_title(plain(name_of(entry)), loc="left", fontsize=11, fontweight="bold")
     figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9)
     _clean(axis)

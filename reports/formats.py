@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 DASH = "–"
+Format = Callable[[float], str]
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 _FLOPS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -20,6 +22,11 @@ def seconds(value: float | None) -> str:
     unit, name = next(((u, n) for u, n in _TIMES if abs(value) >= u), _TIMES[-1])
     digits = 3 if abs(value / unit) < 10 and name == "s" else 2 if abs(value / unit) < 10 else 1
     return f"{value / unit:,.{digits}f} {name}"
+
+
+def axis_unit(longest_s: float) -> tuple[float, str]:
+    """How many seconds the unit of an axis is that reaches to ``longest_s``, and the unit's name."""
+    return (1.0, "seconds") if longest_s >= 10 else (1e-3, "milliseconds")
 
 
 def size(value: float | None) -> str:

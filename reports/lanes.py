@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..sim.trace import Span, Trace
+from . import formats
 
 MAX_RANKS = 16
 MAX_SPANS = 4000
@@ -23,6 +24,8 @@ class Picture:
     spans: tuple[Span, ...]
     """Their times count from the left edge."""
     ranks: tuple[int, ...]
+    length_s: float
+    """From the left to the right edge."""
     notes: tuple[str, ...]
     """What was left out, for the caption."""
 
@@ -35,17 +38,20 @@ def picture(
 ) -> Picture:
     """Choose from ``trace``: its most typical step, of ``ranks`` where given, for ``length_s`` at most.
 
-    Without ``length_s`` that is the whole step, or two rounds of an asynchronous prediction.
+    Without ``length_s`` that is the whole step, or two rounds of an asynchronous prediction, or the
+    beginning that holds ``max_spans``.
     """
     notes: list[str] = []
-    spans = _typical_step(trace, notes)
-    spans = _window(spans, trace, length_s, notes)
-    shown = list(ranks) if ranks is not None else _some_ranks(spans, max_spans, notes)
-    spans = [span for span in spans if span.rank in set(shown)]
-    if len(spans) > max_spans:
-        notes.append(f"the first {max_spans:,} of {len(spans):,} spans")
-        spans = spans[:max_spans]
-    return Picture(spans=tuple(spans), ranks=tuple(shown), notes=tuple(notes))
+    spans = _from_the_middle(_typical_step(trace, notes), trace, notes)
+    shown = list(ranks) if ranks is not None else _some_ranks(spans, notes)
+    members = set(shown)
+    spans = [span for span in spans if span.rank in members]
+    whole = max(trace.step_time_s, *(span.end for span in spans)) if spans else trace.step_time_s
+    length = min(whole if length_s is None else length_s, _affordable_length(spans, max_spans, whole))
+    if length < whole:
+        notes.append(f"the first {formats.seconds(length)} of {formats.seconds(whole)}")
+        spans = [span._replace(end=min(span.end, length)) for span in spans if span.start < length]
+    return Picture(spans=tuple(spans[:max_spans]), ranks=tuple(shown), length_s=length, notes=tuple(notes))
 
 
 def _typical_step(trace: Trace, notes: list[str]) -> list[Span]:
@@ -59,29 +65,33 @@ def _typical_step(trace: Trace, notes: list[str]) -> list[Span]:
     return list(trace.of_step(typical))
 
 
-def _window(spans: list[Span], trace: Trace, length_s: float | None, notes: list[str]) -> list[Span]:
+def _from_the_middle(spans: list[Span], trace: Trace, notes: list[str]) -> list[Span]:
+    """Two rounds of an asynchronous prediction, which plays many as one step; all of any other."""
     end = max((span.end for span in spans), default=0.0)
-    repeated = len({(s.rank, s.stream, s.action, s.step) for s in spans}) < len(spans) / 1.5
-    start = 0.0
-    if repeated and trace.source == "predicted" and end > 4 * trace.step_time_s:
-        start, length_s = end * ASYNC_START, length_s or 2 * trace.step_time_s
-        notes.append(f"{length_s / trace.step_time_s:.1f} of {end / trace.step_time_s:.0f} step times")
-    if length_s is None:
+    step = trace.step_time_s
+    repeated = len({(s.rank, s.stream, s.action) for s in spans}) < len(spans) / 1.5
+    if trace.source != "predicted" or not repeated or end <= 4 * step:
         return spans
+    start, stop = end * ASYNC_START, end * ASYNC_START + 2 * step
+    notes.append(f"2 of {end / step:.0f} step times, from the middle")
     return [
-        span._replace(start=max(span.start - start, 0.0), end=min(span.end - start, length_s))
+        span._replace(start=max(span.start, start) - start, end=min(span.end, stop) - start)
         for span in spans
-        if span.end > start and span.start < start + length_s
+        if span.end > start and span.start < stop
     ]
 
 
-def _some_ranks(spans: list[Span], max_spans: int, notes: list[str]) -> list[int]:
+def _affordable_length(spans: list[Span], max_spans: int, whole: float) -> float:
+    """Seconds until which no more than ``max_spans`` spans have begun."""
+    if len(spans) <= max_spans:
+        return whole
+    return sorted(span.start for span in spans)[max_spans]
+
+
+def _some_ranks(spans: list[Span], notes: list[str]) -> list[int]:
     """All ranks, or some at even distances with the first and the last."""
     ranks = sorted({span.rank for span in spans})
-    if not ranks:
-        return []
-    count = min(len(ranks), MAX_RANKS, max(2, max_spans * len(ranks) // max(len(spans), 1)))
-    if count == len(ranks):
+    if len(ranks) <= MAX_RANKS:
         return ranks
-    notes.append(f"{count} of {len(ranks):,} ranks")
-    return [ranks[round(i * (len(ranks) - 1) / (count - 1))] for i in range(count)]
+    notes.append(f"{MAX_RANKS} of {len(ranks):,} ranks")
+    return [ranks[round(i * (len(ranks) - 1) / (MAX_RANKS - 1))] for i in range(MAX_RANKS)]

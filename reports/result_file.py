@@ -147,13 +147,14 @@ def read_result(directory: Path) -> Result:
         return Result.model_validate(document)
     except ValidationError as error:
         faults = [
-            Fault(file=str(path), path=_place(fault["loc"]), found=fault["msg"])
+            Fault(file=str(path), path=place_of(fault["loc"]), found=fault["msg"])
             for fault in error.errors(include_url=False)[:MAX_FAULTS]
         ]
         raise InputError(faults) from error
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def place_of(location: tuple[int | str, ...]) -> str:
+    """Where in a document, as `plans[2].label`."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
     return "".join(parts).lstrip(".")
 

@@ -29,6 +29,8 @@ def timeline(
 ) -> tuple[Figure, list[str]]:
     """Predicted above measured, and what is left out, a line for each side. Needs one of the two."""
     sides = _pictures(predicted, measured, max_spans)
+    length = max(shown.length_s for _, shown in sides)
+    unit, unit_name = formats.axis_unit(length)
     data: list[Figure] = []
     layout: Figure = {
         "barmode": "overlay",
@@ -36,11 +38,7 @@ def timeline(
         "dragmode": "zoom",
         "margin": {"l": 70, "r": 16, "t": 28, "b": 44},
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        "xaxis": {
-            "title": {"text": "milliseconds since the step began"},
-            "zeroline": False,
-            "hoverformat": ".4g",
-        },
+        "xaxis": {"title": {"text": f"{unit_name} since the step began"}, "zeroline": False},
         "shapes": [],
         "annotations": [],
     }
@@ -48,15 +46,14 @@ def timeline(
     layout["height"] = 110 + sum(rows) * ROW_PIXELS + len(sides) * PANEL_PIXELS
     tops = _domains(rows)
     legend: set[str] = set()
-    longest = 0.0
     for index, ((trace, shown), domain) in enumerate(zip(sides, tops, strict=True)):
         axis = "y" if index == 0 else f"y{index + 1}"
-        data += _bars(shown, axis, legend)
-        longest = max(longest, *(span.end for span in shown.spans), 0.0)
+        data += _bars(shown, axis, unit, legend)
         layout[axis.replace("y", "yaxis")] = _rank_axis(shown, domain)
-        layout["shapes"].append(_step_line(trace, axis))
+        if trace.step_time_s <= length:
+            layout["shapes"].append(_step_line(trace.step_time_s / unit, axis))
         layout["annotations"].append(_panel_title(trace, domain))
-    layout["xaxis"]["range"] = [0, max(longest, *(t.step_time_s for t, _ in sides)) * 1e3 * 1.02]
+    layout["xaxis"]["range"] = [0, length / unit * 1.02]
     layout["xaxis"]["anchor"] = "y" if len(sides) == 1 else f"y{len(sides)}"
     notes = [f"{trace.source}: {'; '.join(shown.notes)}" for trace, shown in sides if shown.notes]
     return {"data": data, "layout": layout}, notes
@@ -70,7 +67,8 @@ def _pictures(predicted: Trace | None, measured: Trace | None, max_spans: int) -
     sides = [(traces[0], first)]
     for trace in traces[1:]:
         common = [rank for rank in first.ranks if rank in set(trace.ranks)]
-        sides.append((trace, picture(trace, each, common or None)))
+        length = first.length_s if first.length_s < traces[0].step_time_s else None
+        sides.append((trace, picture(trace, each, common or None, length)))
     return sides
 
 
@@ -83,39 +81,38 @@ def _domains(rows: list[int]) -> list[list[float]]:
     return [[1 - gap / 2 - upper, 1 - gap / 2], [0.0, 1 - gap / 2 - upper - gap]]
 
 
-def _bars(shown: Picture, axis: str, legend: set[str]) -> list[Figure]:
+def _bars(shown: Picture, axis: str, unit: float, legend: set[str]) -> list[Figure]:
     """One bar trace for each phase; a phase is named once in the legend, whichever panels it is in."""
     places = {rank: place for place, rank in enumerate(shown.ranks)}
     bars = []
     for phase in PHASES:
         spans = [span for span in shown.spans if phase_of(span.kind) is phase]
         if spans and phase.key != IDLE:
-            bars.append(_phase_bars(phase, spans, places, axis, phase.key not in legend))
+            bars.append(
+                _phase_bars(phase, spans, places, axis, unit) | {"showlegend": phase.key not in legend}
+            )
             legend.add(phase.key)
     return bars
 
 
-def _phase_bars(
-    phase: Phase, spans: list[Span], places: dict[int, int], axis: str, in_legend: bool
-) -> Figure:
+def _phase_bars(phase: Phase, spans: list[Span], places: dict[int, int], axis: str, unit: float) -> Figure:
     lanes = [COMPUTE_LANE if span.stream == "compute" else OTHER_LANE for span in spans]
     return {
         "type": "bar",
         "orientation": "h",
         "name": phase.label,
         "legendgroup": phase.key,
-        "showlegend": in_legend,
         "yaxis": axis,
-        "base": [_ms(span.start) for span in spans],
-        "x": [_ms(span.duration) for span in spans],
+        "base": [_short(span.start / unit) for span in spans],
+        "x": [_short(span.duration / unit) for span in spans],
         "y": [round(places[s.rank] + offset, 2) for s, (offset, _) in zip(spans, lanes, strict=True)],
         "width": [thickness for _, thickness in lanes],
         "customdata": [[plot_text(s.action), s.rank, plot_text(s.stream), _amount(s)] for s in spans],
         "hovertemplate": "<b>%{customdata[0]}</b> rank %{customdata[1]}, %{customdata[2]}"
-        "<br>%{customdata[3]}<br>begins at %{base:.5g} ms<extra></extra>",
+        "<br>%{customdata[3]}<extra></extra>",
         "marker": {
             "color": phase.colour,
-            "line": {"width": 0.5, "color": "rgba(0,0,0,0.35)"},
+            "line": {"width": 0.4, "color": "rgba(0,0,0,0.35)"},
             "pattern": {
                 "shape": phase.pattern,
                 "fillmode": "overlay",
@@ -133,12 +130,12 @@ def plot_text(text: object) -> str:
     return escape(formats.printable(text), quote=False)
 
 
-def _ms(value: float) -> float:
-    return float(f"{value * 1e3:.6g}")
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _amount(span: Span) -> str:
-    text = formats.seconds(span.duration)
+    text = f"{formats.seconds(span.duration)} from {formats.seconds(span.start)}"
     if span.bytes:
         text += f", {formats.size(span.bytes)}"
     if span.flops:
@@ -160,14 +157,13 @@ def _rank_axis(shown: Picture, domain: list[float]) -> Figure:
     }
 
 
-def _step_line(trace: Trace, axis: str) -> Figure:
+def _step_line(at: float, axis: str) -> Figure:
     """Where the median step ends."""
-    at = _ms(trace.step_time_s)
     line = {"width": 1.5, "dash": "dash", "color": "#D55E00"}
     return {
         "type": "line",
-        "x0": at,
-        "x1": at,
+        "x0": _short(at),
+        "x1": _short(at),
         "xref": "x",
         "y0": 0,
         "y1": 1,

@@ -215,7 +215,12 @@ def provenance(cluster: Cluster | None, result: Result) -> list[tuple[str, str, 
         rows.append(
             (f"link {link.name}", value, "measured" if calibrated else "datasheet", link.source or source)
         )
-    return rows + _curve_rows(cluster, source)
+    rows += _curve_rows(cluster, source)
+    before = [""] + [row[3] for row in rows]
+    return [
+        (*row[:3], "as above" if row[3] and row[3] == above else row[3])
+        for row, above in zip(rows, before, strict=False)
+    ]
 
 
 def _curve_rows(cluster: Cluster, source: str) -> list[tuple[str, str, str, str]]:

@@ -36,14 +36,22 @@ def test_many_ranks_are_thinned_at_even_distances() -> None:
 
 
 def test_spans_never_exceed_the_limit() -> None:
-    """Ranks go first, then the end of the step."""
-    shown = picture(trace("predicted", ranks=100), max_spans=20)
-    assert shown.ranks == (0, 99)
-    assert len(shown.spans) == 20
-    assert shown.notes == ("2 of 100 ranks",)
+    """The end of the step is cut, so that all stages are seen at the beginning; bars stop at the edge."""
+    shown = picture(trace("predicted", ranks=4), max_spans=12)
+    assert shown.ranks == (0, 1, 2, 3)
+    assert len(shown.spans) <= 12
+    assert shown.length_s < 0.1
+    assert max(span.end for span in shown.spans) <= shown.length_s
+    assert shown.notes == (f"the first {shown.length_s * 1e3:.1f} ms of 100.0 ms",)
     one = picture(trace("predicted", ranks=1), max_spans=3)
     assert [span.action for span in one.spans] == ["0F0", "0F1", "0F2"]
-    assert one.notes == ("the first 3 of 8 spans",)
+
+
+def test_a_given_length_cuts_both_sides_alike() -> None:
+    """The measured side ends where the predicted side ends."""
+    shown = picture(trace("measured"), length_s=0.05)
+    assert shown.length_s == 0.05
+    assert max(span.end for span in shown.spans) == 0.05
 
 
 def test_given_ranks_are_shown_so_that_two_pictures_match() -> None:
@@ -65,4 +73,5 @@ def test_an_asynchronous_prediction_shows_two_rounds_from_the_middle() -> None:
         (pytest.approx(4.6), pytest.approx(12.6)),
         (pytest.approx(14.6), 20.0),
     ]
-    assert shown.notes == ("2.0 of 12 step times",)
+    assert shown.length_s == 20.0
+    assert shown.notes == ("2 of 12 step times, from the middle",)
