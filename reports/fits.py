@@ -19,6 +19,7 @@ from .timeline import Figure, plot_text
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 COLLECTIVES = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "send_recv")
+FEW_PLACES = 6
 Point = tuple[float, float]
 
 
@@ -123,7 +124,10 @@ def _points(
 
 
 def fit_figure(fits: Sequence[Fit], x: str, y: str, *, log_y: bool) -> Figure:
-    """Curves as lines, measurements as marks, and beneath them the residuals where there are any."""
+    """Curves as lines, measurements as marks, and beneath them the residuals where there are any.
+
+    Where the x are few, as micro-batches are, each has its own tick.
+    """
     data: list[Figure] = []
     measured = any(fit.points for fit in fits)
     for number, fit in enumerate(fits):
@@ -135,6 +139,10 @@ def fit_figure(fits: Sequence[Fit], x: str, y: str, *, log_y: bool) -> Figure:
         "xaxis": {"title": {"text": x}, **_log_axis()},
         "yaxis": {"title": {"text": y}, "automargin": True, **(_log_axis() if log_y else _zero_axis())},
     }
+    places = sorted({place for fit in fits for place, _ in (*fit.curve, *fit.points)})
+    if len(places) <= FEW_PLACES:
+        ticks = {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
+        layout["xaxis"] = {"title": {"text": x}, "type": "log", **ticks}
     if measured:
         layout["yaxis"]["domain"] = [0.36, 1]
         layout["yaxis2"] = {

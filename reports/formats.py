@@ -9,7 +9,7 @@ DASH = "–"
 Format = Callable[[float], str]
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
-_FLOPS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -37,6 +37,12 @@ def size(value: float | None) -> str:
     return f"{value / unit:,.{0 if unit == 1 else 1}f} {name}"
 
 
+def rate(value: float) -> str:
+    """Bytes per second in decimal units, as datasheets give them: ``3.35 TB/s``."""
+    unit, prefix = next(((u, n) for u, n in _SI if abs(value) >= u), _SI[-1])
+    return f"{value / unit:,.2f} {prefix}B/s"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as a percentage."""
     return DASH if value is None or not math.isfinite(value) else f"{value * 100:.{digits}f} %"
@@ -61,7 +67,7 @@ def flops(value: float | None) -> str:
     """Floating-point operations with SI prefixes, as ``312.0 TFLOP``; append ``/s`` for a rate."""
     if value is None or not math.isfinite(value):
         return DASH
-    unit, prefix = next(((u, n) for u, n in _FLOPS if abs(value) >= u), _FLOPS[-1])
+    unit, prefix = next(((u, n) for u, n in _SI if abs(value) >= u), _SI[-1])
     return f"{value / unit:,.1f} {prefix}FLOP"
 
 

@@ -209,17 +209,17 @@ def provenance(cluster: Cluster | None, result: Result) -> list[tuple[str, str, 
         for precision, flops in accelerator.peak_flops.items()
     ]
     rows.append(("memory", formats.size(accelerator.memory_bytes), kind, source))
-    rows.append(("memory bandwidth", f"{formats.size(accelerator.memory_bandwidth)}/s", kind, source))
+    rows.append(("memory bandwidth", formats.rate(accelerator.memory_bandwidth), kind, source))
     for link in cluster.links.values():
-        value = f"{formats.size(link.bandwidth)}/s, {formats.seconds(link.latency)} one way"
+        value = f"{formats.rate(link.bandwidth)}, {formats.seconds(link.latency)} one way"
         rows.append(
             (f"link {link.name}", value, "measured" if calibrated else "datasheet", link.source or source)
         )
     rows += _curve_rows(cluster, source)
-    before = [""] + [row[3] for row in rows]
+    first = {source: name for name, _, _, source in reversed(rows)}
     return [
-        (*row[:3], "as above" if row[3] and row[3] == above else row[3])
-        for row, above in zip(rows, before, strict=False)
+        (name, value, kind, source if first[source] == name or not source else f"as for {first[source]}")
+        for name, value, kind, source in rows
     ]
 
 
@@ -239,6 +239,8 @@ def _curve_rows(cluster: Cluster, source: str) -> list[tuple[str, str, str, str]
         else (name, "none in the file", "default", "general rule of the simulator")
         for name, number in curves.items()
     ]
-    jitter = formats.percent(cluster.jitter) if cluster.jitter else "none"
-    rows.append(("jitter of one action", jitter, "measured" if cluster.jitter else "default", source))
+    if cluster.jitter:
+        rows.append(("jitter of one action", formats.percent(cluster.jitter), "measured", source))
+    else:
+        rows.append(("jitter of one action", "none", "default", ""))
     return rows

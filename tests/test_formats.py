@@ -24,6 +24,7 @@ from traincast.reports import formats
         (formats.size(512), "512 B"),
         (formats.size(1.5 * 2**30), "1.5 GiB"),
         (formats.size(2**50), "1,024.0 TiB"),
+        (formats.rate(3.35e12), "3.35 TB/s"),
         (formats.percent(0.412), "41.2 %"),
         (formats.percent(1.5, 0), "150 %"),
         (formats.percent(None), "–"),
