@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from traincast.sim import trace_file
 from traincast.sim.errors import InputError, UsageError
 from traincast.sim.trace import Span, Trace
