@@ -14,7 +14,12 @@ from result_directory import plan, trace, write_directory
 
 from traincast.reports import report as report_module
 from traincast.reports.report import MAX_REPORT_BYTES, write_report
+from traincast.sim.cluster import Cluster
 from traincast.sim.errors import InputError
+from traincast.sim.job import Job
+from traincast.sim.planner import search
+from traincast.sim.result import prepare_directory, write_result
+from traincast.sim.space import strategies
 from traincast.sim.trace import Trace
 from traincast.sim.trace_file import write_trace
 
@@ -292,3 +297,18 @@ def test_memory_is_set_against_what_was_measured(tmp_path: Path) -> None:
     assert by_name["measured peak"] == [70.0, 80.0]
     assert by_name["capacity 256.0 MiB"] == [256.0, 256.0]
     assert f"{75 / 256:.1%}".replace("%", " %") in page.text
+
+
+def test_what_the_planner_writes_becomes_a_report(
+    tmp_path: Path, tiny_job: Job, host_cluster: Cluster
+) -> None:
+    """The directory that `write_result` makes is the directory that the report reads."""
+    found = search(tiny_job, host_cluster, strategies(tiny_job, host_cluster), top=3, seed=1)
+    best = found.ranked[0].trace
+    run = Trace.of(best.spans, source="measured", world_size=best.world_size, step_times_s=best.step_times_s)
+    prepare_directory(tmp_path, force=False)
+    write_result(tmp_path, found, tiny_job, host_cluster, seed=1, measured={0: run})
+    text, page = report(tmp_path)
+    assert found.ranked[0].plan.strategy.label in page.text
+    assert "median of 1 run, worst" in page.text
+    assert {f"timeline-{number}" for number in range(1, len(found.ranked) + 1)} <= set(figures(text))
