@@ -1,0 +1,197 @@
+"""From measurements of a machine to a Cluster: curves, profiles, factors, and how far each fit is off.
+
+Measurements are plain samples (`traincast.measurements/1`); of every series the median counts, since a
+shared machine's slow moments would pull a mean. What one process computes counts in its own processor
+seconds; what others take from it is in the host's concurrency. Each fit also gives the median absolute
+relative error with which it foretells a point it was not given (leave one out), or, for `single_step`,
+whole training steps that no fit has seen. Kernels are fitted in `calibration_compute`, communication in
+`calibration_transport`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .calibration_compute import fit_accelerator
+from .calibration_transport import fit_transports, loopback
+from .cluster import Accelerator, Cluster, Curve, Host
+from .errors import InputError
+from .model import BLOCK, EMBEDDING, HEAD
+
+SCHEMA = "traincast.measurements/1"
+DEFAULT_SLICE_S = 0.004
+"""Linux's base slice where it was not seen: 0.75 ms x (1 + log2 cores), at least one tick of 4 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The samples of one series."""
+
+    parameters: Mapping[str, Any]
+    seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def cpu_s(self) -> float:
+        """Median processor seconds, 0 where they were not taken."""
+        return statistics.median(self.cpu_seconds) if self.cpu_seconds else 0.0
+
+    @property
+    def own_s(self) -> float:
+        """Median processor seconds of what one process computes: without the time others held its core.
+
+        Where processor seconds were not taken, as on GPUs, those of the wall clock.
+        """
+        return self.cpu_s or self.median_s
+
+    @property
+    def own_seconds(self) -> tuple[float, ...]:
+        return self.cpu_seconds or self.seconds
+
+
+class Samples:
+    """The series of a measurement by what they measure."""
+
+    def __init__(self, measurements: Mapping[str, Any]):
+        if measurements.get("schema") != SCHEMA:
+            raise InputError(f"schema is {measurements.get('schema')!r}; expected {SCHEMA}")
+        self.machine: Mapping[str, Any] = measurements["machine"]
+        self.rounds: int = measurements.get("rounds", 1)
+        self._points: dict[str, list[Point]] = {}
+        for item in measurements["series"]:
+            if not item["seconds"] or min(item["seconds"]) <= 0.0:
+                raise InputError(f"series {item['what']} {item['parameters']}: seconds must be above 0")
+            point = Point(item["parameters"], tuple(item["seconds"]), tuple(item.get("cpu_seconds", ())))
+            self._points.setdefault(item["what"], []).append(point)
+
+    def of(self, what: str) -> list[Point]:
+        return self._points.get(what, [])
+
+
+def fit_cluster(measurements: Mapping[str, Any], *, name: str, date: str) -> Cluster:
+    """The machine that ``measurements`` (schema traincast.measurements/1) were taken on.
+
+    Peak FLOP/s is the best rate any measured product reached, memory bandwidth the best of any addition,
+    caches included: efficiencies are fractions of these.
+
+    Raises:
+        InputError: another schema, no products measured, or a time that is not above 0.
+    """
+    samples = Samples(measurements)
+    source = _source(samples)
+    accelerator, residuals = fit_accelerator(samples, source=source, date=date)
+    transports, transport_residuals = fit_transports(samples)
+    host = _host(samples)
+    residuals |= transport_residuals | _single_step(samples, accelerator, host)
+    counts = [curve.ranks for curve in transports]
+    machine = samples.machine
+    ranks = max([*counts, machine["cores"]]) if host else machine["devices"]
+    return Cluster(
+        name=name,
+        nodes=1,
+        accelerators_per_node=ranks,
+        accelerator=accelerator,
+        links=loopback(transports),
+        transports=transports,
+        host=host,
+        jitter=_jitter(samples),
+        residuals=residuals,
+        description="as measured; ranks are processes that take the cores in turn" if host else "as measured",
+        source=source,
+        date=date,
+    )
+
+
+def _source(samples: Samples) -> str:
+    m = samples.machine
+    return (
+        f"traincast calibrate on {m['device']}, {m['cores']} cores, {m['system']}, torch {m['torch']}, "
+        f"medians of {samples.rounds} round{'s' if samples.rounds > 1 else ''}"
+    )
+
+
+def _host(samples: Samples) -> Host | None:
+    """What ranks on the host's cores share; None on GPUs."""
+    machine = samples.machine
+    if machine["kind"] != "cpu":
+        return None
+    slices = [point.median_s for point in samples.of("slice")]
+    return Host(
+        cores=machine["cores"],
+        time_slice_s=statistics.median(slices) if slices else DEFAULT_SLICE_S,
+        concurrency=_concurrency(samples, machine["cores"]),
+    )
+
+
+def _concurrency(samples: Samples, cores: int) -> Curve:
+    """Factor on compute while so many ranks do it at once, beyond an even share of the cores.
+
+    It is wall time over one rank's own processor time, so it also holds what else the machine was doing.
+    """
+    by_shape: dict[str, dict[int, Point]] = {}
+    for point in samples.of("together"):
+        shape = {k: v for k, v in point.parameters.items() if k != "processes"}
+        points = by_shape.setdefault(json.dumps(shape, sort_keys=True), {})
+        points[point.parameters["processes"]] = point
+    factors: dict[int, list[float]] = {}
+    for points in by_shape.values():
+        for count, point in points.items():
+            if 1 in points:
+                even = points[1].own_s * max(1.0, count / cores)
+                factors.setdefault(count, []).append(point.median_s / even)
+    return tuple((float(count), statistics.median(found)) for count, found in sorted(factors.items()))
+
+
+def _jitter(samples: Samples) -> float:
+    """Coefficient of variation of a layer's time: 1.4826 x median absolute deviation, as of a normal.
+
+    Deviations are from each series' own median, which n samples pull towards themselves by (n - 1) / n.
+    """
+    deviations = [
+        abs(seconds / point.own_s - 1.0) * (len(point.seconds) / (len(point.seconds) - 1)) ** 0.5
+        for what in ("forward", "backward")
+        for point in samples.of(what)
+        if point.parameters["kind"] == BLOCK and len(point.seconds) > 1
+        for seconds in point.own_seconds
+    ]
+    return 1.4826 * statistics.median(deviations) if deviations else 0.0
+
+
+def _single_step(samples: Samples, accelerator: Accelerator, host: Host | None) -> dict[str, float]:
+    """Steps of one rank as the sum of their layers and the optimizer, against the same measured whole."""
+    factor = host.concurrency[0][1] if host and host.concurrency else 1.0
+    errors = []
+    for point in samples.of("step"):
+        predicted = predicted_step_s(accelerator, point)
+        if predicted is not None:
+            errors.append(abs(predicted * factor / point.median_s - 1.0))
+    return {"single_step": statistics.median(errors)} if errors else {}
+
+
+def predicted_step_s(accelerator: Accelerator, step: Point) -> float | None:
+    """Seconds of the whole step that ``step`` measured, from profiles; None where they are missing."""
+    p = step.parameters
+    counts = {EMBEDDING: 1, BLOCK: p["layers"], HEAD: 1}
+    total = 0.0
+    for profile in accelerator.layer_profiles:
+        if all(getattr(profile, name) == p[name] for name in PROFILE_KEYS):
+            total += counts.pop(profile.kind, 0) * (profile.forward_s + profile.backward_s)
+    cost = accelerator.optimizer_costs.get(p["optimizer"])
+    if counts or cost is None:
+        return None
+    return p["micro_batches"] * total + cost.overhead_s + cost.per_parameter_s * p["parameters"]
+
+
+PROFILE_KEYS = (
+    *("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm"),
+    *("seq_len", "micro_batch", "precision"),
+)
+"""What a profile and a measured step must agree in."""
