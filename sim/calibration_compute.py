@@ -138,12 +138,12 @@ def _gemm_kernel(point: Point, width: int) -> Kernel:
 
 
 def curve_of(points: Sequence[tuple[float, float]]) -> Curve:
-    """Points (x, y) as a curve: those of like x as one, at their geometric mean and median."""
+    """Points (x, y) as a curve: those of like x as one, at their medians."""
     bins: dict[int, list[tuple[float, float]]] = {}
     for x, y in points:
         bins.setdefault(round(BINS_PER_DECADE * math.log10(x)), []).append((x, y))
     return tuple(
-        (statistics.geometric_mean([x for x, _ in found]), statistics.median(y for _, y in found))
+        (statistics.median(x for x, _ in found), statistics.median(y for _, y in found))
         for _, found in sorted(bins.items())
     )
 
