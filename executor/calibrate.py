@@ -170,9 +170,15 @@ def _tasks(
     counts: list[int],
     full: bool,
 ) -> list[Task]:
-    """All tasks of a round; in a full one layers come again at the end, so that a slow minute shows."""
+    """All tasks of a round, in order.
+
+    What ranks cost each other changes most from minute to minute, so it is measured again and again between
+    the rest, a little each time.
+    """
     layers = [
-        task for model in models for task in _layer_tasks(facts, model, seq_len, micro_batches, counts, full)
+        Task(f"{model.name}, micro-batch {size}", (0,), "layers", {**_shape(model, seq_len, full, size)})
+        for model in models
+        for size in micro_batches
     ]
     kernels = [Task(f"{name} kernels", (0,), name, {"full": full}) for name in KERNELS]
     steps = [
@@ -180,39 +186,34 @@ def _tasks(
         for model in models
         for name in OPTIMIZERS
     ]
-    transport = _transport_tasks(counts, full)
     shared = facts["kind"] == "cpu" and max(counts, default=1) > facts["cores"]
     slices = [Task("time slices", tuple(range(max(counts))), "slices", {})] if shared else []
-    return [*layers, *kernels, *steps, *slices, *transport, *(layers if full else ())]
+    together = _together_tasks(models, seq_len, micro_batches, counts, full) if facts["kind"] == "cpu" else []
+    parts = [layers, kernels, [*steps, *slices], _transport_tasks(counts, full), layers if full else []]
+    return [*together, *(task for part in parts if part for task in (*part, *together))]
 
 
-def _layer_tasks(
-    facts: Mapping[str, Any],
-    model: Model,
-    seq_len: int,
-    micro_batches: list[int],
-    counts: list[int],
-    full: bool,
+def _shape(model: Model, seq_len: int, full: bool, micro_batch: int) -> dict[str, Any]:
+    repeats = 2 if full else 1
+    decoder = asdict(model.decoder)
+    return {"decoder": decoder, "seq_len": seq_len, "repeats": repeats, "micro_batch": micro_batch}
+
+
+def _together_tasks(
+    models: Sequence[Model], seq_len: int, micro_batches: list[int], counts: list[int], full: bool
 ) -> list[Task]:
-    """Profiles of one rank alone, then the same step on several at once."""
-    shape = {"decoder": asdict(model.decoder), "seq_len": seq_len, "repeats": 2 if full else 1}
-    alone = [
-        Task(f"{model.name}, micro-batch {size}", (0,), "layers", {**shape, "micro_batch": size})
-        for size in micro_batches
-    ]
-    if facts["kind"] != "cpu":
-        return alone
+    """The same step on one rank, and on several at once."""
     middle = micro_batches[len(micro_batches) // 2]
-    together = [
+    return [
         Task(
             f"{model.name} on {count} ranks at once",
             tuple(range(count)),
             "step",
-            {**shape, "micro_batch": middle, "processes": count},
+            {**_shape(model, seq_len, full, middle), "processes": count},
         )
-        for count in (1, *counts)
+        for model in models
+        for count in sorted({1, *counts})
     ]
-    return [*alone, *together]
 
 
 def _transport_tasks(counts: list[int], full: bool) -> list[Task]:

@@ -46,6 +46,8 @@ class Bench:
         self.device, self.rank, self.groups = device, rank, groups
         self.ranks: tuple[int, ...] = (rank,)
         """Who was asked the present task."""
+        self.kept: dict[Any, Any] = {}
+        """What a task keeps for its next visit."""
         self.on_cpu = device.type == "cpu"
         self.precision = "fp32" if self.on_cpu else "bf16"
         self.dtype = torch.float32 if self.on_cpu else torch.bfloat16

@@ -26,7 +26,8 @@ STEP_MICRO_BATCHES, STEP_SAMPLES = 4, 8
 """A profiled step has this many micro-batches, or fewer of no more samples in all."""
 LAYERS_S = 0.8
 """Steps are profiled for at least so long: short ones more often, since they vary more."""
-TOGETHER_MICRO_BATCHES = 2
+TOGETHER_STEPS = 2
+"""Steps of one visit; there are several visits in a round."""
 
 Times = dict[tuple[str, str], Moment]
 
@@ -142,14 +143,22 @@ def step(
     bench: Bench, *, decoder: dict[str, Any], seq_len: int, micro_batch: int, repeats: int, processes: int
 ) -> list[LaidOut]:
     """Whole steps while ``processes`` ranks do the same."""
-    stack = Stack(bench, Decoder(**decoder), seq_len, micro_batch, count=TOGETHER_MICRO_BATCHES)
-    stack.plain(0)
-    stack.plain(0)
+    stack = _kept_stack(bench, Decoder(**decoder), seq_len, micro_batch)
     if processes > 1:
         dist.barrier(bench.groups[processes])
-    samples = [stack.plain(repeat + 1) for repeat in range(3 * repeats)]
+    samples = [stack.plain(repeat + 1) for repeat in range(TOGETHER_STEPS * repeats)]
     shape = {**_shape(bench, stack, seq_len), "micro_batch": micro_batch}
     return [series("together", _step(stack, shape, processes), samples)]
+
+
+def _kept_stack(bench: Bench, decoder: Decoder, seq_len: int, micro_batch: int) -> Stack:
+    """A stack of one micro-batch, built and warmed up at the first visit."""
+    key = (decoder, seq_len, micro_batch)
+    if key not in bench.kept:
+        stack = bench.kept[key] = Stack(bench, decoder, seq_len, micro_batch, count=1)
+        stack.plain(0)
+        stack.plain(0)
+    return bench.kept[key]
 
 
 def _shape(bench: Bench, stack: Stack, seq_len: int) -> dict[str, Any]:

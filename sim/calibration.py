@@ -90,7 +90,7 @@ def fit_cluster(measurements: Mapping[str, Any], *, name: str, date: str) -> Clu
     accelerator, residuals = fit_accelerator(samples, source=source, date=date)
     transports, transport_residuals = fit_transports(samples)
     host = _host(samples)
-    residuals |= transport_residuals | _single_step(samples, accelerator, host)
+    residuals |= transport_residuals | _step_residuals(samples, accelerator, host)
     counts = [curve.ranks for curve in transports]
     machine = samples.machine
     ranks = max([*counts, machine["cores"]]) if host else machine["devices"]
@@ -151,29 +151,42 @@ def _concurrency(samples: Samples, cores: int) -> Curve:
 
 
 def _jitter(samples: Samples) -> float:
-    """Coefficient of variation of a layer's time: 1.4826 x median absolute deviation, as of a normal.
+    """Coefficient of variation of a piece of compute: 1.4826 x median absolute deviation, as of a normal.
 
-    Deviations are from each series' own median, which n samples pull towards themselves by (n - 1) / n.
+    On the CPU of steps on several ranks at once, whose wall time also holds what else the machine did; on
+    GPUs of a block. Deviations are from each series' own median, which n samples pull towards themselves.
     """
+    crowded = [p for p in samples.of("together") if p.parameters["processes"] > 1]
+    blocks = [p for what in ("forward", "backward") for p in samples.of(what)]
+    chosen = crowded or [p for p in blocks if p.parameters["kind"] == BLOCK]
     deviations = [
-        abs(seconds / point.own_s - 1.0) * (len(point.seconds) / (len(point.seconds) - 1)) ** 0.5
-        for what in ("forward", "backward")
-        for point in samples.of(what)
-        if point.parameters["kind"] == BLOCK and len(point.seconds) > 1
-        for seconds in point.own_seconds
+        abs(seconds / point.median_s - 1.0) * (len(point.seconds) / (len(point.seconds) - 1)) ** 0.5
+        for point in chosen
+        if len(point.seconds) > 1
+        for seconds in point.seconds
     ]
     return 1.4826 * statistics.median(deviations) if deviations else 0.0
 
 
-def _single_step(samples: Samples, accelerator: Accelerator, host: Host | None) -> dict[str, float]:
-    """Steps of one rank as the sum of their layers and the optimizer, against the same measured whole."""
-    factor = host.concurrency[0][1] if host and host.concurrency else 1.0
-    errors = []
-    for point in samples.of("step"):
-        predicted = predicted_step_s(accelerator, point)
-        if predicted is not None:
-            errors.append(abs(predicted * factor / point.median_s - 1.0))
-    return {"single_step": statistics.median(errors)} if errors else {}
+def _step_residuals(samples: Samples, accelerator: Accelerator, host: Host | None) -> dict[str, float]:
+    """Whole steps as the sum of their layers and the optimizer, against the same measured.
+
+    `single_step` on one rank; `crowded_step` on several at once, where each measured step counts by itself:
+    the factor is fitted to their median, but a run meets the machine as it is at that moment.
+    """
+    factors = dict(host.concurrency) if host else {}
+    single, crowded = [], []
+    for point in (*samples.of("step"), *samples.of("together")):
+        own, count = predicted_step_s(accelerator, point), point.parameters["processes"]
+        if own is None:
+            continue
+        predicted = own * factors.get(count, 1.0) * (max(1.0, count / host.cores) if host else 1.0)
+        if count == 1:
+            single.append(abs(predicted / point.median_s - 1.0))
+        else:
+            crowded += [abs(predicted / seconds - 1.0) for seconds in point.seconds]
+    found = {"single_step": single, "crowded_step": crowded}
+    return {name: statistics.median(errors) for name, errors in found.items() if errors}
 
 
 def predicted_step_s(accelerator: Accelerator, step: Point) -> float | None:
