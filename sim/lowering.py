@@ -13,10 +13,11 @@ from .job import GRADIENT_BYTES, Job
 from .model import Model
 from .plan import Action, Actions, Kind, Plan, Stage
 from .schedules import schedule
-from .strategy import Strategy
+from .strategy import DDP_BUCKET_BYTES, Strategy
 
 DDP_FIRST_BUCKET_BYTES = 2**20
-"""torch.distributed._DEFAULT_FIRST_BUCKET_BYTES: DDP's first bucket is small, to start reducing early."""
+"""torch.distributed._DEFAULT_FIRST_BUCKET_BYTES: where its bucket size is the default, DDP's first bucket is
+small, to start reducing early."""
 
 
 def make_plan(job: Job, strategy: Strategy, cluster: dict[str, object] | None = None) -> Plan:
@@ -74,7 +75,8 @@ def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ..
         return ()
     buckets: list[tuple[int, ...]] = []
     current: list[int] = []
-    size, limit = 0.0, min(DDP_FIRST_BUCKET_BYTES, strategy.bucket_bytes)
+    default = strategy.bucket_bytes == DDP_BUCKET_BYTES
+    size, limit = 0.0, DDP_FIRST_BUCKET_BYTES if default else strategy.bucket_bytes
     for index in reversed(layers):
         current.append(index)
         size += job.model.layers[index].parameters / strategy.tp * GRADIENT_BYTES[job.precision]

@@ -1,0 +1,58 @@
+"""Can this machine run that plan? Asked before any process starts."""
+
+from __future__ import annotations
+
+import torch
+
+from ..sim.errors import EnvironmentMismatchError
+from ..sim.plan import Plan
+from .groups import device_kind, devices
+
+
+def check_environment(plan: Plan, *, force: bool = False) -> None:
+    """Raise EnvironmentMismatchError, listing everything that does not match.
+
+    ``force`` lets a plan that was made for other hardware run on what is here.
+    """
+    faults = _cannot_run(plan)
+    if not force:
+        faults += _made_for_another(plan)
+    if faults:
+        raise EnvironmentMismatchError("; ".join(faults))
+
+
+def _cannot_run(plan: Plan) -> list[str]:
+    """What no force can mend."""
+    strategy = plan.strategy
+    faults = []
+    if strategy.tp > 1:
+        faults.append(
+            f"tp {strategy.tp}: tensor parallelism is simulated but not run yet; run plans with dp and pp"
+        )
+    if device_kind(plan) == "gpu" and plan.world_size > torch.cuda.device_count():
+        faults.append(f"{plan.world_size} ranks, but {torch.cuda.device_count()} GPUs here")
+    return faults
+
+
+def _made_for_another(plan: Plan) -> list[str]:
+    made_for = plan.cluster.get("kind")
+    if made_for is None:
+        return []
+    here = "gpu" if torch.cuda.is_available() else "cpu"
+    if made_for == "gpu" and here == "cpu":
+        accelerator = f"{plan.cluster.get('accelerator')} on {plan.cluster.get('name')}"
+        return [
+            f"the plan was made for {plan.world_size} × {accelerator}, but there is no GPU here (--force)"
+        ]
+    expected = str(plan.cluster.get("accelerator", ""))
+    if made_for == "gpu" and not any(_same(expected, name) for name in devices()):
+        return [f"the plan was made for {expected}, but here is {', '.join(devices())} (--force)"]
+    return []
+
+
+def _same(expected: str, name: str) -> bool:
+    """`h100-sxm` and `NVIDIA H100 80GB HBM3` are the same: the model number is what both have."""
+    words = name.lower().replace("-", " ").split()
+    return any(
+        word in words for word in expected.lower().replace("-", " ").split() if any(c.isdigit() for c in word)
+    )
