@@ -142,10 +142,7 @@ def _stage_times(costs: Costs, job: Job, strategy: Strategy) -> list[_StageTimes
 
 
 def _slowdown(costs: Costs, strategy: Strategy) -> float:
-    host = costs.cluster.host
-    per_node = costs.cluster.accelerators_per_node
-    cores = host.cores if host else min(strategy.world_size, per_node)
-    return costs.concurrency_factor(min(strategy.world_size, cores))
+    return costs.concurrency_factor(min(strategy.world_size, costs.cluster.accelerators_per_node))
 
 
 def _times(costs: Costs, job: Job, strategy: Strategy, stage: Stage, slowdown: float) -> _StageTimes:

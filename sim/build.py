@@ -150,7 +150,7 @@ class _Walk:
         self.messenger = Messenger(self.program, self.placement, self.costs)
         self.ranks = self._built_ranks()
         self.staged = cluster.host is not None and cluster.host.host_staged
-        self.slowdown = self.costs.concurrency_factor(min(plan.world_size, self.placement.cores))
+        self.slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
         self.done: dict[tuple[int, Action], int] = {}
         """(rank, action) to the operation after which it is done."""
         self.sent: dict[tuple[int, Action], int] = {}

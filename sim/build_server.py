@@ -34,7 +34,7 @@ class _Servers:
         queued = plan.server_ranks if plan.strategy.synchrony == "async" else ()
         self.placement = Placement(self.program, cluster, plan.world_size, queued)
         self.messenger = Messenger(self.program, self.placement, self.costs)
-        self.slowdown = self.costs.concurrency_factor(min(plan.world_size, self.placement.cores))
+        self.slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
         self.workers = range(plan.strategy.dp)
         self.built = Built(self.program, list(range(plan.world_size)))
         layers = plan.job.model.layers

@@ -2,7 +2,7 @@
 
 Measurements are plain samples (`traincast.measurements/1`); of every series the median counts, since a
 shared machine's slow moments would pull a mean. What one process computes counts in its own processor
-seconds; what others take from it is in the host's concurrency. Each fit also gives the median absolute
+seconds, without what other programs took from it. Each fit also gives the median absolute
 relative error with which it foretells a point it was not given (leave one out), or, for `single_step`,
 whole training steps that no fit has seen. Kernels are fitted in `calibration_compute`, communication in
 `calibration_transport`.
@@ -104,10 +104,17 @@ def fit_cluster(measurements: Mapping[str, Any], *, name: str, date: str) -> Clu
         host=host,
         jitter=_jitter(samples),
         residuals=residuals,
-        description="as measured; ranks are processes that take the cores in turn" if host else "as measured",
+        description=_description(samples, host),
         source=source,
         date=date,
     )
+
+
+def _description(samples: Samples, host: Host | None) -> str:
+    if host is None:
+        return "as measured"
+    lost = _disturbance(samples)
+    return f"ranks are processes that take the cores in turn; other programs took {lost:.0%} while measuring"
 
 
 def _source(samples: Samples) -> str:
@@ -127,27 +134,35 @@ def _host(samples: Samples) -> Host | None:
     return Host(
         cores=machine["cores"],
         time_slice_s=statistics.median(slices) if slices else DEFAULT_SLICE_S,
-        concurrency=_concurrency(samples, machine["cores"]),
+        concurrency=_concurrency(samples),
     )
 
 
-def _concurrency(samples: Samples, cores: int) -> Curve:
-    """Factor on compute while so many ranks do it at once, beyond an even share of the cores.
+def _concurrency(samples: Samples) -> Curve:
+    """Factor on compute while so many ranks do it at once, beyond a fair share of the cores.
 
-    It is wall time over one rank's own processor time, so it also holds what else the machine was doing.
+    The ratio of processor seconds, which grow where ranks share caches, memory and execution units, and do
+    not where some other program holds a core: that is this minute's, not the machine's.
     """
-    by_shape: dict[str, dict[int, Point]] = {}
+    by_shape: dict[str, dict[int, float]] = {}
     for point in samples.of("together"):
         shape = {k: v for k, v in point.parameters.items() if k != "processes"}
-        points = by_shape.setdefault(json.dumps(shape, sort_keys=True), {})
-        points[point.parameters["processes"]] = point
+        times = by_shape.setdefault(json.dumps(shape, sort_keys=True), {})
+        times[point.parameters["processes"]] = point.own_s
     factors: dict[int, list[float]] = {}
-    for points in by_shape.values():
-        for count, point in points.items():
-            if 1 in points:
-                even = points[1].own_s * max(1.0, count / cores)
-                factors.setdefault(count, []).append(point.median_s / even)
+    for times in by_shape.values():
+        for count, seconds in times.items():
+            if 1 in times:
+                factors.setdefault(count, []).append(seconds / times[1])
     return tuple((float(count), statistics.median(found)) for count, found in sorted(factors.items()))
+
+
+def _disturbance(samples: Samples) -> float:
+    """Share of their time that ranks with cores of their own lost to other programs."""
+    cores = samples.machine["cores"]
+    own = [p for p in samples.of("together") if p.cpu_seconds and p.parameters["processes"] <= cores]
+    lost = [1.0 - c / w for p in own for w, c in zip(p.seconds, p.cpu_seconds, strict=True)]
+    return max(0.0, statistics.fmean(lost)) if lost else 0.0
 
 
 def _jitter(samples: Samples) -> float:

@@ -126,7 +126,7 @@ class Host:
     time_slice_s: float = 0.004
     """How long the kernel lets one of several ready processes run."""
     concurrency: Curve = ()
-    """(ranks that compute at once on cores of their own, factor on compute time)"""
+    """(ranks that compute at once, factor on compute time beyond a fair share of the cores)"""
     host_staged: bool = True
     """Communication runs on the processor that computes, so it does not hide behind compute."""
 

@@ -82,7 +82,7 @@ class Costs:
         return self.forward_s(layer) * attention / whole
 
     def concurrency_factor(self, active_ranks: int) -> float:
-        """Factor on compute time while ``active_ranks`` of a node compute on cores of their own."""
+        """Factor on compute while ``active_ranks`` of a node compute, beyond a fair share of its cores."""
         host = self.cluster.host
         if host is None or not host.concurrency:
             return 1.0

@@ -84,8 +84,8 @@ class Machine:
             own += OVERHEAD + PER_PARAMETER * PARAMETERS
             self.add("step", own, own, parameters=PARAMETERS, processes=1, **step)
         for count, factor in CROWD.items():
-            wall = own * factor * max(1.0, count / 2)
-            self.add("together", wall, own, parameters=PARAMETERS, processes=count, **step)
+            wall = 1.25 * own * factor * max(1.0, count / 2)
+            self.add("together", wall, own * factor, parameters=PARAMETERS, processes=count, **step)
 
     def _transport(self) -> None:
         self.add("slice", 0.003)
@@ -159,9 +159,17 @@ def test_noise_moves_the_fits_by_less_than_itself(noisy):
     assert noisy.jitter == pytest.approx(0.05, rel=0.5)
 
 
+def test_other_programs_are_told_of_but_are_not_the_machine(exact):
+    """A quarter more wall than processor time is a fifth of the time lost; the factors do not hold it."""
+    assert exact.description.endswith("other programs took 20% while measuring")
+    assert exact.residuals["crowded_step"] == pytest.approx(0.2)
+    assert exact.residuals["single_step"] == pytest.approx(0.0, abs=1e-9)
+
+
 def test_residuals_name_every_fit_and_grow_with_noise(exact, noisy):
     """Exact where there is no noise and the form is right; a curve read in log-log is not quite."""
-    names = {"gemm", "memory", "optimizer", "all_reduce", "send_recv", "single_step", "layers_by_kernels"}
+    names = {"gemm", "memory", "optimizer", "all_reduce", "send_recv", "layers_by_kernels"}
+    names |= {"single_step", "crowded_step"}
     assert set(exact.residuals) == names == set(noisy.residuals)
     for name in ("gemm", "memory", "optimizer", "single_step"):
         assert exact.residuals[name] == pytest.approx(0.0, abs=1e-6), name
