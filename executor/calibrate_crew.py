@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ..sim.errors import RunError
+from .process import worker_environment
 
 WORKER = "traincast.executor.calibrate_worker"
 GRACE_S = 10.0
@@ -134,20 +135,3 @@ class Crew:
             if process.stdout:
                 process.stdout.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def worker_environment() -> dict[str, str]:
-    """One thread a rank, loopback only, and memory kept by the process that freed it.
-
-    By default glibc gives large blocks back to the kernel when they are freed, and every micro-batch pays
-    for its pages again: 15 % of a step, now and then.
-    """
-    return {
-        **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": str(2**30),
-        "MALLOC_TRIM_THRESHOLD_": str(2**34),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-    }

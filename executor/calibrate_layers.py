@@ -17,8 +17,9 @@ from ..sim.job import Job
 from ..sim.model import BLOCK, EMBEDDING, HEAD, Decoder, Model
 from .calibrate_bench import SAMPLES, Bench, LaidOut, Moment, series, total
 from .data import Text
-from .module import Layers, build_layers, loss
+from .module import Layers, build_layers
 from .optimizer import make_optimizer
+from .stage import mean_loss, precision
 
 STACK_BLOCKS = 8
 """Blocks of the stack that layers are profiled in; deeper models are cut to it."""
@@ -59,7 +60,8 @@ class Stack:
         )
         self.text = Text(job, seed=0)
         self.net: Layers = build_layers(self.decoder, range(self.decoder.layers + 2), seed=0)
-        self.net.to(bench.device, bench.dtype)
+        self.net.to(bench.device)
+        self.job = job
         self.optimizer = make_optimizer(job, self.net.parameters())
 
     def batches(self, step: int) -> list[tuple[Tensor, Tensor]]:
@@ -71,7 +73,9 @@ class Stack:
         start = self.bench.now()
         self.optimizer.zero_grad()
         for x, y in self.batches(step):
-            (loss(self.net(x), y) / self.count).backward()
+            with precision(self.job, self.bench.device):
+                scalar = mean_loss(self.net(x), y, self.count)
+            scalar.backward()
         self.optimizer.step()
         return self.bench.now().since(start)
 
@@ -90,12 +94,13 @@ class Stack:
         stamp = self.bench.stamp
         stamps: list[Any] = [stamp()]
         arrivals: list[Any] = []
-        for layer in self.net.layers:
-            x = layer(x)
-            stamps.append(stamp())
-            if layer is not self.net.layers[-1]:
-                x.register_hook(lambda _: arrivals.append(stamp()))
-        scalar = loss(x, y) / self.count
+        with precision(self.job, self.bench.device):
+            for layer in self.net.layers:
+                x = layer(x)
+                stamps.append(stamp())
+                if layer is not self.net.layers[-1]:
+                    x.register_hook(lambda _: arrivals.append(stamp()))
+            scalar = mean_loss(x, y, self.count)
         stamps[-1] = stamp()
         arrivals.insert(0, stamp())
         scalar.backward()
@@ -194,9 +199,10 @@ def optimizer(bench: Bench, *, decoder: dict[str, Any], optimizer: str) -> list[
         samples = []
         for repeat in range(SAMPLES):
             x, y = stack.batches(repeat)[0]
-            loss(stack.net(x), y).backward()
+            mean_loss(stack.net(x), y, 1).backward()
             start = bench.now()
             stack.optimizer.step()
+            stack.optimizer.zero_grad(set_to_none=True)
             samples.append(bench.now().since(start))
         parameters = sum(p.numel() for p in stack.net.parameters())
         found.append(series("optimizer", {"name": optimizer, "parameters": parameters}, samples))

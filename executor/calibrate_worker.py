@@ -21,6 +21,7 @@ from . import calibrate_layers as layers
 from . import calibrate_transport as transport
 from .calibrate_bench import Bench
 from .measure import memory_bytes
+from .process import die_with_parent, pin
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -43,6 +44,7 @@ TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
 
 def main(rank: int, world_size: int, directory: str, kind: str) -> None:
     """Join the others, then do what is asked until the input ends."""
+    die_with_parent()
     answers = _own_output()
     device = _settle(rank, kind)
     groups = _join(rank, world_size, directory, kind)
@@ -77,9 +79,7 @@ def _settle(rank: int, kind: str) -> torch.device:
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
         return device
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[rank % len(cores)]})
-    torch.set_num_threads(1)
+    pin(rank)
     return torch.device("cpu")
 
 
