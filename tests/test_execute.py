@@ -1,0 +1,135 @@
+"""Every strategy that runs agrees with a single process on the same global batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from traincast.executor.launcher import execute  # noqa: E402
+from traincast.executor.reference import relative_difference, single_process  # noqa: E402
+from traincast.sim.job import Job  # noqa: E402
+from traincast.sim.lowering import make_plan  # noqa: E402
+from traincast.sim.model import Model  # noqa: E402
+from traincast.sim.strategy import Strategy  # noqa: E402
+
+pytestmark = pytest.mark.slow
+WARMUP, STEPS = 1, 3
+SERVER = {"gradient_exchange": "parameter_server"}
+
+SYNCHRONOUS = {
+    "ddp": Strategy(dp=2, micro_batch=2),
+    "ddp in small buckets": Strategy(dp=2, micro_batch=4, bucket_bytes=4096),
+    "gpipe": Strategy(pp=2, micro_batch=2, schedule="gpipe"),
+    "1f1b": Strategy(pp=4, micro_batch=2),
+    "dp × pp": Strategy(dp=2, pp=2, micro_batch=2),
+    "one server": Strategy(dp=2, servers=1, micro_batch=2, **SERVER),
+    "two servers": Strategy(dp=2, servers=2, micro_batch=4, **SERVER),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_job):
+    return single_process(tiny_job, WARMUP + STEPS)
+
+
+def run(job: Job, strategy: Strategy, directory, **options):
+    """Execute, and return the trace with the parameters that all ranks ended with."""
+    trace = execute(
+        make_plan(job, strategy),
+        steps=STEPS,
+        warmup=WARMUP,
+        out_dir=directory,
+        keep_parameters=True,
+        **options,
+    )
+    parts = [torch.load(path, weights_only=True) for path in sorted(directory.glob("parameters.*.pt"))]
+    return trace, parts
+
+
+def agrees(reference, trace, parts, layers: int) -> None:
+    losses, parameters = reference
+    measured = trace.metadata["losses"]
+    assert len(measured) == len(losses)
+    assert all(abs(a / b - 1) < 1e-5 for a, b in zip(measured, losses, strict=True))
+    seen = set()
+    for part in parts:
+        for index, held in part.items():
+            seen.add(index)
+            expected = parameters[index]
+            if len(held) > len(expected):  # a tied head on a stage of its own: its copy of the table
+                expected = [*expected, parameters[0][0]]
+            assert relative_difference(held, expected) < 1e-4
+    assert seen == set(range(layers))
+
+
+@pytest.mark.parametrize("name", SYNCHRONOUS)
+def test_synchronous_strategies_give_a_single_process_loss(tiny_job, reference, tmp_path, name):
+    """Losses to 1e-5 relative, parameters after the last step to 1e-4 of their tensor's largest value."""
+    strategy = SYNCHRONOUS[name]
+    trace, parts = run(tiny_job, strategy, tmp_path)
+    agrees(reference, trace, parts, len(tiny_job.model.layers))
+    assert len(trace.step_times_s) == STEPS
+    assert min(trace.step_times_s) > 0
+    assert trace.ranks == list(range(strategy.world_size))
+    assert set(trace.peak_memory_bytes) == set(range(strategy.world_size))
+
+
+@pytest.mark.parametrize("strategy", [Strategy(pp=2, micro_batch=4), Strategy(dp=2, micro_batch=4)])
+def test_tied_embeddings_stay_one_matrix(tiny_job, tmp_path, strategy):
+    """Each end of a pipeline has part of the gradient; both copies move alike."""
+    tied = replace(tiny_job.model.decoder, tied_embeddings=True)
+    job = replace(tiny_job, model=Model(name="tied", decoder=tied))
+    trace, parts = run(job, strategy, tmp_path)
+    agrees(single_process(job, WARMUP + STEPS), trace, parts, len(job.model.layers))
+
+
+def test_measured_spans_are_the_plans_actions(tiny_job, tmp_path):
+    """What was predicted and what was measured can be joined by action, on every rank and step."""
+    plan = make_plan(tiny_job, Strategy(dp=2, pp=2, micro_batch=2))
+    trace = execute(plan, steps=2, warmup=1, out_dir=tmp_path)
+    for step in range(2):
+        for rank in range(4):
+            actions = {span.action for span in trace.of_step(step) if span.rank == rank}
+            planned = {str(action) for action in plan.rank_actions(rank)}
+            assert planned == actions
+    assert all(0 <= span.start <= span.end for span in trace.spans)
+    assert {span.step for span in trace.spans} == {0, 1}
+
+
+def test_transfers_begin_when_both_sides_are_there(tiny_job, tmp_path):
+    """A message is the same span on both ranks, and computing follows receiving."""
+    trace = execute(make_plan(tiny_job, Strategy(pp=2, micro_batch=2)), steps=2, out_dir=tmp_path)
+    spans = {(span.step, span.action): span for span in trace.spans}
+    for index in range(4):
+        sent, received = spans[0, f"0SEND_F{index}"], spans[0, f"1RECV_F{index}"]
+        assert (sent.start, sent.end) == (received.start, received.end)
+        assert spans[0, f"0F{index}"].end <= sent.start
+
+
+def test_asynchronous_updates_are_stale_and_still_learn(tiny_job, tmp_path):
+    """Every worker goes on at its own pace; each update says how many came between."""
+    job = replace(tiny_job, learning_rate=3e-3)
+    strategy = Strategy(dp=2, servers=1, micro_batch=2, synchrony="async", **SERVER)
+    plan = make_plan(job, strategy)
+    trace = execute(plan, steps=20, warmup=1, out_dir=tmp_path)
+    stale = trace.metadata["staleness"]
+    assert isinstance(stale, list)
+    assert len(stale) == 2 * 21
+    assert stale[0] == 0
+    assert max(stale) >= 1
+    losses = trace.metadata["losses"]
+    assert isinstance(losses, list)
+    assert losses[-1] < losses[0] - 0.3
+    assert len(trace.step_times_s) == 2 * 20
+
+
+def test_loss_falls_on_real_text(tiny_job, tmp_path):
+    """Thirty steps on English text teach a small model more than the frequency of bytes at random."""
+    job = replace(tiny_job, learning_rate=5e-3)
+    trace = execute(make_plan(job, Strategy(dp=2, micro_batch=4)), steps=30, out_dir=tmp_path)
+    losses = trace.metadata["losses"]
+    assert isinstance(losses, list)
+    assert sum(losses[-5:]) / 5 < losses[0] - 0.5

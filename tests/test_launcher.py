@@ -1,0 +1,141 @@
+"""A run that goes wrong ends soon, says who and why, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from traincast.executor import launcher  # noqa: E402
+from traincast.executor.environment import check_environment  # noqa: E402
+from traincast.executor.launcher import execute  # noqa: E402
+from traincast.sim.errors import EnvironmentMismatchError, HangError, RunError  # noqa: E402
+from traincast.sim.lowering import make_plan  # noqa: E402
+from traincast.sim.strategy import Strategy  # noqa: E402
+
+MANY = 100_000
+"""Steps that no test waits for."""
+
+
+def workers() -> list[int]:
+    """Processes of ours that run a rank."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+            parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if launcher.WORKER.encode() in words and int(parent) == os.getpid():
+            found.append(int(path.parent.name))
+    return found
+
+
+class Meddler:
+    """Does something to a rank once the run has made a few steps."""
+
+    def __init__(self, rank: int, what: int):
+        self.rank, self.what, self.at = rank, what, 0.0
+
+    def __call__(self, text: str, fraction: float) -> None:
+        if not self.at and int(text.split()[1]) >= 2:
+            os.kill(sorted(workers())[self.rank], self.what)
+            self.at = time.monotonic()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_run_with_its_name(tiny_job, tmp_path):
+    """Within ten seconds: rank, host and cause are named, and no process is left."""
+    meddler = Meddler(1, signal.SIGKILL)
+    plan = make_plan(tiny_job, Strategy(dp=2, micro_batch=4))
+    with pytest.raises(
+        RunError, match=r"worker rank 1 on .* failed at step \d+: killed by SIGKILL"
+    ) as caught:
+        execute(plan, steps=MANY, out_dir=tmp_path, on_progress=meddler)
+    assert time.monotonic() - meddler.at < 10
+    assert workers() == []
+    assert caught.value.rank == 1
+    assert caught.value.host == os.uname().nodename
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_is_a_hang_with_its_name(tiny_job, tmp_path):
+    meddler = Meddler(0, signal.SIGSTOP)
+    plan = make_plan(tiny_job, Strategy(pp=2, micro_batch=4))
+    with pytest.raises(HangError, match=r"rank 0 on .* stopped by a signal after step \d+"):
+        execute(plan, steps=MANY, out_dir=tmp_path, timeout_s=3.0, on_progress=meddler)
+    assert workers() == []
+
+
+@pytest.mark.slow
+def test_an_exception_in_a_worker_is_the_cause(tiny_job, tmp_path):
+    """Both ranks see a loss that is no number; the first to say so is named, with its step."""
+    job = replace(tiny_job, learning_rate=1e38)
+    with pytest.raises(RunError, match=r"rank \d on .* failed at step \d+: RunError: loss .* nan"):
+        execute(make_plan(job, Strategy(dp=2, micro_batch=4)), steps=20, out_dir=tmp_path)
+    assert list(tmp_path.glob("error.*.json"))
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_nothing(tiny_job, tmp_path):
+    def interrupt(text: str, fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(make_plan(tiny_job, Strategy(dp=2)), steps=MANY, out_dir=tmp_path, on_progress=interrupt)
+    assert workers() == []
+
+
+@pytest.mark.slow
+def test_nothing_listens_beyond_loopback(tiny_job, tmp_path):
+    """Every listening socket of the ranks is bound to 127.0.0.1 or ::1."""
+    seen: list[str] = []
+
+    def look(text: str, fraction: float) -> None:
+        for pid in workers():
+            seen.extend(_listening(pid))
+
+    execute(make_plan(tiny_job, Strategy(dp=2, pp=2)), steps=20, out_dir=tmp_path, on_progress=look)
+    loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+    assert seen
+    assert set(seen) <= loopback
+
+
+def _listening(pid: int) -> list[str]:
+    """Local addresses (hexadecimal, as the kernel prints them) on which a process listens."""
+    try:
+        inodes = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return []
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
+                found.append(words[1].split(":")[0])
+    return found
+
+
+GPU = {"name": "hgx-h100", "accelerator": "h100-sxm", "kind": "gpu", "accelerators": 8}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_plan_for_gpus_is_refused_before_anything_starts(tiny_job, tmp_path):
+    plan = replace(make_plan(tiny_job, Strategy(dp=2)), cluster=GPU)
+    with pytest.raises(
+        EnvironmentMismatchError, match="made for 2 × h100-sxm on hgx-h100, but there is no GPU"
+    ):
+        execute(plan, out_dir=tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()
+    check_environment(plan, force=True)
+
+
+def test_tensor_parallel_plans_are_refused_with_the_reason(tiny_job):
+    with pytest.raises(EnvironmentMismatchError, match="tensor parallelism is simulated but not run yet"):
+        check_environment(make_plan(tiny_job, Strategy(tp=2)))
