@@ -25,12 +25,11 @@ def collect(plan: Plan, directory: Path, *, steps: int, warmup: int, seed: int) 
     """The Trace of the ``steps`` measured steps after ``warmup``."""
     parts = [json.loads((directory / f"part.{rank}.json").read_text()) for rank in range(plan.world_size)]
     spans = align_spans(Mark(*mark) for part in parts for mark in part["marks"])
-    asynchronous = plan.strategy.synchrony == "async"
-    if asynchronous:
+    if plan.strategy.synchrony == "async":
         times = _round_times(parts[: plan.strategy.workers], warmup)
     else:
         times = _step_times(parts, warmup)
-    begins = _begins(plan, parts, warmup, asynchronous)
+    begins = _begins(plan, parts, spans, warmup)
     return Trace.of(
         [_shifted(span, begins[span.step, span.rank], warmup) for span in spans],
         source="measured",
@@ -52,20 +51,25 @@ def _round_times(workers: list[dict[str, Any]], warmup: int) -> list[float]:
 
 
 def _begins(
-    plan: Plan, parts: list[dict[str, Any]], warmup: int, asynchronous: bool
+    plan: Plan, parts: list[dict[str, Any]], spans: list[Span], warmup: int
 ) -> dict[tuple[int, int], float]:
-    """(step, rank) to the moment its spans count from: when the first rank had ended the step before.
+    """(step, rank) to the moment its spans count from: when the last rank had ended the step before.
 
-    An asynchronous worker counts from its own; a server serves several at once, and counts with the first.
+    A rank that was ahead may have begun earlier; then that is the moment. An asynchronous worker counts
+    from its own; a server serves several at once, and counts with the first.
     """
     workers = parts[: plan.strategy.workers]
+    asynchronous = plan.strategy.synchrony == "async"
+    first_start: dict[int, float] = {}
+    for span in spans:
+        first_start[span.step] = min(span.start, first_start.get(span.step, span.start))
     begins = {}
     for step in range(warmup, len(workers[0]["ends"]) - 1):
-        first = min(part["ends"][step] for part in workers)
+        ends = [part["ends"][step] for part in workers]
+        common = min(max(ends), first_start.get(step, max(ends)))
         for part in parts:
-            rank = part["rank"]
-            own = asynchronous and rank < len(workers)
-            begins[step, rank] = part["ends"][step] if own else first
+            own = asynchronous and part["rank"] < len(workers)
+            begins[step, part["rank"]] = part["ends"][step] if own else common
     return begins
 
 

@@ -53,7 +53,7 @@ class Metrics:
 def metrics(plan: Plan, cluster: Cluster, trace: Trace) -> Metrics:
     """The numbers of a predicted ``trace`` of ``plan`` on ``cluster``."""
     step = trace.step_time_s
-    peak = cluster.accelerator.peak_flops.get(plan.job.precision, 0.0) * plan.strategy.workers
+    peak = cluster.accelerator.peak_flops.get(plan.job.precision, 0.0) * _devices(plan, cluster)
     tokens = plan.job.tokens_per_step
     model = model_flops_per_token(plan.job.model, plan.job.seq_len) * tokens
     hardware = hardware_flops_per_token(plan.job.model, plan.job.seq_len, plan.strategy.recompute) * tokens
@@ -72,6 +72,12 @@ def metrics(plan: Plan, cluster: Cluster, trace: Trace) -> Metrics:
         memory=[_memory_row(place) for place in places],
         fits=all(place.fits for place in places),
     )
+
+
+def _devices(plan: Plan, cluster: Cluster) -> int:
+    """What computes: an accelerator for each worker, or the cores that workers take turns on."""
+    workers = plan.strategy.workers
+    return min(workers, cluster.host.cores * cluster.nodes) if cluster.host else workers
 
 
 def _memory_row(place: RankMemory) -> dict[str, float]:
