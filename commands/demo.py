@@ -122,21 +122,27 @@ def fit(measurements: Sequence, ranks: int) -> Cluster:
 
 
 def rank(job: Job, cluster: Cluster, seed: int) -> Search:
-    """Every strategy that this machine can execute, simulated."""
+    """Every strategy that the demo shows, simulated."""
     from ..sim.planner import search
     from ..sim.space import strategies
 
-    space = [s for s in strategies(job, cluster) if s.tp == 1 and s.recompute == "none"]
+    space = [strategy for strategy in strategies(job, cluster) if is_shown(strategy, job)]
     with progress("plan") as say:
         return search(job, cluster, space, top=len(space), seed=seed, progress=say)
+
+
+def is_shown(strategy: Strategy, job: Job) -> bool:
+    """What runs here and has a point: several workers to a server, several micro-batches to a pipeline."""
+    if strategy.tp > 1 or strategy.recompute != "none" or (strategy.servers and strategy.dp == 1):
+        return False
+    return strategy.pp == 1 or strategy.micro_batches(job) > 1
 
 
 def kind(strategy: Strategy) -> tuple:
     """What kind of strategy it is: the best of each kind is run."""
     schedule = strategy.schedule if strategy.pp > 1 else ""
-    exchange = strategy.gradient_exchange if strategy.dp > 1 else ""
-    synchrony = strategy.synchrony if exchange else ""
-    return (strategy.dp > 1, strategy.pp > 1, schedule, exchange, synchrony)
+    exchange = (strategy.gradient_exchange, strategy.synchrony) if strategy.dp > 1 else ()
+    return (strategy.dp > 1, strategy.pp > 1, schedule, exchange)
 
 
 def choose(search: Search) -> list[Plan]:
