@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..sim.plan import Action, Kind
-from ..sim.strategy import DDP_BUCKET_BYTES
 from .measure import Recorder
+from .module import Layers
 
 
 class Reduction:
@@ -24,11 +24,20 @@ class Reduction:
         self.issued_last: object = None
         """When the last bucket was issued: backward's compute is over by then."""
 
-    def wrap(self, module: nn.Module, bucket_bytes: int) -> DistributedDataParallel:
-        """``module`` under DDP. DDP's own default also makes the first bucket small."""
-        cap = None if bucket_bytes == DDP_BUCKET_BYTES else bucket_bytes / 2**20
+    def wrap(self, module: Layers, buckets: Sequence[Sequence[int]]) -> DistributedDataParallel:
+        """``module`` under DDP, reduced in the plan's ``buckets`` of layer indices.
+
+        DDP closes a bucket when it holds its limit, in the order in which gradients come in the first step;
+        limits that are the very sizes of the plan's buckets make it close them where the plan does. (Under
+        one limit for all, DDP would also split layers, which the plan does not.)
+        """
+        held = module.layer_parameters()
+        sizes = [sum(p.nbytes for index in bucket for p in held[index]) for bucket in buckets]
         wrapped = DistributedDataParallel(
-            module, process_group=self.group, bucket_cap_mb=cap, broadcast_buffers=False
+            module,
+            process_group=self.group,
+            bucket_cap_mb_list=[size / 2**20 for size in sizes],  # type: ignore[arg-type]
+            broadcast_buffers=False,
         )
         wrapped.register_comm_hook(None, self._hook)
         return wrapped

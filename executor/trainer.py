@@ -42,7 +42,7 @@ class Trainer:
         if groups.dp is not None:
             place = f"stage{self.pp}"
             self.reduction = Reduction(groups.dp, recorder, self.pp, place)
-            self.module = self.reduction.wrap(self.layers, plan.strategy.bucket_bytes)
+            self.module = self.reduction.wrap(self.layers, plan.stages[self.pp].buckets)
         self.stage = self._stage()
         self.handlers: dict[Kind, Callable[[Action], None]] = {
             Kind.FORWARD: self._forward,

@@ -99,6 +99,32 @@ def test_measured_spans_are_the_plans_actions(tiny_job, tmp_path):
     assert {span.step for span in trace.spans} == {0, 1}
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Strategy(dp=2, micro_batch=2, bucket_bytes=9000),
+        Strategy(dp=2, pp=2, micro_batch=2, bucket_bytes=9000),
+    ],
+)
+def test_buckets_are_the_plans(tiny_job, tmp_path, strategy):
+    """DDP reduces the layers that the plan puts together, no more and no less, a message for each bucket."""
+    plan = make_plan(tiny_job, strategy)
+    trace = execute(plan, steps=2, warmup=1, out_dir=tmp_path)
+    reduced = {
+        (span.step, span.rank, span.action): span.bytes for span in trace.spans if span.kind == "REDUCE_GRAD"
+    }
+    layers = tiny_job.model.layers
+    planned = {
+        (step, rank, f"{stage}REDUCE_GRAD{number}"): 4.0 * sum(layers[i].parameters for i in bucket)
+        for step in range(2)
+        for rank in range(plan.world_size)
+        for stage in [plan.coordinates(rank)[0]]
+        for number, bucket in enumerate(plan.stages[stage].buckets)
+    }
+    assert max(len(stage.buckets) for stage in plan.stages) > 1
+    assert reduced == planned
+
+
 def test_transfers_begin_when_both_sides_are_there(tiny_job, tmp_path):
     """A message is the same span on both ranks, and computing follows receiving."""
     trace = execute(make_plan(tiny_job, Strategy(pp=2, micro_batch=2)), steps=2, out_dir=tmp_path)
