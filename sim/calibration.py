@@ -186,8 +186,8 @@ def _jitter(samples: Samples) -> float:
 def _step_residuals(samples: Samples, accelerator: Accelerator, host: Host | None) -> dict[str, float]:
     """Whole steps as the sum of their layers and the optimizer, against the same measured.
 
-    `single_step` on one rank; `crowded_step` on several at once, where each measured step counts by itself:
-    the factor is fitted to their median, but a run meets the machine as it is at that moment.
+    `single_step` on one rank, in its own processor time: does the sum hold? `crowded_step` on several at
+    once, where each step counts by itself and by the wall clock: a run meets the machine as it is then.
     """
     factors = dict(host.concurrency) if host else {}
     single, crowded = [], []
@@ -197,7 +197,7 @@ def _step_residuals(samples: Samples, accelerator: Accelerator, host: Host | Non
             continue
         predicted = own * factors.get(count, 1.0) * (max(1.0, count / host.cores) if host else 1.0)
         if count == 1:
-            single.append(abs(predicted / point.median_s - 1.0))
+            single.append(abs(predicted / point.own_s - 1.0))
         else:
             crowded += [abs(predicted / seconds - 1.0) for seconds in point.seconds]
     found = {"single_step": single, "crowded_step": crowded}

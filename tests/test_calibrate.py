@@ -96,5 +96,5 @@ def test_a_rank_that_cannot_is_reported(tiny_model):
     from dataclasses import replace
 
     decoder = replace(tiny_model.decoder, positions="learned", max_positions=8)
-    with pytest.raises(RunError, match="calibration failed on rank 0: layers"):
+    with pytest.raises(RunError, match="calibration failed on rank 0: step"):
         measure([replace(tiny_model, decoder=decoder)], seq_len=16, micro_batches=(1,), ranks=())

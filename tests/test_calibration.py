@@ -181,7 +181,7 @@ def test_single_step_tells_of_a_step_that_layers_do_not_explain():
     measured = Machine().measured()
     for series in measured["series"]:
         if series["what"] == "step":
-            series["seconds"] = [1.1 * s for s in series["seconds"]]
+            series["cpu_seconds"] = [1.1 * s for s in series["cpu_seconds"]]
     cluster = fit_cluster(measured, name="here", date="")
     assert cluster.residuals["single_step"] == pytest.approx(1 - 1 / 1.1)
 
