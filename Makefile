@@ -17,8 +17,7 @@ demo: install
 	$(BIN)/traincast demo -o out --force
 
 test: install lint
-	$(BIN)/pytest -n 2 --dist loadfile -m 'not serial'
-	$(BIN)/pytest -m serial
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .
