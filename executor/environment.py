@@ -29,6 +29,12 @@ def _cannot_run(plan: Plan) -> list[str]:
         faults.append(
             f"tp {strategy.tp}: tensor parallelism is simulated but not run yet; run plans with dp and pp"
         )
+    if plan.job.precision == "fp16":
+        faults.append("fp16 needs loss scaling, which is simulated but not run yet; run bf16 or fp32")
+    if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
+        faults.append("tf32 is a format of GPUs; run fp32 or bf16 on the CPU")
+    if strategy.workers > 1 and strategy.collective_algorithm == "tree" and device_kind(plan) == "cpu":
+        faults.append("tree: gloo reduces around a ring only; run plans with auto or ring")
     if device_kind(plan) == "gpu" and plan.world_size > torch.cuda.device_count():
         faults.append(f"{plan.world_size} ranks, but {torch.cuda.device_count()} GPUs here")
     return faults

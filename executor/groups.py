@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 from torch.distributed.device_mesh import init_device_mesh
 
 from ..sim.plan import Plan
@@ -60,10 +62,11 @@ class Groups:
     """First and last stage of this pipeline, where they share tied embeddings and this is one of them."""
 
 
-def join(plan: Plan, rank: int, store: dist.Store) -> torch.device:
+def join(plan: Plan, rank: int, store: Store) -> torch.device:
     """Join the run's default group through ``store``. Returns the rank's device."""
     device = device_of(plan, rank)
-    backend = "gloo" if device.type == "cpu" else "nccl"
+    # Parameter servers exchange CPU tensors wherever the workers compute.
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
@@ -91,4 +94,5 @@ def make_groups(plan: Plan, rank: int, device: torch.device) -> Groups:
 def _own_group(members: list[list[int]], rank: int) -> dist.ProcessGroup | None:
     """Make a group of each list of ranks; the one that ``rank`` is in."""
     made = [dist.new_group(ranks, timeout=GROUP_TIMEOUT) for ranks in members]
-    return next((group for group, ranks in zip(made, members, strict=True) if rank in ranks), None)
+    mine = next((group for group, ranks in zip(made, members, strict=True) if rank in ranks), None)
+    return cast("dist.ProcessGroup | None", mine)

@@ -27,10 +27,13 @@ from ..sim.plan_file import write_plan
 from ..sim.trace import Trace
 from .collect import collect
 from .environment import check_environment
+from .heartbeat import NOT_STARTED, Beat, read_beat
 from .process import worker_environment
 
 WORKER = "traincast.executor.worker"
 POLL_S = 0.05
+START_S = 60.0
+"""What a process may take, beyond the timeout, to import torch before it gives its first sign of life."""
 SETTLE_S = 0.5
 """After the first failure, how long others may take to say theirs: the earliest is the root cause."""
 
@@ -123,35 +126,35 @@ class _Ranks:
 
     def watch(self, steps: int, timeout_s: float, on_progress: Progress) -> None:
         """Return when all ranks have ended well. Raises RunError or HangError."""
-        beats, last_beat = [-1] * self.plan.world_size, time.monotonic()
+        beats, last_beat = self._beats(), time.monotonic()
         while any(process.poll() is None for process in self.processes):
             if any(process.poll() not in (None, 0) for process in self.processes):
                 break
-            now = [self._beat(rank) for rank in range(self.plan.world_size)]
-            if now != beats:
-                beats, last_beat = now, time.monotonic()
-                on_progress(f"step {min(beats) + 1} of {steps}", max(0, min(beats) + 1) / steps)
-            elif time.monotonic() - last_beat > timeout_s:
-                raise self._hung(beats, timeout_s)
+            now = self._beats()
+            if [beat.step for beat in now] != [beat.step for beat in beats]:
+                last_beat = time.monotonic()
+                done = max(0, min(beat.step for beat in now) + 1)
+                on_progress(f"step {done} of {steps}", done / steps)
+            elif time.monotonic() - last_beat > _patience(now, timeout_s):
+                raise self._hung(now, timeout_s)
+            beats = now
             time.sleep(POLL_S)
         if any(process.poll() != 0 for process in self.processes):
             raise self._failed()
 
-    def _beat(self, rank: int) -> int:
-        """The last step that a rank has ended; -1 before the first."""
-        try:
-            return int((self.directory / f"heartbeat.{rank}").read_text() or -1)
-        except (FileNotFoundError, ValueError):
-            return -1
+    def _beats(self) -> list[Beat]:
+        return [read_beat(self.directory / f"heartbeat.{rank}") for rank in range(self.plan.world_size)]
 
-    def _hung(self, beats: list[int], timeout_s: float) -> TraincastError:
-        """A stopped process is the cause; else whoever is furthest behind."""
+    def _hung(self, beats: list[Beat], timeout_s: float) -> TraincastError:
+        """A stopped process is the cause; else who waits for nobody; else who is furthest behind."""
         stopped = [rank for rank, process in enumerate(self.processes) if _is_stopped(process.pid)]
-        late = stopped or [rank for rank, beat in enumerate(beats) if beat == min(beats)]
+        working = [rank for rank, beat in enumerate(beats) if not beat.waits]
+        behind = max(-1, min(beat.step for beat in beats))
+        late = stopped or working or [rank for rank, beat in enumerate(beats) if beat.step <= behind]
         names = ", ".join(map(str, late))
         cause = "stopped by a signal" if stopped else "made no step"
         text = f"no rank made a step for {timeout_s:g} s: rank {names} on {socket.gethostname()} {cause}"
-        return _with_facts(HangError(f"{text} after step {min(beats)}"), late[0], cause, min(beats))
+        return _with_facts(HangError(f"{text} after step {behind}"), late[0], cause, behind)
 
     def _failed(self) -> TraincastError:
         """The root cause: a process killed by a signal, else the error that was first."""
@@ -160,7 +163,7 @@ class _Ranks:
             code = process.poll()
             if code is not None and code < 0:
                 name = signal.Signals(-code).name
-                return self._error(rank, socket.gethostname(), f"killed by {name}", self._beat(rank))
+                return self._error(rank, socket.gethostname(), f"killed by {name}", self._beats()[rank].step)
         errors = [json.loads(path.read_text()) for path in self.directory.glob("error.*.json")]
         if errors:
             first = min(errors, key=lambda error: error["time"])
@@ -168,12 +171,18 @@ class _Ranks:
         rank = next(r for r, process in enumerate(self.processes) if process.poll() not in (None, 0))
         log = (self.directory / f"rank{rank}.log").read_text(errors="replace").strip()
         cause = f"exit code {self.processes[rank].poll()}: {log.splitlines()[-1] if log else 'no message'}"
-        return self._error(rank, socket.gethostname(), cause, self._beat(rank))
+        return self._error(rank, socket.gethostname(), cause, self._beats()[rank].step)
 
     def _error(self, rank: int, host: str, cause: str, step: int) -> TraincastError:
         role = "server" if self.plan.is_server(rank) else "worker"
         text = f"{role} rank {rank} on {host} failed at step {max(step, 0)}: {cause}"
         return _with_facts(RunError(text), rank, cause, step)
+
+
+def _patience(beats: list[Beat], timeout_s: float) -> float:
+    """Seconds without progress that are not yet a hang."""
+    starting = any(beat.step == NOT_STARTED for beat in beats)
+    return timeout_s + START_S if starting else timeout_s
 
 
 def _with_facts(error: TraincastError, rank: int, cause: str, step: int) -> TraincastError:

@@ -18,6 +18,7 @@ import torch
 
 from ..sim.plan import Action
 from ..sim.trace import Span
+from .heartbeat import Heartbeat
 
 COMPUTE = "compute"
 
@@ -138,10 +139,10 @@ Stamp = float | torch.cuda.Event
 
 
 class Recorder:
-    """Marks of one rank. Several threads may add to it."""
+    """Marks of one rank, and its heartbeat. Several threads may add to it."""
 
-    def __init__(self, rank: int, clock: Clock):
-        self.rank, self.clock = rank, clock
+    def __init__(self, rank: int, clock: Clock, heartbeat: Heartbeat):
+        self.rank, self.clock, self.heartbeat = rank, clock, heartbeat
         self.step = 0
         self.marks: list[Mark] = []
         self._open: list[tuple[Mark, object, object]] = []

@@ -8,7 +8,7 @@ product, so are gate and up, as the costs of the simulator assume.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ def _make(decoder: Decoder, index: int, seed: int, recompute: str, embedding: nn
         raise InputError(f"layer {index} does not exist; expected 0 to {decoder.layers + 1}")
     if decoder.tied_embeddings:
         table = embedding if isinstance(embedding, Embedding) else _initialised(Embedding(decoder), seed, 0)
-        return Head(decoder, table.tokens.weight)
+        return Head(decoder, cast(nn.Parameter, table.tokens.weight))
     return _initialised(Head(decoder), seed, index)
 
 

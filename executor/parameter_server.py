@@ -93,7 +93,8 @@ class ServerWorker:
 
     def _pull(self, action: Action, issued: object) -> None:
         for number, work in enumerate(self.receives):
-            work.wait()
+            with self.recorder.heartbeat.waiting():
+                work.wait()
             self._note(action, number, issued, self.recorder.clock.stamp())
             for parameter, values in zip(
                 self.shards[number], unflatten(self.buffers[number], self.shards[number]), strict=True
@@ -101,8 +102,9 @@ class ServerWorker:
                 parameter.data.copy_(values)
 
     def _push(self, action: Action, issued: object, last: bool) -> None:
-        for work in self.sends:
-            work.wait()
+        with self.recorder.heartbeat.waiting():
+            for work in self.sends:
+                work.wait()
         if not last:
             self.receives = self._post_pulls()
         self.pushed = [flat([_gradient(p) for p in shard]) for shard in self.shards]
@@ -157,13 +159,15 @@ class Server:
         for worker in workers:
             self._note(Kind.PULL, worker, issued, None, step)
         for worker, work in enumerate(receives):
-            work.wait()
+            with self.recorder.heartbeat.waiting():
+                work.wait()
             self._note(Kind.PUSH, worker, issued, self.clock.stamp(), step)
         begun = self.clock.stamp()
         self._apply(torch.stack(self.buffers).mean(dim=0))
         self.recorder.add(Action(0, Kind.STEP), COMPUTE, begun, self.clock.stamp(), step=step)
-        for work in sends:
-            work.wait()
+        with self.recorder.heartbeat.waiting():
+            for work in sends:
+                work.wait()
 
     def serve_asynchronously(self, steps: int) -> None:
         """Serve every worker at its own pace until all have made ``steps`` updates."""
@@ -192,14 +196,16 @@ class Server:
         issued = self.clock.stamp()
         send = _work(dist.isend(values, worker, tag=PULL))
         self._note(Kind.PULL, worker, issued, None, step)
-        send.wait()
-        receive.wait()
+        with self.recorder.heartbeat.waiting():
+            send.wait()
+            receive.wait()
         self._note(Kind.PUSH, worker, issued, self.clock.stamp(), step)
         with self.lock:
             begun = self.clock.stamp()
             self._apply(self.buffers[worker])
             self.staleness.append(self.version - version)
             self.version += 1
+            self.recorder.heartbeat.ended(self.version // self.plan.strategy.dp - 1)
             self.recorder.add(Action(0, Kind.STEP), COMPUTE, begun, self.clock.stamp(), step=step)
 
     def _apply(self, gradients: Tensor) -> None:

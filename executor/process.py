@@ -10,6 +10,8 @@ import sys
 import torch
 
 _PR_SET_PDEATHSIG = 1
+_PARENT = "TRAINCAST_PARENT"
+"""Environment variable with the process that started a worker."""
 
 
 def worker_environment() -> dict[str, str]:
@@ -24,6 +26,7 @@ def worker_environment() -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(2**34),
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        _PARENT: str(os.getpid()),
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
     }
@@ -40,5 +43,5 @@ def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies, however that happens (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it died before we asked
+        if os.getppid() != int(os.environ.get(_PARENT, os.getppid())):  # it died before we asked
             os.kill(os.getpid(), signal.SIGKILL)

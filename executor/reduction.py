@@ -23,6 +23,7 @@ class Reduction:
         self.replicas = group.size()
         self.issued_last: object = None
         """When the last bucket was issued: backward's compute is over by then."""
+        self.waits = False
 
     def wrap(self, module: Layers, buckets: Sequence[Sequence[int]]) -> DistributedDataParallel:
         """``module`` under DDP, reduced in the plan's ``buckets`` of layer indices.
@@ -42,11 +43,25 @@ class Reduction:
         wrapped.register_comm_hook(None, self._hook)
         return wrapped
 
+    def begin_backward(self) -> None:
+        """No bucket is under way."""
+        self.issued_last, self.waits = None, False
+
+    def end_backward(self) -> None:
+        """DDP has waited for its buckets, if it had any to reduce."""
+        if self.waits:
+            self.recorder.heartbeat.set_waiting(False)
+
     def _hook(self, _, bucket):
         buffer = bucket.buffer().div_(self.replicas)
         index, size = bucket.index(), buffer.numel() * buffer.element_size()
         issued = self.issued_last = self.recorder.clock.stamp()
         work = cast(dist.Work, dist.all_reduce(buffer, group=self.group, async_op=True))
+
+        if bucket.is_last():
+            # All gradients are there: what is left of backward is waiting for the other replicas.
+            self.waits = True
+            self.recorder.heartbeat.set_waiting(True)
 
         def done(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
             action = Action(self.stage, Kind.REDUCE_GRAD, index)

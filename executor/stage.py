@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining.stage import InferenceMode
+from torch.distributed.pipelining._utils import InferenceMode
 
 from ..sim.job import Job
 from .groups import Groups

@@ -84,8 +84,9 @@ class Trainer:
         self._post_receives(actions)
         for action in actions:
             self.handlers[action.kind](action)
-        for work in self.sends:
-            work.wait()
+        with self.recorder.heartbeat.waiting():
+            for work in self.sends:
+                work.wait()
         return sum(float(part) for part in self.losses.values()) if self.losses else None
 
     def _post_receives(self, actions: tuple[Action, ...]) -> None:
@@ -123,10 +124,12 @@ class Trainer:
     def _backward(self, action: Action) -> None:
         issued = self.recorder.clock.stamp()
         if self.reduction:
-            self.reduction.issued_last = None
+            self.reduction.begin_backward()
         loss = self.losses.get(action.index)
         with self._no_sync(action):
             self.stage.backward(action.index, loss, self._is_last(action))
+        if self.reduction:
+            self.reduction.end_backward()
         if loss is not None:
             self.losses[action.index] = loss.detach()
         # DDP waits for its reductions inside backward; compute is over once the last one is issued.
@@ -151,8 +154,9 @@ class Trainer:
     def _receive(self, action: Action) -> None:
         issued, works = self.pending.pop(action)
         before = self.recorder.clock.stamp()
-        for work in works:
-            work.wait()
+        with self.recorder.heartbeat.waiting():
+            for work in works:
+                work.wait()
         after = self.recorder.clock.stamp()
         waited = not isinstance(before, float) or not isinstance(after, float) or after - before > WAITED_S
         self._note_message(action, issued, after if waited else None)
@@ -172,7 +176,8 @@ class Trainer:
         gradient = self.tied_parameter().grad
         assert gradient is not None
         issued = self.recorder.clock.stamp()
-        dist.all_reduce(gradient, group=self.groups.tied)
+        with self.recorder.heartbeat.waiting():
+            dist.all_reduce(gradient, group=self.groups.tied)
         size = gradient.numel() * gradient.element_size()
         key = f"tied:{self.dp}:{self.tp}"
         self.recorder.add(action, "dp", issued, self.recorder.clock.stamp(), size_bytes=size, key=key)

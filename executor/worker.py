@@ -23,6 +23,7 @@ from ..sim.files import write_json_atomic
 from ..sim.plan import Plan
 from ..sim.plan_file import read_plan
 from .groups import device_kind, join, make_groups
+from .heartbeat import Heartbeat
 from .measure import CpuClock, CudaClock, Recorder, peak_memory_bytes
 from .parameter_server import Server, ServerWorker
 from .process import die_with_parent, pin
@@ -46,10 +47,14 @@ class Rank:
 
     def run(self) -> None:
         plan, seed = self.plan, self.spec["seed"]
+        asynchronous_server = plan.is_server(self.rank) and plan.strategy.synchrony == "async"
+        self.heartbeat = Heartbeat(
+            self.directory / f"heartbeat.{self.rank}", plan.strategy.dp if asynchronous_server else 1
+        )
         store = FileStore(str(self.directory / "store"), plan.world_size)
         self.device = join(plan, self.rank, store)
-        self.recorder = Recorder(self.rank, CpuClock() if self.device.type == "cpu" else CudaClock())
-        self.beat()
+        clock = CpuClock() if self.device.type == "cpu" else CudaClock()
+        self.recorder = Recorder(self.rank, clock, self.heartbeat)
         if plan.is_server(self.rank):
             self.actor: Server | ServerWorker | Trainer = Server(plan, self.rank, self.recorder, seed)
             self._serve(self.actor)
@@ -65,7 +70,8 @@ class Rank:
                 loss = self.actor.train_step(step)
                 self._end(loss)
         self._write()
-        dist.barrier()
+        with self.heartbeat.waiting():
+            dist.barrier()
         dist.destroy_process_group()
 
     def _train_with_servers(self, worker: ServerWorker) -> None:
@@ -73,7 +79,8 @@ class Rank:
         for step in range(self.steps):
             self._begin(step)
             self._end(worker.train_step(step, last=step == self.steps - 1))
-        worker.finish()
+        with self.heartbeat.waiting():
+            worker.finish()
 
     def _serve(self, server: Server) -> None:
         self._start()
@@ -88,7 +95,8 @@ class Rank:
 
     def _start(self) -> None:
         """Wait for each other once, and note when the first step began."""
-        dist.barrier()
+        with self.heartbeat.waiting():
+            dist.barrier()
         self.ends.append(self.recorder.settle())
 
     def _begin(self, step: int) -> None:
@@ -98,12 +106,7 @@ class Rank:
         self.ends.append(self.recorder.settle())
         if loss is not None:
             self.losses.append(loss)
-        self.beat()
-
-    def beat(self) -> None:
-        """Say that this rank has come to the end of a step."""
-        path = self.directory / f"heartbeat.{self.rank}"
-        path.write_text(str(self.step))
+        self.heartbeat.ended(self.step)
 
     def _write(self) -> None:
         warmup = self.spec["warmup"]

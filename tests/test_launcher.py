@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +19,17 @@ from traincast.executor.environment import check_environment  # noqa: E402
 from traincast.executor.launcher import execute  # noqa: E402
 from traincast.sim.errors import EnvironmentMismatchError, HangError, RunError  # noqa: E402
 from traincast.sim.lowering import make_plan  # noqa: E402
+from traincast.sim.plan_file import write_plan  # noqa: E402
 from traincast.sim.strategy import Strategy  # noqa: E402
+
+SERVER = {"gradient_exchange": "parameter_server", "servers": 1}
 
 MANY = 100_000
 """Steps that no test waits for."""
 
 
-def workers() -> list[int]:
-    """Processes of ours that run a rank."""
+def workers(launcher_pid: int | None = None) -> list[int]:
+    """Processes that run a rank, started by us or by ``launcher_pid``."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -32,7 +37,7 @@ def workers() -> list[int]:
             parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
-        if launcher.WORKER.encode() in words and int(parent) == os.getpid():
+        if launcher.WORKER.encode() in words and int(parent) == (launcher_pid or os.getpid()):
             found.append(int(path.parent.name))
     return found
 
@@ -69,8 +74,80 @@ def test_a_stopped_worker_is_a_hang_with_its_name(tiny_job, tmp_path):
     meddler = Meddler(0, signal.SIGSTOP)
     plan = make_plan(tiny_job, Strategy(pp=2, micro_batch=4))
     with pytest.raises(HangError, match=r"rank 0 on .* stopped by a signal after step \d+"):
-        execute(plan, steps=MANY, out_dir=tmp_path, timeout_s=3.0, on_progress=meddler)
+        execute(plan, steps=MANY, out_dir=tmp_path, timeout_s=5.0, on_progress=meddler)
     assert workers() == []
+
+
+LATE = """
+import sys, time
+from pathlib import Path
+from traincast.executor import data, worker
+
+rank, batch = int(sys.argv[2]), data.Text.batch
+
+def late(text, step):
+    if rank == 1 and step == 2:
+        time.sleep(3600)
+    return batch(text, step)
+
+data.Text.batch = late
+sys.exit(worker.main(Path(sys.argv[1]), rank))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "strategy",
+    [Strategy(dp=2, micro_batch=4), Strategy(pp=2, micro_batch=4), Strategy(dp=2, micro_batch=4, **SERVER)],
+    ids=["ddp", "pipeline", "server"],
+)
+def test_a_late_worker_is_told_from_those_that_wait_for_it(tiny_job, tmp_path, monkeypatch, strategy):
+    """All ranks are alive and at the same step, but only one of them waits for nobody."""
+    (tmp_path / "late_worker.py").write_text(LATE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(launcher, "WORKER", "late_worker")
+    with pytest.raises(HangError, match=r"rank 1 on .* made no step after step 1") as caught:
+        execute(make_plan(tiny_job, strategy), steps=5, out_dir=tmp_path, timeout_s=6.0)
+    assert caught.value.rank == 1
+    assert workers() == []
+
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+from traincast.executor.launcher import execute
+from traincast.sim.plan_file import read_plan
+
+execute(
+    read_plan(Path(sys.argv[1])), steps=100_000, on_progress=lambda text, fraction: print(text, flush=True)
+)
+"""
+
+
+@pytest.mark.slow
+def test_workers_die_with_a_killed_launcher(tiny_job, tmp_path):
+    """A launcher that is killed cannot clean up, so the kernel does."""
+    write_plan(make_plan(tiny_job, Strategy(dp=2, micro_batch=4)), tmp_path / "plan.json")
+    command = [sys.executable, "-c", LAUNCHER, str(tmp_path / "plan.json")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as started:
+        assert started.stdout is not None
+        assert b"step" in started.stdout.readline()
+        ranks = workers(started.pid)
+        started.kill()
+    assert len(ranks) == 2
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in ranks) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in ranks)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead but not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.slow
@@ -139,3 +216,19 @@ def test_a_plan_for_gpus_is_refused_before_anything_starts(tiny_job, tmp_path):
 def test_tensor_parallel_plans_are_refused_with_the_reason(tiny_job):
     with pytest.raises(EnvironmentMismatchError, match="tensor parallelism is simulated but not run yet"):
         check_environment(make_plan(tiny_job, Strategy(tp=2)))
+
+
+@pytest.mark.parametrize(
+    ("precision", "algorithm", "reason"),
+    [
+        ("fp16", "auto", "fp16 needs loss scaling"),
+        ("tf32", "auto", "tf32 is a format of GPUs"),
+        ("fp32", "tree", "gloo reduces around a ring only"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_what_would_not_be_what_was_planned_is_refused(tiny_job, precision, algorithm, reason):
+    """A run that quietly did something else would be compared with the wrong prediction."""
+    job = replace(tiny_job, precision=precision)
+    with pytest.raises(EnvironmentMismatchError, match=reason):
+        check_environment(make_plan(job, Strategy(dp=2, collective_algorithm=algorithm)))
