@@ -57,15 +57,20 @@ class Layers(nn.Module):
     def __init__(self, decoder: Decoder, indices: tuple[int, ...], *, seed: int, recompute: str):
         super().__init__()
         self.indices = indices
+        self.ends_in_logits = decoder.layers + 1 in indices
+        self.boundary_dtype = torch.float32
+        """What hidden states are passed on in; between the layers the residual stream stays in fp32."""
         self.layers = nn.ModuleList()
         for index in indices:
             embedding = self.layers[0] if self.layers and indices[0] == 0 else None
             self.layers.append(_make(decoder, index, seed, recompute, embedding))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            x = x.float()
         for layer in self.layers:
             x = layer(x)
-        return x
+        return x if self.ends_in_logits else x.to(self.boundary_dtype)
 
     def layer_parameters(self) -> dict[int, list[nn.Parameter]]:
         """Parameters by layer index; a matrix shared with the embedding is the embedding's alone."""

@@ -19,6 +19,8 @@ from .groups import Groups
 from .module import loss
 
 TESTED_TORCH = "2.13"
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What a job of this precision computes with and passes on."""
 
 
 class PipelinedStage:
@@ -107,7 +109,5 @@ def mean_loss(logits: Tensor, targets: Tensor, micro_batches: int) -> Tensor:
 
 def precision(job: Job, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision by autocast, with weights and optimizer in fp32; nothing for an fp32 job."""
-    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    if job.precision not in dtypes:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtypes[job.precision])
+    dtype = DTYPES[job.precision]
+    return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)

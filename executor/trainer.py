@@ -18,7 +18,7 @@ from .measure import COMPUTE, Recorder
 from .module import Layers, build_layers
 from .optimizer import make_optimizer
 from .reduction import Reduction
-from .stage import PipelinedStage, WholeModel, mean_loss, precision
+from .stage import DTYPES, PipelinedStage, WholeModel, mean_loss, precision
 
 WAITED_S = 50e-6
 """A receive that returns sooner than this had arrived before anybody looked."""
@@ -61,8 +61,8 @@ class Trainer:
         if plan.strategy.pp == 1:
             return WholeModel(self.module)
         shape = (plan.strategy.micro_batch, plan.job.seq_len, plan.job.model.decoder.hidden)
-        # Autocast leaves the residual stream in fp32, so that is what stages pass on.
-        boundary = torch.zeros(shape, device=self.device)
+        self.layers.boundary_dtype = DTYPES[plan.job.precision]
+        boundary = torch.zeros(shape, dtype=self.layers.boundary_dtype, device=self.device)
         return PipelinedStage(
             self.module,
             self.pp,
@@ -163,7 +163,7 @@ class Trainer:
 
     def _note_message(self, action: Action, issued: object, end: object) -> None:
         strategy, job = self.plan.strategy, self.plan.job
-        size = strategy.micro_batch * job.seq_len * job.model.decoder.hidden * 4
+        size = strategy.micro_batch * job.seq_len * job.model.decoder.hidden * job.bytes_per_value
         channel = "pp-forward" if action.kind in (Kind.SEND_F, Kind.RECV_F) else "pp-backward"
         key = self._message_key(action)
         self.recorder.add(action, "pp", issued, end, size_bytes=size, key=key, channel=channel)

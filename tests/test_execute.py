@@ -125,6 +125,16 @@ def test_buckets_are_the_plans(tiny_job, tmp_path, strategy):
     assert reduced == planned
 
 
+def test_mixed_precision_is_near_fp32_and_sends_half_the_bytes(tiny_job, reference, tmp_path):
+    """bf16 has 8 bits of mantissa: losses to 1 %. Messages are what the simulator counts them as."""
+    job = replace(tiny_job, precision="bf16")
+    trace, _ = run(job, Strategy(pp=2, micro_batch=4), tmp_path)
+    assert trace.metadata["losses"] == pytest.approx(reference[0], rel=1e-2)
+    assert trace.metadata["losses"] != pytest.approx(reference[0], rel=1e-7)
+    messages = {span.bytes for span in trace.spans if span.stream == "pp"}
+    assert messages == {4.0 * job.seq_len * job.model.decoder.hidden * 2}
+
+
 def test_transfers_begin_when_both_sides_are_there(tiny_job, tmp_path):
     """A message is the same span on both ranks, and computing follows receiving."""
     trace = execute(make_plan(tiny_job, Strategy(pp=2, micro_batch=2)), steps=2, out_dir=tmp_path)

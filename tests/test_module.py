@@ -104,8 +104,8 @@ def test_attention_is_causal(arch: Decoder):
     other = one.clone()
     other[:, 5] = (other[:, 5] + 1) % 37
     difference = (module(one) - module(other)).abs().amax(dim=(0, 2))
-    assert float(difference[:5].max()) == 0.0
-    assert float(difference[5:].min()) > 0.0
+    assert float(difference[:5].detach().max()) == 0.0
+    assert float(difference[5:].detach().min()) > 0.0
 
 
 @pytest.mark.parametrize("recompute", ["selective", "full"])
