@@ -34,8 +34,8 @@ UNCALIBRATED_RESIDUAL = 0.10
 """Relative error to expect of a step time where the cluster file states none: about the median of a
 roofline planner on measured runs it was not fitted to (Calculon on 109 published multi-node runs: 9.7 %)."""
 
-RESIDUAL = "single_step"
-"""Which of a calibrated cluster's residuals stands for the error of a whole step."""
+STEP_RESIDUALS = ("single_step", "crowded_step")
+"""Which of a calibrated cluster's residuals stand for the error of a whole step: the larger counts."""
 
 
 def simulate(
@@ -109,7 +109,8 @@ def _draw(
     already have its median, 1, and its spread.
     """
     steps = _jittered_steps(plan, cluster, built, samples, seed) if cluster.jitter else [step] * samples
-    residual = cluster.residuals.get(RESIDUAL, UNCALIBRATED_RESIDUAL)
+    known = [cluster.residuals[name] for name in STEP_RESIDUALS if name in cluster.residuals]
+    residual = max(known, default=UNCALIBRATED_RESIDUAL)
     places = np.random.default_rng(seed).permutation(samples)
     normal = NormalDist()
     factors = [math.exp(residual * normal.inv_cdf((place + 0.5) / samples)) for place in places]

@@ -123,6 +123,8 @@ def _search(
     for _, _, plan, first in best:
         trace = simulate(plan, cluster, seed=seed, samples=samples) if sampled_later else first
         ranked.append(Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace)))
+    # Jitter costs most where many wait for each other, so it may change the order of near ties.
+    ranked.sort(key=lambda one: one.trace.step_time_s)
     result.ranked = _explain(ranked)
     return result
 
@@ -217,12 +219,14 @@ def _parts(ranked: Ranked) -> dict[str, float]:
     sampled = ranked.trace.step_time_s
     exposed = {name: seconds / sampled * step for name, seconds in ranked.metrics.exposed_comm_s.items()}
     bubble = ranked.metrics.bubble_fraction * step
-    return {**exposed, "bubble": bubble, "compute": step - bubble - sum(exposed.values()), "step": step}
+    compute = step - bubble - sum(exposed.values())
+    return {**exposed, "bubble": bubble, "compute": compute, "step": sampled}
 
 
 def _difference(first: dict[str, float], other: dict[str, float]) -> str:
     behind = other["step"] / first["step"] - 1
     changes = {name: other.get(name, 0.0) - first.get(name, 0.0) for name in _NAMES}
-    worst = sorted((seconds, name) for name, seconds in changes.items() if seconds > 0)[::-1][:2]
+    worth_saying = 1e-3 * first["step"]
+    worst = sorted((seconds, name) for name, seconds in changes.items() if seconds > worth_saying)[::-1][:2]
     reasons = ", ".join(f"{_NAMES[name]} +{format_quantity(seconds, 'time')}" for seconds, name in worst)
     return f"{behind:+.1%}" + (f": {reasons}" if reasons else "")
