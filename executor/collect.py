@@ -2,8 +2,8 @@
 
 A step's time is from the moment the last rank ended the step before to the moment the last rank ends it:
 no barrier stands between steps, so this is the period of the steady state. Asynchronous workers have no
-common step; there it is the time of each worker's own rounds, in which all workers together make as many
-updates as a synchronous step has gradients.
+common step; there it is the time in which all of them together make as many updates as there are workers,
+as a synchronous step takes that many gradients.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def _step_times(parts: list[dict[str, Any]], warmup: int) -> list[float]:
 
 
 def _round_times(workers: list[dict[str, Any]], warmup: int) -> list[float]:
-    return [now - before for part in workers for before, now in pairwise(part["ends"][warmup:])]
+    """By round: the time in which all workers at their rates make one update each."""
+    rounds = [[now - before for before, now in pairwise(part["ends"][warmup:])] for part in workers]
+    return [len(workers) / sum(1 / own for own in together) for together in zip(*rounds, strict=True)]
 
 
 def _begins(

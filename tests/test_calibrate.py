@@ -55,7 +55,6 @@ def measured(tiny_model, said):
 
 
 @pytest.mark.slow
-@pytest.mark.serial
 def test_a_round_is_a_cluster(measured, tiny_model, said):
     """Everything is positive and finite, curves rise, two ranks have their transport."""
     cluster = fit_cluster(measured.to_dict(), name="here", date="2026-11-21")
@@ -77,7 +76,6 @@ def test_a_round_is_a_cluster(measured, tiny_model, said):
 
 
 @pytest.mark.slow
-@pytest.mark.serial
 def test_a_plan_can_be_simulated_on_it(measured, tiny_model):
     """One rank takes what the profiles of its layers say, and the optimizer."""
     cluster = fit_cluster(measured.to_dict(), name="here", date="2026-11-21")
