@@ -14,15 +14,26 @@ from .output import note
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: DIRECTORY/report.html]"
 )
-def command(directory: Path, output: Path | None) -> None:
+@click.option(
+    "--png",
+    "pictures",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write PNG pictures there.",
+)
+def command(directory: Path, output: Path | None, pictures: Path | None) -> None:
     """Write the report of what `plan -o`, `run` or `demo` left in DIRECTORY.
 
     \b
     Example:
-      traincast report out -o report.html
+      traincast report out -o report.html --png pictures
     """
     from ..reports.report import write_report
 
     path = output or directory / "report.html"
     write_report(directory, path)
     note(f"wrote {path}")
+    if pictures:
+        from ..reports.figures import write_figures
+
+        for picture in write_figures(directory, pictures):
+            note(f"wrote {picture}")

@@ -135,7 +135,6 @@ class CudaClock:
 
 
 Clock = CpuClock | CudaClock
-Stamp = float | torch.cuda.Event
 
 
 class Recorder:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..sim.errors import InputError
-from ..sim.model import BLOCK, EMBEDDING, HEAD, Decoder
+from ..sim.model import Decoder
 
 INIT_STD = 0.02
 """Standard deviation of initial weights (GPT-2, Radford et al. 2019, as released)."""
@@ -38,12 +38,6 @@ def build_layers(
     initialised alike. ``recompute`` is that of the Strategy.
     """
     return Layers(decoder, tuple(layer_indices), seed=seed, recompute=recompute)
-
-
-def make_layer(decoder: Decoder, kind: str, *, seed: int = 0) -> nn.Module:
-    """One layer alone: `embedding` ([batch, seq] tokens in), `block`, or `head` (logits out)."""
-    index = {EMBEDDING: 0, BLOCK: 1, HEAD: decoder.layers + 1}[kind]
-    return _make(decoder, index, seed, "none", None)
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Closed forms of the step time: a bound that no simulation goes below, and an estimate to order plans by.
+"""A closed form that no simulated step time goes below.
 
-`lower_bound_s` counts only what must happen one after the other: a stage's compute after the first
+It counts only what must happen one after the other: a stage's compute after the first
 micro-batch reaches it, and what follows its last backward. Messages between stages are left out.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .costs import Costs
 from .job import Job
-from .lowering import partition, shard
+from .lowering import partition
 from .model import Layer
 from .plan import Stage
 from .strategy import Strategy
@@ -79,61 +79,6 @@ def _cores_s(costs: Costs, stages: list[_StageTimes], micro_batches: int, strate
     cores = nodes * min(host.cores, per_node)
     work = sum(micro_batches * stage.compute_s + stage.step_s for stage in stages)
     return work * strategy.dp * strategy.tp / cores
-
-
-def approximate_s(costs: Costs, job: Job, strategy: Strategy) -> float:
-    """Seconds of the step in closed form, to order plans by; neither a bound nor the prediction.
-
-    A pipeline takes the time of one micro-batch through all stages plus that of the slowest stage for each
-    further one, a bubble of (p-1)(F+B) where stages are alike (Narayanan et al. 2021, section 2.2); then
-    the last reduction and the optimizer step. Reductions that backward cannot hide are added, and for
-    parameter servers the messages of all workers through a server's interface, one after the other.
-    """
-    if strategy.gradient_exchange == "parameter_server":
-        return _with_servers_s(costs, job, strategy)
-    stages = _stage_times(costs, job, strategy)
-    micro_batches = strategy.micro_batches(job)
-    slowest = max(stage.both_s for stage in stages)
-    messages = 2 * _messages_s(costs, strategy)
-    pipeline = sum(stage.both_s for stage in stages) + (micro_batches - 1) * slowest + messages
-    staged = costs.cluster.host is not None and costs.cluster.host.host_staged
-    tail = max(_exposed_s(stage, staged) + stage.step_s for stage in stages)
-    return max(pipeline + tail, _cores_s(costs, stages, micro_batches, strategy))
-
-
-def _messages_s(costs: Costs, strategy: Strategy) -> float:
-    """One micro-batch's messages from the first stage to the last."""
-    width = strategy.dp * strategy.tp
-    return sum(
-        costs.transfer_s(costs.boundary_bytes, stage * width, (stage + 1) * width)
-        for stage in range(strategy.pp - 1)
-    )
-
-
-def _exposed_s(stage: _StageTimes, staged: bool) -> float:
-    """Reductions hide behind the backward that is left, if anything does; the last one never."""
-    total = sum(stage.reduce_s)
-    if staged or not total:
-        return total
-    return max(stage.reduce_s[-1], total - stage.backward_s)
-
-
-def _with_servers_s(costs: Costs, job: Job, strategy: Strategy) -> float:
-    """A synchronous step is the worker's round; an asynchronous one may wait for a busy server instead."""
-    (stage,) = _stage_times(costs, job, strategy)  # a parameter-server plan has no pipeline
-    compute = strategy.micro_batches(job) * stage.both_s
-    layers = job.model.layers
-    longest = step = 0.0
-    for number, held in enumerate(shard(job.model, strategy.servers)):
-        size = sum(costs.layer_gradient_bytes(layers[i]) for i in held)
-        message = costs.transfer_s(size, 0, strategy.workers + number)
-        longest = max(longest, message)
-        step = max(step, costs.optimizer_s(sum(layers[i].parameters for i in held)))
-    if strategy.synchrony == "async":
-        alone = max(compute + 2 * longest + step, strategy.dp * max(longest, step))
-    else:
-        alone = compute + 2 * strategy.dp * longest + step
-    return max(alone, _cores_s(costs, [stage], strategy.micro_batches(job), strategy))
 
 
 def _stage_times(costs: Costs, job: Job, strategy: Strategy) -> list[_StageTimes]:

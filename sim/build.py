@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .cluster import Cluster
 from .costs import Costs
@@ -139,6 +140,16 @@ class Messenger:
         return self.known[key]
 
 
+class _Pass(NamedTuple):
+    """One micro-batch through some layers on one rank."""
+
+    compute_s: float
+    flops: float
+    tp_s: float
+    """Tensor-parallel all-reduces."""
+    tp_bytes: float
+
+
 class _Walk:
     """Walks the workers' actions and adds their operations."""
 
@@ -160,7 +171,7 @@ class _Walk:
         self.bucket_ready: dict[tuple[int, int], int] = {}
         """(rank, bucket) to the operation after which its gradients are whole."""
         self.last_op: dict[int, int] = {}
-        self.passes: dict[tuple[Kind, tuple[int, ...]], tuple[float, float, float]] = {}
+        self.passes: dict[tuple[Kind, tuple[int, ...]], _Pass] = {}
         """What a pass through some layers costs, which every micro-batch repeats."""
         self.arrived: dict[tuple[Action, tuple[int, ...]], set[int]] = {}
 
@@ -205,22 +216,24 @@ class _Walk:
     def _label(self, rank: int, action: Action, stream: str = COMPUTE) -> SpanLabel:
         return SpanLabel(rank, stream, str(action), action.stage, action.index)
 
-    def _pass(self, kind: Kind, layers: tuple[int, ...]) -> tuple[float, float, float]:
-        """Compute seconds, tensor-parallel seconds and FLOPs of one micro-batch through ``layers``."""
+    def _pass(self, kind: Kind, layers: tuple[int, ...]) -> _Pass:
+        """What one micro-batch through ``layers`` costs."""
         if (kind, layers) not in self.passes:
             costs, all_layers = self.costs, self.plan.job.model.layers
             own = [all_layers[i] for i in layers]
-            if kind is Kind.FORWARD:
-                each = (costs.forward_s, costs.tensor_parallel_forward_s, costs.forward_flops)
+            backward = kind is not Kind.FORWARD
+            if backward:
+                each = (costs.backward_s, costs.backward_flops, costs.tensor_parallel_backward_s)
             else:
-                each = (costs.backward_s, costs.tensor_parallel_backward_s, costs.backward_flops)
-            seconds, tp, flops = (sum(map(cost, own)) for cost in each)
-            self.passes[kind, layers] = (seconds * self.slowdown, tp, flops)
+                each = (costs.forward_s, costs.forward_flops, costs.tensor_parallel_forward_s)
+            seconds, flops, tp_s = (sum(map(cost, own)) for cost in each)
+            tp_bytes = sum(costs.tensor_parallel_bytes(layer, backward=backward) for layer in own)
+            self.passes[kind, layers] = _Pass(seconds * self.slowdown, flops, tp_s, tp_bytes)
         return self.passes[kind, layers]
 
     def _forward(self, rank: int, action: Action) -> None:
         layers = tuple(self.plan.stages[action.stage].layer_indices)
-        self._compute(rank, action, *self._pass(action.kind, layers))
+        self._compute(rank, action, self._pass(action.kind, layers))
 
     def _backward(self, rank: int, action: Action) -> None:
         """The last micro-batch's backward is cut where a bucket of gradients becomes whole."""
@@ -230,7 +243,7 @@ class _Walk:
         first = len(self.program.operations)
         for number, segment in enumerate(segments):
             start = len(self.program.operations)
-            self._compute(rank, action, *self._pass(action.kind, segment))
+            self._compute(rank, action, self._pass(action.kind, segment))
             self._join(start, first)
             self.bucket_ready[rank, number] = self.last_op[rank]
 
@@ -240,13 +253,14 @@ class _Walk:
             if op.id != first and op.spans and op.spans[0].stream == COMPUTE:
                 op.parent = first
 
-    def _compute(self, rank: int, action: Action, seconds: float, tp: float, flops: float) -> None:
+    def _compute(self, rank: int, action: Action, cost: _Pass) -> None:
         """Compute, then the tensor-parallel all-reduces that it waits for."""
         after = self._received(rank, action)
-        op = self.placement.compute(rank, seconds, after, self._label(rank, action), flops)
-        if tp:
+        op = self.placement.compute(rank, cost.compute_s, after, self._label(rank, action), cost.flops)
+        if cost.tp_s:
             streams = (self.program.stream(rank, COMPUTE),)
-            op = self.program.add(tp, streams, spans=(self._label(rank, action, "tp"),))
+            labels = (self._label(rank, action, "tp"),)
+            op = self.program.add(cost.tp_s, streams, spans=labels, size_bytes=cost.tp_bytes)
         self.done[rank, action] = self.last_op[rank] = op
 
     def _received(self, rank: int, action: Action) -> list[tuple[int, float]]:

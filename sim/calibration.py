@@ -52,10 +52,6 @@ class Point:
         """
         return self.cpu_s or self.median_s
 
-    @property
-    def own_seconds(self) -> tuple[float, ...]:
-        return self.cpu_seconds or self.seconds
-
 
 class Samples:
     """The series of a measurement by what they measure."""

@@ -57,15 +57,6 @@ def tree_all_reduce_s(size_bytes: float, ranks: int, bandwidth: float, latency: 
     return 2 * _depth(ranks) * latency + 2 * size_bytes / bandwidth
 
 
-def binary_tree_all_reduce_s(size_bytes: float, ranks: int, bandwidth: float, latency: float) -> float:
-    """Up and down one binary tree, pipelined: inner ranks serve two children, at half the bandwidth."""
-    _check(ranks, bandwidth)
-    if ranks == 1:
-        return 0.0
-    children = min(2, ranks - 1)
-    return 2 * _depth(ranks) * latency + 2 * children * size_bytes / bandwidth
-
-
 def tree_broadcast_s(size_bytes: float, ranks: int, bandwidth: float, latency: float) -> float:
     """Down a double binary tree, pipelined: log2(n) hops, then the whole buffer."""
     _check(ranks, bandwidth)
@@ -137,19 +128,6 @@ def point_to_point_s(size_bytes: float, bandwidth: float, latency: float) -> flo
     """One message from one rank to another."""
     _check(2, bandwidth)
     return latency + size_bytes / bandwidth
-
-
-def bus_bandwidth(operation: str, size_bytes: float, ranks: int, seconds: float) -> float:
-    """bytes/s by nccl-tests' `busbw`, which compares with a link whatever the number of ranks is."""
-    factors = {
-        "all_reduce": 2 * (ranks - 1) / ranks,
-        "all_gather": (ranks - 1) / ranks,
-        "reduce_scatter": (ranks - 1) / ranks,
-        "broadcast": 1.0,
-        "send_recv": 1.0,
-    }
-    _check_names(operation, AUTO, factors)
-    return factors[operation] * size_bytes / seconds
 
 
 def _depth(ranks: int) -> int:

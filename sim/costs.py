@@ -234,10 +234,6 @@ class Costs:
             ),
         )
 
-    def collective_cpu_s(self, operation: str, size_bytes: float, ranks: Sequence[int]) -> float:
-        """Processor seconds that a host-staged collective costs each of its ranks; 0 otherwise."""
-        return network.processor_s(self.cluster, operation, ranks, size_bytes)
-
     def _node_ranks(self, ranks: int) -> int:
         """How many of ``ranks`` consecutive ranks are on one node."""
         return min(ranks, self.cluster.accelerators_per_node)

@@ -69,10 +69,6 @@ class FlatProgram:
         arrays = (self.edge_from, self.edge_to, self.edge_delay, self.slot_from, self.slot_resource)
         return tuple(array.tolist() for array in arrays)
 
-    @property
-    def as_arrays(self) -> tuple[np.ndarray, ...]:
-        return self.edge_from, self.edge_to, self.edge_delay, self.slot_from, self.slot_resource
-
 
 def run(
     program: Program, durations: Sequence[float] | np.ndarray | None = None

@@ -18,7 +18,6 @@ import numpy as np
 
 from .errors import InputError
 from .job import Job
-from .model import BLOCK
 from .strategy import Strategy
 
 
@@ -44,7 +43,6 @@ class Kind(StrEnum):
     """Optimizer step."""
 
 
-COMPUTE_KINDS = frozenset({Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT})
 _ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)\Z")
 
 
@@ -143,11 +141,6 @@ class Plan:
         if self.is_server(rank):
             return self.server_actions[rank - self.strategy.workers]
         return self.actions[self.coordinates(rank)[0]]
-
-    def stage_blocks(self, stage: int) -> int:
-        """Transformer blocks of a stage."""
-        layers = self.job.model.layers
-        return sum(layers[i].kind == BLOCK for i in self.stages[stage].layer_indices)
 
     def stage_parameters(self, stage: int) -> int:
         """Parameters of a stage over all its tensor-parallel ranks.

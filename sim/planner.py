@@ -205,7 +205,7 @@ def _explain(ranked: list[Ranked]) -> list[Ranked]:
 
 _NAMES = {
     "compute": "compute",
-    "bubble": "pipeline bubble",
+    "bubble": "waiting",
     "tp": "tensor-parallel communication",
     "pp": "pipeline transfers",
     "dp": "gradient all-reduce",

@@ -11,7 +11,7 @@ from traincast.sim.model import Decoder, Model
 
 torch = pytest.importorskip("torch")
 
-from traincast.executor.module import build_layers, loss, make_layer, rotate  # noqa: E402
+from traincast.executor.module import build_layers, loss, rotate  # noqa: E402
 
 
 def decoder(**changes) -> Decoder:
@@ -129,14 +129,6 @@ def test_rotation_depends_on_distance_only():
     for distance in range(-5, 6):
         diagonal = scores.diagonal(distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
-
-
-@pytest.mark.parametrize("kind", ["embedding", "block", "head"])
-def test_single_layers_can_be_profiled(kind: str):
-    """`make_layer` builds one layer of each kind, with the shapes it takes and gives."""
-    module = make_layer(decoder(), kind)
-    given = tokens() if kind == "embedding" else torch.randn(3, 8, 16)
-    assert module(given).shape == (3, 8, 37 if kind == "head" else 16)
 
 
 def test_loss_of_even_logits_is_the_logarithm_of_the_vocabulary():
