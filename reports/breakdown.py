@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from ..sim.intervals import Interval, merge, total
 from ..sim.trace import Span, Trace
 from .palette import IDLE, PHASES, phase_of
-
-Interval = tuple[float, float]
 
 _ORDER = [phase.key for phase in PHASES if phase.key in ("forward", "backward", "optimizer_step")]
 _ORDER += [phase.key for phase in PHASES if phase.key not in _ORDER and phase.key != IDLE]
@@ -45,19 +44,9 @@ def _shares(spans: Iterable[Span], length: float) -> dict[str, float]:
     before = 0.0
     for key in _ORDER:
         if key in by_phase and length > 0:
-            covered = _merge([*covered, *by_phase[key]])
-            after = sum(end - start for start, end in covered)
+            covered = merge([*covered, *by_phase[key]])
+            after = total(covered)
             shares[key] = (after - before) / length
             before = after
     shares[IDLE] = max(0.0, 1.0 - sum(shares.values()))
     return shares
-
-
-def _merge(intervals: Iterable[Interval]) -> list[Interval]:
-    merged: list[Interval] = []
-    for start, end in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged

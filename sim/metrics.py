@@ -6,10 +6,10 @@ On every rank a step divides into compute, communication that no compute hides (
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from .cluster import Cluster
+from .intervals import Interval, merge, total
 from .kernels import hardware_flops_per_token, model_flops_per_token
 from .memory import RankMemory, memory
 from .plan import Plan
@@ -17,8 +17,6 @@ from .trace import Trace
 
 DIMENSIONS = ("tp", "pp", "dp", "ps")
 """Communication streams, in the order in which they are blamed where several are exposed at once."""
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,19 +111,3 @@ def _shares(streams: dict[str, list[Interval]], length: float) -> dict[str, floa
         covered = together
     shares["bubble"] = max(0.0, 1.0 - total(covered) / length)
     return shares
-
-
-def merge(intervals: Iterable[Interval]) -> list[Interval]:
-    """The union of intervals as disjoint ones, in order."""
-    merged: list[Interval] = []
-    for start, end in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged
-
-
-def total(intervals: Sequence[Interval]) -> float:
-    """Summed length of disjoint intervals."""
-    return sum(end - start for start, end in intervals)

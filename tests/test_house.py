@@ -28,7 +28,15 @@ EXECUTOR_MAY_USE = {
 }
 """Nouns that both halves share; costs, engines and planner are not among them."""
 
-REPORTS_MAY_USE = EXECUTOR_MAY_USE | {"cluster", "cluster_file", "curves", "memory", "metrics", "result"}
+REPORTS_MAY_USE = EXECUTOR_MAY_USE | {
+    "cluster",
+    "cluster_file",
+    "curves",
+    "intervals",
+    "memory",
+    "metrics",
+    "result",
+}
 
 
 def imports(path: Path) -> set[str]:
