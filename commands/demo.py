@@ -6,6 +6,7 @@ predictions come from the calibration alone, never from the runs that judge them
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -36,9 +37,16 @@ MICRO_BATCHES = (1, 2, 4, 8, 16)
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=2,
+    default=3,
     show_default=True,
-    help="Turns of calibration and runs.",
+    help="Turns of calibration and runs, at most.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    default=6.5,
+    show_default=True,
+    help="No further turn begins that would not end within these.",
 )
 @click.option(
     "--steps", type=click.IntRange(min=2), default=8, show_default=True, help="Measured steps of each run."
@@ -55,6 +63,7 @@ def command(
     seq_len: int,
     ranks: int,
     rounds: int,
+    minutes: float,
     steps: int,
     output: Path,
     force: bool,
@@ -76,11 +85,15 @@ def command(
     job = Job(model=read_model(model), global_batch=global_batch, seq_len=seq_len, precision="fp32")
     prepare_directory(output, force)
     sizes = tuple(size for size in MICRO_BATCHES if size <= global_batch)
+    began = time.monotonic()
     measurements = [measure_round([job.model], seq_len, sizes, 0, rounds)]
     chosen = choose(rank(job, fit(measurements, ranks), seed))
-    note(f"running {len(chosen)} plans, {rounds} times {steps} steps each")
+    note(f"running {len(chosen)} plans, {steps} steps each in up to {rounds} turns")
     runs: dict[Strategy, list[Trace]] = {plan.strategy: [] for plan in chosen}
     for number in range(rounds):
+        turns_s = time.monotonic() - began
+        if number and turns_s * (number + 1) / number > minutes * 60:
+            break
         if number:
             measurements.append(measure_round([job.model], seq_len, sizes, number, rounds))
         for plan in chosen:
