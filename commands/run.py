@@ -89,8 +89,14 @@ def command(
     note(f"wrote {path}")
     losses = trace.metadata.get("losses", [])
     if as_json:
-        step = {name: trace.quantile(q) for name, q in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95))}
-        echo_json({"schema": "traincast.run/1", "step_time_s": step, "losses": losses, "trace": str(path)})
+        echo_json(
+            {
+                "schema": "traincast.run/1",
+                "step_time_s": trace.quantiles,
+                "losses": losses,
+                "trace": str(path),
+            }
+        )
         return
     from ..reports.formats import seconds
 

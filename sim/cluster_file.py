@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cluster import Accelerator, Cluster, Curve
-from .document import Document, did_you_mean, faults_from_pydantic, in_order, raise_faults, shown
+from .document import Document, did_you_mean, faults_from_pydantic, in_order, log_doubts, raise_faults, shown
 from .errors import Fault, InputError
 from .files import load_document, write_text_atomic
 from .units import exact_quantity
@@ -28,13 +28,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
 def read_cluster(path_or_preset: str | os.PathLike[str]) -> Cluster:
-    """The cluster of a YAML file or of a preset (`hgx-h100`).
+    """The cluster of a YAML file or of a preset (`hgx-h100`). What is doubtful in it is logged as a warning.
 
     Raises:
         InputError: no such file or preset, or lists every fault of the file.
     """
-    cluster, errors, _ = check_cluster(load_document(cluster_path(path_or_preset)))
+    cluster, errors, warnings = check_cluster(load_document(cluster_path(path_or_preset)))
     raise_faults(errors)
+    log_doubts(warnings)
     assert cluster is not None  # no errors
     return cluster
 

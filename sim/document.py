@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {by_lower[near[0]]}?"
     return f"known are {', '.join(known)}" if 0 < len(known) <= 16 else ""
+
+
+def log_doubts(warnings: Sequence[Fault]) -> None:
+    """Say what is doubtful in an input that can be used all the same."""
+    for fault in warnings:
+        logging.getLogger(__name__).warning("warning: %s", fault)
 
 
 def raise_faults(faults: list[Fault]) -> None:

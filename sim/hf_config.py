@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from .document import Document, did_you_mean, printable, raise_faults, shown
+from .document import Document, did_you_mean, log_doubts, printable, raise_faults, shown
 from .errors import Fault, InputError
 from .files import load_document
 from .hf_families import ACTIVATIONS, FAMILIES, Family
@@ -78,8 +78,9 @@ def read_hf_config(path: str | os.PathLike[str]) -> Model:
     Raises:
         InputError: lists everything that is missing, unsupported or contradictory.
     """
-    model, errors, _ = check_hf_config(load_document(_config_file(Path(path))))
+    model, errors, warnings = check_hf_config(load_document(_config_file(Path(path))))
     raise_faults(errors)
+    log_doubts(warnings)
     assert model is not None  # no errors
     return model
 

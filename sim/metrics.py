@@ -58,7 +58,7 @@ def metrics(plan: Plan, cluster: Cluster, trace: Trace) -> Metrics:
     places = memory(plan, cluster)
     compute, bubble, exposed = divide(trace, plan)
     return Metrics(
-        step_time_s={name: trace.quantile(q) for name, q in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95))},
+        step_time_s=trace.quantiles,
         samples_per_s=plan.job.global_batch / step,
         tokens_per_s=tokens / step,
         mfu=model / (step * peak) if peak else 0.0,

@@ -147,9 +147,7 @@ def _entry(number: int, ranked: Ranked, measured: Trace | None) -> dict:
     }
     if measured is not None:
         entry["measured"] = {
-            "step_time_s": {
-                name: measured.quantile(q) for name, q in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95))
-            },
+            "step_time_s": measured.quantiles,
             "losses": measured.metadata.get("losses", []),
             "peak_memory_bytes": {str(rank): size for rank, size in measured.peak_memory_bytes.items()},
             "staleness": measured.metadata.get("staleness"),

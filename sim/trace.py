@@ -77,6 +77,11 @@ class Trace:
         high = min(low + 1, len(ordered) - 1)
         return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
+    @property
+    def quantiles(self) -> dict[str, float]:
+        """The step time's p5, p50 and p95, as every result states it."""
+        return {"p5": self.quantile(0.05), "p50": self.quantile(0.5), "p95": self.quantile(0.95)}
+
     def of_step(self, step: int) -> Iterator[Span]:
         """The spans of one step."""
         return (span for span in self.spans if span.step == step)

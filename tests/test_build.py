@@ -26,8 +26,8 @@ def free_links(cluster):
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
 @pytest.mark.parametrize("engine", ["compiled", "simpy"])
-def test_pipeline_on_uniform_stages_is_the_closed_form(tiny_job, gpu_cluster, schedule, engine):
-    """(m + p - 1)(F + B) of the slowest stage bounds from above; equal where stages are alike."""
+def test_pipeline_lies_between_the_closed_forms_of_its_stages(tiny_job, gpu_cluster, schedule, engine):
+    """(m + p - 1)(F + B): that of the quickest stage bounds from below, that of the slowest from above."""
     cluster = free_links(gpu_cluster)
     strategy = Strategy(pp=2, micro_batch=1, schedule=schedule)
     plan = make_plan(tiny_job, strategy)

@@ -148,6 +148,16 @@ def test_faults_of_a_cluster_file_are_named_with_their_line(tmp_path, old, new, 
         assert message in done.stderr
 
 
+def test_bytes_where_bits_are_likely_are_doubted_by_every_command(tmp_path):
+    """400 GB/s would be eight times the link that is sold as 400 Gb/s."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(CLUSTER.replace("400 Gb/s", "400 GB/s"))
+    options = ("--global-batch", 8, "--seq-len", 4096, "--tp", 8)
+    for done in (run("check", path), run("simulate", LLAMA[0], "--cluster", path, *options)):
+        assert ":8: links.ib.bandwidth: 400 GB/s is implausible" in done.stderr
+        assert "400 Gb/s is 50 GB/s" in done.stderr
+
+
 def test_disconnected_topology_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     wires = "switches: [a, b]\nwires:\n  - {a: node0, b: a, link: ib}\n  - {a: node1, b: b, link: ib}\n"
