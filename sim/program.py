@@ -13,10 +13,16 @@ arithmetic is a contract, so that engines agree to the last bit, ties included:
 
 A stream's order is the order in which its operations were added. An operation may come `after` one that
 is added later (give its id through `depend`), as long as there is no cycle.
+
+A Program may be folded: each operation then stands for one on every *lane*, a lane being one of the like
+ranks that the axes (`dp`, `cp`, `tp`) number. Lane l of an operation happens on rank ``rank + l``, and
+waits only for lane l of what it waits for, unless it has `sync` axes: then all lanes that differ in these
+axes alone meet in it, start together and end together. `unfold` (see `fold.py`) writes the lanes out.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -37,6 +43,10 @@ class Operation:
     """Operations with one parent show as one span: from the first start to the last end."""
     size_bytes: float = 0.0
     flops: float = 0.0
+    rank: int = -1
+    """Whose compute it is, on lane 0; -1 is communication. What slows a rank slows its operations."""
+    sync: tuple[str, ...] = ()
+    """Axes over which lanes meet in this operation, as a collective's members do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,13 @@ class Program:
     """(rank, name) to stream id"""
     resources: dict[tuple[str, int], int] = field(default_factory=dict)
     """(kind, number), as ("core", 0), to resource id"""
+    axes: dict[str, int] = field(default_factory=dict)
+    """Sizes of the axes that were folded, slowest first, as {"dp": 4, "cp": 1, "tp": 8}; empty is one lane."""
+
+    @property
+    def lanes(self) -> int:
+        """Like ranks that each operation stands for."""
+        return math.prod(self.axes.values())
 
     def stream(self, rank: int, name: str) -> int:
         """The id of a rank's stream, made at its first use."""
@@ -79,6 +96,8 @@ class Program:
         parent: int = -1,
         size_bytes: float = 0.0,
         flops: float = 0.0,
+        rank: int = -1,
+        sync: tuple[str, ...] = (),
     ) -> int:
         """Append an operation and return its id."""
         op_id = len(self.operations)
@@ -93,6 +112,8 @@ class Program:
                 parent=parent,
                 size_bytes=size_bytes,
                 flops=flops,
+                rank=rank,
+                sync=sync,
             )
         )
         return op_id
