@@ -70,7 +70,7 @@ class Program:
     resources: dict[tuple[str, int], int] = field(default_factory=dict)
     """(kind, number), as ("core", 0), to resource id"""
     axes: dict[str, int] = field(default_factory=dict)
-    """Sizes of the axes that were folded, slowest first, as {"dp": 4, "cp": 1, "tp": 8}; empty is one lane."""
+    """Sizes of the axes that were folded, slowest first, as {"dp": 4, "cp": 1, "tp": 8}; none is one lane."""
 
     @property
     def lanes(self) -> int:
