@@ -1,7 +1,7 @@
 """A Strategy made concrete for a Job: the rank grid, the stages, and every rank's list of Actions.
 
 The Plan knows no seconds and no hardware. Ranks that do the same share one list, so a plan stays small
-at any scale: there is one list for each pipeline stage and one for each parameter server. Its text form
+at any scale: there is one list for each pipeline rank and one for each parameter server. Its text form
 is that of `torch.distributed.pipelining` (`2F0`, `1SEND_F4`), extended by the actions of parameter
 servers, and round-trips.
 """
@@ -106,7 +106,7 @@ def parse_actions(text: str | Sequence[str]) -> Actions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A run of layers that one pipeline rank holds: ``first_layer`` up to, not including, ``end_layer``."""
+    """A run of layers on one pipeline rank: ``first_layer`` up to, not including, ``end_layer``."""
 
     index: int
     first_layer: int
@@ -127,7 +127,7 @@ class Plan:
     strategy: Strategy
     stages: tuple[Stage, ...]
     actions: tuple[Actions, ...]
-    """By stage: what each of its ranks does in one step, in order of issue."""
+    """By pipeline rank: what each of its ranks does, in order of issue, in `strategy.steps` steps."""
     server_actions: tuple[Actions, ...] = ()
     """By server. Synchronous servers do them in order; asynchronous ones serve each worker's as they come."""
     shards: tuple[tuple[int, ...], ...] = ()
@@ -141,26 +141,47 @@ class Plan:
 
     @property
     def micro_batches(self) -> int:
+        """Micro-batches of one replica in one step."""
         return self.strategy.micro_batches(self.job)
 
     @cached_property
     def grid(self) -> np.ndarray:
-        """Worker ranks as an array [pp, dp, tp]: tensor-parallel neighbours are neighbours (Megatron-LM)."""
+        """Worker ranks as an array [pp, dp, cp, tp]: tensor-parallel neighbours are neighbours (Megatron-LM)."""
         s = self.strategy
-        return np.arange(s.workers).reshape(s.pp, s.dp, s.tp)
+        return np.arange(s.workers).reshape(s.pp, s.dp, s.cp, s.tp)
+
+    @cached_property
+    def stage_ranks(self) -> tuple[int, ...]:
+        """By stage: the pipeline rank that holds it, which is the one that runs it."""
+        found: dict[int, int] = {}
+        for rank, actions in enumerate(self.actions):
+            for action in actions:
+                if len(found) == len(self.stages):
+                    break
+                for part in action.passes:
+                    found.setdefault(part.stage, rank)
+        return tuple(found.get(stage.index, 0) for stage in self.stages)
+
+    def rank_stages(self, pipeline_rank: int) -> list[Stage]:
+        """The stages that a pipeline rank holds."""
+        return [
+            stage for stage, rank in zip(self.stages, self.stage_ranks, strict=True) if rank == pipeline_rank
+        ]
 
     @property
     def server_ranks(self) -> range:
-        """Servers come after the workers."""
-        return range(self.strategy.workers, self.world_size)
+        """Servers come after the workers, or on the first of them."""
+        first = 0 if self.strategy.servers_colocated else self.strategy.workers
+        return range(first, first + self.strategy.servers)
 
     def is_server(self, rank: int) -> bool:
+        """Whether ``rank`` is nothing but a server."""
         return rank >= self.strategy.workers
 
-    def coordinates(self, rank: int) -> tuple[int, int, int]:
-        """A worker's (pp, dp, tp) indices."""
-        pp, dp, tp = np.unravel_index(rank, self.grid.shape)
-        return int(pp), int(dp), int(tp)
+    def coordinates(self, rank: int) -> tuple[int, int, int, int]:
+        """A worker's (pp, dp, cp, tp) indices."""
+        pp, dp, cp, tp = np.unravel_index(rank, self.grid.shape)
+        return int(pp), int(dp), int(cp), int(tp)
 
     def rank_actions(self, rank: int) -> Actions:
         """What ``rank`` does in one step."""
@@ -168,14 +189,19 @@ class Plan:
             return self.server_actions[rank - self.strategy.workers]
         return self.actions[self.coordinates(rank)[0]]
 
-    def stage_parameters(self, stage: int) -> int:
-        """Parameters of a stage over all its tensor-parallel ranks.
+    @property
+    def has_copied_embedding(self) -> bool:
+        """Whether a tied head lies on another pipeline rank than the embedding, so has its own matrix."""
+        return self.job.model.decoder.tied_embeddings and self.stage_ranks[0] != self.stage_ranks[-1]
 
-        A tied head that is not on the embedding's stage has its own copy of the matrix.
-        """
+    def stage_parameters(self, stage: int) -> int:
+        """Parameters of a stage over all its tensor- and expert-parallel ranks, with a copied embedding."""
         decoder, layers = self.job.model.decoder, self.job.model.layers
         count = sum(layers[i].parameters for i in self.stages[stage].layer_indices)
-        is_last_of_several = stage == self.strategy.pp - 1 > 0
-        return count + (
-            decoder.vocab * decoder.hidden if decoder.tied_embeddings and is_last_of_several else 0
-        )
+        copied = self.has_copied_embedding and stage == len(self.stages) - 1
+        return count + (decoder.vocab * decoder.hidden if copied else 0)
+
+    def stage_expert_parameters(self, stage: int) -> int:
+        """Those of them that belong to experts."""
+        layers = self.job.model.layers
+        return sum(layers[i].expert_parameters for i in self.stages[stage].layer_indices)

@@ -1,57 +1,160 @@
-"""How to train, with no hardware in it: degrees of parallelism, schedule, gradient exchange, synchrony.
+"""How to train, with no hardware in it: degrees of parallelism, sharding, schedule, exchange, synchrony.
 
-A Strategy checks itself against a Job and reports every broken rule at once.
+A Strategy checks itself against a Job and reports every broken rule at once (`strategy_rules.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from . import strategy_rules
 from .errors import Fault
 from .job import Job
+from .strategy_rules import (
+    COLLECTIVE_ALGORITHMS,
+    CP_EXCHANGES,
+    GRADIENT_EXCHANGES,
+    OFFLOADS,
+    RECOMPUTES,
+    SCHEDULES,
+    SHARDINGS,
+    SYNCHRONIES,
+    UNFLUSHED,
+    parse_synchrony,
+)
 
-SCHEDULES = ("gpipe", "1f1b")
-GRADIENT_EXCHANGES = ("allreduce", "parameter_server")
-SYNCHRONIES = ("sync", "async")
-RECOMPUTES = ("none", "selective", "full")
-COLLECTIVE_ALGORITHMS = ("auto", "ring", "tree")
+__all__ = [
+    "COLLECTIVE_ALGORITHMS",
+    "CP_EXCHANGES",
+    "DDP_BUCKET_BYTES",
+    "GRADIENT_EXCHANGES",
+    "OFFLOADS",
+    "RECOMPUTES",
+    "SCHEDULES",
+    "SHARDINGS",
+    "SYNCHRONIES",
+    "UNFLUSHED",
+    "Strategy",
+]
+
 DDP_BUCKET_BYTES = 25 * 2**20
 """torch.nn.parallel.DistributedDataParallel, `bucket_cap_mb` default."""
+
+UNFLUSHED_STEPS = 8
+"""Steps that a plan of a schedule without flush plays, so that most of them see a full pipeline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """One way to train. The degrees multiply to the number of workers."""
+    """One way to train. dp × cp × tp × pp is the number of workers; experts divide over dp × cp."""
 
     dp: int = 1
     """Data-parallel replicas."""
     tp: int = 1
     """Tensor-parallel ranks that share every layer."""
     pp: int = 1
-    """Pipeline ranks, one stage each."""
+    """Pipeline ranks."""
+    vp: int = 1
+    """Stages that each pipeline rank holds (virtual stages, model chunks)."""
+    cp: int = 1
+    """Context-parallel ranks that share every sequence."""
+    ep: int = 1
+    """Expert-parallel ranks that share the experts of a layer; neighbours among the dp × cp ranks."""
     micro_batch: int = 1
     """Samples of one micro-batch."""
     schedule: str = "1f1b"
     """Order of forward and backward on a pipeline rank."""
+    stage_layers: tuple[int, ...] = ()
+    """Transformer blocks of each stage; empty spreads them evenly."""
     recompute: str = "none"
     """What backward computes again instead of keeping: nothing, attention, or the whole block."""
+    sharding: str = "ddp"
+    """What the replicas share out: nothing, optimizer states (zero1), gradients too (zero2), parameters too
+    (fsdp), the same within groups of `shard_degree` replicas (hsdp)."""
+    shard_degree: int = 0
+    """Replicas of one sharding group of hsdp; 0 elsewhere."""
+    reshard_after_forward: bool = True
+    """Gathered parameters are dropped after each pass and gathered again for backward (fsdp, hsdp)."""
+    prefetch: int = 1
+    """Blocks whose parameters are gathered ahead of the one at work (fsdp, hsdp)."""
+    sequence_parallel: bool = False
+    """Norms and residuals are split over the tensor-parallel ranks (Korthikanti et al. 2022)."""
+    cp_exchange: str = "ring"
+    """Context parallelism passes keys and values round a ring, or exchanges heads for tokens all-to-all."""
+    offload: str = "none"
+    """What lives in host memory: optimizer states, activations between the passes, both."""
     gradient_exchange: str = "allreduce"
     servers: int = 0
     """Parameter servers; each holds an equal shard of the layers' parameters."""
+    server_replicas: int = 1
+    """Servers that hold each shard."""
+    servers_colocated: bool = False
+    """Servers share the places, interfaces and processors of the first workers."""
     synchrony: str = "sync"
+    """`sync`; `async`; `stale:K` at most K rounds ahead of the slowest; `backup:B` without the B slowest;
+    `local:H` steps between averages."""
     collective_algorithm: str = "auto"
     bucket_bytes: int = DDP_BUCKET_BYTES
     """Gradients are reduced in buckets of about this size."""
+    overlap_gradients: bool = True
+    """Gradients are reduced while backward still runs; else after it."""
+    overlap_transfers: bool = True
+    """Pipeline messages travel beside compute; else both ends wait for them."""
 
     @property
     def workers(self) -> int:
         """Ranks that compute gradients."""
-        return self.dp * self.tp * self.pp
+        return self.dp * self.tp * self.pp * self.cp
 
     @property
     def world_size(self) -> int:
-        """All ranks, servers included."""
-        return self.workers + self.servers
+        """All ranks, servers of their own included."""
+        return self.workers + (0 if self.servers_colocated else self.servers)
+
+    @property
+    def stages(self) -> int:
+        """Pipeline stages over all ranks."""
+        return self.pp * self.vp
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that hold the same parameters, but for experts: dp × cp."""
+        return self.dp * self.cp
+
+    @property
+    def shards(self) -> int:
+        """Ranks over which a replica's states are divided: 1 without sharding."""
+        if self.sharding == "ddp":
+            return 1
+        return self.shard_degree if self.sharding == "hsdp" else self.replicas
+
+    @property
+    def shards_parameters(self) -> bool:
+        """Whether parameters are gathered before they are used."""
+        return self.sharding in ("fsdp", "hsdp")
+
+    @property
+    def reduces_every_micro_batch(self) -> bool:
+        """Whether each backward reduces its gradients, so that none are kept whole.
+
+        Of sharded gradients, except in a pipeline, where each stage accumulates and reduces once (as
+        torchtitan does with FSDP under pipeline parallelism).
+        """
+        return self.sharding in ("zero2", "fsdp", "hsdp") and self.pp == 1
+
+    @property
+    def protocol(self) -> tuple[str, int]:
+        """`synchrony` as its name and number: ("stale", 2); 0 where there is none."""
+        return parse_synchrony(self.synchrony) or (self.synchrony, 0)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that one plan plays: those between two averages, or enough to fill a pipeline
+        that is never drained."""
+        name, count = self.protocol
+        if name == "local":
+            return max(1, count)
+        return UNFLUSHED_STEPS if self.schedule in UNFLUSHED and self.pp > 1 else 1
 
     def micro_batches(self, job: Job) -> int:
         """Micro-batches of one replica in one step."""
@@ -62,131 +165,42 @@ class Strategy:
         """Short and unique, as `dp2 pp2 1f1b mb4` or `ps-async dp2+1 mb4`."""
         if self.gradient_exchange == "parameter_server":
             parts = [f"ps-{self.synchrony}", f"dp{self.dp}+{self.servers}"]
+            parts += [f"r{self.server_replicas}"] * (self.server_replicas > 1)
+            parts += ["colocated"] * self.servers_colocated
         else:
             parts = [f"{name}{degree}" for name, degree in self._degrees() if degree > 1] or ["single"]
-        if self.pp > 1:
-            parts.append(self.schedule)
-        parts.append(f"mb{self.micro_batch}")
-        if self.recompute != "none":
-            parts.append(f"recompute-{self.recompute}")
-        if self.collective_algorithm != "auto":
-            parts.append(self.collective_algorithm)
-        return " ".join(parts)
+            parts += [self.synchrony] * (self.synchrony != "sync")
+        return " ".join([*parts, *self._pipeline_label(), f"mb{self.micro_batch}", *self._memory_label()])
 
     def _degrees(self) -> list[tuple[str, int]]:
-        return [("dp", self.dp), ("tp", self.tp), ("pp", self.pp)]
+        return [(name, getattr(self, name)) for name in ("dp", "cp", "tp", "pp", "vp", "ep")]
+
+    def _pipeline_label(self) -> list[str]:
+        parts = ["sp"] * self.sequence_parallel
+        parts += [self.cp_exchange] * (self.cp > 1 and self.cp_exchange != "ring")
+        if self.pp > 1 or self.vp > 1:
+            parts.append(self.schedule)
+            parts += ["layers" + "-".join(map(str, self.stage_layers))] * bool(self.stage_layers)
+            parts += ["blocking"] * (not self.overlap_transfers)
+        return parts
+
+    def _memory_label(self) -> list[str]:
+        parts = [f"recompute-{self.recompute}"] * (self.recompute != "none")
+        if self.sharding != "ddp":
+            parts.append(self.sharding + (f"{self.shard_degree}" if self.shard_degree else ""))
+            if self.shards_parameters:
+                parts += ["keep"] * (not self.reshard_after_forward)
+                parts += [f"prefetch{self.prefetch}"] * (self.prefetch != 1)
+        parts += [f"offload-{self.offload}"] * (self.offload != "none")
+        parts += [self.collective_algorithm] * (self.collective_algorithm != "auto")
+        parts += [f"bucket{self.bucket_bytes}"] * (self.bucket_bytes != DDP_BUCKET_BYTES)
+        parts += ["no-overlap"] * (not self.overlap_gradients)
+        return parts
 
     def to_dict(self) -> dict[str, object]:
         """The fields as plain values."""
-        return asdict(self)
+        return {**asdict(self), "stage_layers": list(self.stage_layers)}
 
     def faults(self, job: Job, world_size: int | None = None) -> list[Fault]:
         """Every rule this strategy breaks for ``job`` (on ``world_size`` ranks, where given)."""
-        return [*self._own_faults(), *self._server_faults(), *self._job_faults(job, world_size)]
-
-    def _own_faults(self) -> list[Fault]:
-        faults = [
-            Fault(path=f"strategy.{field}", found=str(getattr(self, field)), expected="at least 1")
-            for field in ("dp", "tp", "pp", "micro_batch", "bucket_bytes")
-            if getattr(self, field) < 1
-        ]
-        choices = {
-            "schedule": SCHEDULES,
-            "recompute": RECOMPUTES,
-            "gradient_exchange": GRADIENT_EXCHANGES,
-            "synchrony": SYNCHRONIES,
-            "collective_algorithm": COLLECTIVE_ALGORITHMS,
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                faults.append(
-                    Fault(
-                        path=f"strategy.{field}",
-                        found=str(getattr(self, field)),
-                        expected=" | ".join(allowed),
-                    )
-                )
-        return faults
-
-    def _server_faults(self) -> list[Fault]:
-        if self.gradient_exchange != "parameter_server":
-            faults = []
-            if self.servers:
-                faults.append(
-                    Fault(
-                        path="strategy.servers",
-                        found=str(self.servers),
-                        expected="0 with gradient_exchange allreduce",
-                    )
-                )
-            if self.synchrony == "async":
-                faults.append(
-                    Fault(
-                        path="strategy.synchrony",
-                        found="async",
-                        expected="sync with gradient_exchange allreduce",
-                        hint="asynchronous updates go through gradient_exchange: parameter_server",
-                    )
-                )
-            return faults
-        faults = []
-        if self.servers < 1:
-            faults.append(Fault(path="strategy.servers", found=str(self.servers), expected="at least 1"))
-        for field in ("tp", "pp"):
-            if getattr(self, field) > 1:
-                faults.append(
-                    Fault(
-                        path=f"strategy.{field}",
-                        found=str(getattr(self, field)),
-                        expected="1 with gradient_exchange parameter_server",
-                    )
-                )
-        return faults
-
-    def _job_faults(self, job: Job, world_size: int | None) -> list[Fault]:
-        if min(self.dp, self.tp, self.pp, self.micro_batch) < 1:
-            return []
-        faults = []
-        decoder = job.model.decoder
-        if world_size is not None and self.world_size != world_size:
-            servers = f" + {self.servers} servers" if self.servers else ""
-            faults.append(
-                Fault(
-                    path="strategy",
-                    found=f"dp {self.dp} × tp {self.tp} × pp {self.pp}{servers} = {self.world_size} ranks",
-                    expected=f"{world_size} ranks",
-                    hint="change a degree until the product is the world size",
-                )
-            )
-        at_once = self.dp * self.micro_batch
-        if job.global_batch % at_once:
-            faults.append(
-                Fault(
-                    path="job.global_batch",
-                    found=str(job.global_batch),
-                    expected=f"a multiple of dp {self.dp} × micro_batch {self.micro_batch} = {at_once}",
-                )
-            )
-        if self.pp > decoder.layers:
-            faults.append(
-                Fault(
-                    path="strategy.pp",
-                    found=str(self.pp),
-                    expected=f"at most {decoder.layers}, the model's layers",
-                )
-            )
-        shared = {"attention heads": decoder.heads, "key-value heads": decoder.kv_heads, "ffn": decoder.ffn}
-        for what, size in shared.items():
-            if size % self.tp:
-                faults.append(
-                    Fault(path="strategy.tp", found=str(self.tp), expected=f"a divisor of the {size} {what}")
-                )
-        if self.servers > decoder.layers + 2:
-            faults.append(
-                Fault(
-                    path="strategy.servers",
-                    found=str(self.servers),
-                    expected=f"at most {decoder.layers + 2}, one for every layer",
-                )
-            )
-        return faults
+        return strategy_rules.faults(self, job, world_size)
