@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .errors import Fault
@@ -31,6 +32,8 @@ class Job:
     optimizer: str = "adamw"
     precision: str = "bf16"
     learning_rate: float = 1e-3
+    expert_imbalance: float = 1.0
+    """Tokens of the busiest expert-parallel rank over the mean; 1 is balanced routing."""
 
     @property
     def bytes_per_value(self) -> int:
@@ -56,6 +59,10 @@ class Job:
         if self.precision not in PRECISION_BYTES:
             faults.append(
                 Fault(path="job.precision", found=self.precision, expected=" | ".join(PRECISION_BYTES))
+            )
+        if not 1.0 <= self.expert_imbalance < math.inf:
+            faults.append(
+                Fault(path="job.expert_imbalance", found=str(self.expert_imbalance), expected="at least 1")
             )
         limit = self.model.decoder.max_positions
         if self.model.decoder.positions == "learned" and self.seq_len > limit:

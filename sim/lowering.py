@@ -1,38 +1,56 @@
 """From Job and Strategy to Plan: partition the layers, generate the schedule, lower it by small passes.
 
-Each pass takes the action lists of all stages and returns them with one concern added.
+Each pass takes the action lists of all pipeline ranks and returns them with one concern added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from .errors import InputError
-from .job import GRADIENT_BYTES, Job
-from .model import Model
+from .job import Job
+from .partition import partition, shard
+from .pass_times import PassTimes
 from .plan import Action, Actions, Kind, Plan, Stage
-from .schedules import schedule
-from .strategy import DDP_BUCKET_BYTES, Strategy
+from .schedules import schedule, schedule_faults
+from .strategy import UNFLUSHED, Strategy
 
-DDP_FIRST_BUCKET_BYTES = 2**20
-"""torch.distributed._DEFAULT_FIRST_BUCKET_BYTES: where its bucket size is the default, DDP's first bucket is
-small, to start reducing early."""
+Orders = tuple[Actions, ...]
+"""By pipeline rank."""
+
+BACKWARDS = (Kind.BACKWARD, Kind.WEIGHT_GRADIENT)
+"""What completes the gradients of a micro-batch."""
 
 
-def make_plan(job: Job, strategy: Strategy, cluster: dict[str, object] | None = None) -> Plan:
-    """Lower ``strategy`` for ``job``. Raises InputError listing every broken rule."""
+def make_plan(
+    job: Job,
+    strategy: Strategy,
+    cluster: dict[str, object] | None = None,
+    *,
+    orders: Orders | None = None,
+    times: PassTimes | None = None,
+) -> Plan:
+    """Lower ``strategy`` for ``job``.
+
+    ``orders`` are the passes of each pipeline rank where the schedule is `csv`; ``times`` are the seconds
+    of the passes, which the schedules that arrange themselves (zb-1p, zb-2p) look at.
+
+    Raises:
+        InputError: lists every broken rule.
+    """
     faults = [*job.faults(), *strategy.faults(job)]
+    if not faults:
+        faults = order_faults(strategy, strategy.micro_batches(job), orders)
     if faults:
         raise InputError(faults)
     stages = partition(job, strategy)
-    actions = _pipeline(strategy.schedule, strategy.pp, strategy.micro_batches(job))
+    actions = _with_transfers(strategy, strategy.micro_batches(job), orders, times)
     if strategy.gradient_exchange == "parameter_server":
         actions = add_push_and_pull(actions)
     else:
-        actions = add_gradient_reduction(actions, stages, strategy.dp)
-        actions = add_tied_reduction(actions, job.model)
-        actions = add_step(actions)
+        actions = _with_updates(actions, job, strategy, stages)
     return Plan(
         job=job,
         strategy=strategy,
@@ -44,129 +62,217 @@ def make_plan(job: Job, strategy: Strategy, cluster: dict[str, object] | None = 
     )
 
 
+def order_faults(strategy: Strategy, micro_batches: int, orders: Orders | None = None) -> list:
+    """What is wrong with the strategy's schedule at these degrees; a `csv` needs the orders themselves."""
+    if strategy.schedule == "csv":
+        if orders is not None and len(orders) == strategy.pp:
+            return []
+        found = "no orders" if orders is None else f"orders of {len(orders)} ranks"
+        raise InputError(f"schedule csv with {found}; expected those of pp = {strategy.pp} ranks")
+    name = "1f1b" if strategy.schedule in UNFLUSHED else strategy.schedule
+    return schedule_faults(name, strategy.pp, strategy.vp, micro_batches)
+
+
+def _with_transfers(
+    strategy: Strategy, micro_batches: int, orders: Orders | None, times: PassTimes | None
+) -> Orders:
+    if orders is not None:
+        lowered = add_transfers(orders)
+    else:
+        unflushed = strategy.schedule in UNFLUSHED
+        name = "1f1b" if unflushed else strategy.schedule
+        count = micro_batches * (strategy.steps if unflushed else 1)
+        lowered = _pipeline(name, strategy.pp, strategy.vp, count, times)
+    if strategy.protocol[0] == "local":
+        lowered = repeat_steps(lowered, strategy.steps, micro_batches)
+    return lowered
+
+
 @lru_cache(maxsize=128)
-def _pipeline(name: str, stages: int, micro_batches: int) -> tuple[Actions, ...]:
+def _pipeline(name: str, ranks: int, virtual: int, micro_batches: int, times: PassTimes | None) -> Orders:
     """A schedule with its transfers; kept, since a search asks for the same one again and again."""
-    return add_transfers(schedule(name, stages, micro_batches))
+    return add_transfers(schedule(name, ranks, virtual, micro_batches, times))
 
 
-def partition(job: Job, strategy: Strategy) -> tuple[Stage, ...]:
-    """Blocks spread evenly over the stages; embedding on the first, head on the last.
+def _with_updates(actions: Orders, job: Job, strategy: Strategy, stages: tuple[Stage, ...]) -> Orders:
+    """Gather and reduce over the replicas, and step."""
+    micro_batches = strategy.micro_batches(job)
+    local = strategy.protocol[0] == "local"
+    if strategy.shards_parameters and strategy.replicas > 1:
+        actions = add_unsharding(actions, strategy.reshard_after_forward)
+    if strategy.schedule == "pipedream" and strategy.pp > 1:
+        step_every, reduce_every = 1, 1
+    else:
+        step_every = micro_batches
+        reduce_every = 1 if strategy.reduces_every_micro_batch else micro_batches
+    if not local:
+        actions = add_gradient_reduction(actions, stages, reduce_every)
+    actions = add_step(actions, stages, step_every, tied=job.model.decoder.tied_embeddings)
+    if strategy.sharding in ("zero1", "zero2") and strategy.replicas > 1:
+        actions = add_gathering(actions)
+    if local and strategy.replicas > 1:
+        actions = tuple((*own, Action(rank, Kind.AVERAGE)) for rank, own in enumerate(actions))
+    return actions
 
-    Blocks left over go to the middle stages first, since the ends have the embedding and the head.
-    """
-    blocks, pp = job.model.decoder.layers, strategy.pp
-    counts = [blocks // pp] * pp
-    middle_first = sorted(range(pp), key=lambda s: (s in (0, pp - 1), s == pp - 1, s))
-    for stage in middle_first[: blocks % pp]:
-        counts[stage] += 1
-    ends = [1 + sum(counts[: s + 1]) for s in range(pp)]
-    ends[-1] += 1
-    starts = [0, *ends[:-1]]
+
+def repeat_steps(actions: Orders, steps: int, micro_batches: int) -> Orders:
+    """The same step ``steps`` times, micro-batches numbered on."""
+
+    def numbered(action: Action, offset: int) -> Action:
+        parts = tuple(numbered(part, offset) for part in action.parts)
+        return replace(action, index=action.index + offset, parts=parts)
+
     return tuple(
-        Stage(index=s, first_layer=first, end_layer=end, buckets=_buckets(job, strategy, range(first, end)))
-        for s, (first, end) in enumerate(zip(starts, ends, strict=True))
+        tuple(numbered(action, step * micro_batches) for step in range(steps) for action in own)
+        for own in actions
     )
 
 
-def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ...], ...]:
-    """Whole layers from the last to the first, a bucket closed once it holds its limit, as DDP does."""
-    if strategy.dp == 1 or strategy.gradient_exchange != "allreduce":
-        return ()
-    buckets: list[tuple[int, ...]] = []
-    current: list[int] = []
-    default = strategy.bucket_bytes == DDP_BUCKET_BYTES
-    size, limit = 0.0, DDP_FIRST_BUCKET_BYTES if default else strategy.bucket_bytes
-    for index in reversed(layers):
-        current.append(index)
-        size += job.model.layers[index].parameters / strategy.tp * GRADIENT_BYTES[job.precision]
-        if size >= limit:
-            buckets.append(tuple(current))
-            current, size, limit = [], 0.0, strategy.bucket_bytes
-    if current:
-        buckets.append(tuple(current))
-    return tuple(buckets)
+def stage_ranks(actions: Sequence[Actions]) -> dict[int, int]:
+    """By stage: the pipeline rank whose list runs it."""
+    return {part.stage: rank for rank, own in enumerate(actions) for action in own for part in action.passes}
 
 
-def shard(model: Model, servers: int) -> tuple[tuple[int, ...], ...]:
-    """Layers for each parameter server: the largest layer first, to the server that holds least."""
-    shards: list[list[int]] = [[] for _ in range(servers)]
-    held = [0] * servers
-    if servers:
-        for layer in sorted(model.layers, key=lambda layer: (-layer.parameters, layer.index)):
-            target = held.index(min(held))
-            shards[target].append(layer.index)
-            held[target] += layer.parameters
-    return tuple(tuple(sorted(layers)) for layers in shards)
+def add_transfers(actions: Orders) -> Orders:
+    """Pass activations to the next stage and gradients to the previous one, where another rank holds it."""
+    rank_of = stage_ranks(actions)
 
-
-def add_transfers(actions: tuple[Actions, ...]) -> tuple[Actions, ...]:
-    """Pass activations to the next stage and gradients to the previous one."""
-    last = len(actions) - 1
+    def elsewhere(stage: int, other: int) -> bool:
+        return other in rank_of and rank_of[other] != rank_of[stage]
 
     def around(action: Action) -> list[Action]:
-        stage, index = action.stage, action.index
-        if action.kind is Kind.FORWARD:
-            receive, send, sends, receives = Kind.RECV_F, Kind.SEND_F, stage < last, stage > 0
-        elif action.kind in (Kind.BACKWARD, Kind.INPUT_GRADIENT):
-            receive, send, sends, receives = Kind.RECV_B, Kind.SEND_B, stage > 0, stage < last
-        else:
-            return [action]
-        before = [Action(stage, receive, index)] if receives else []
-        after = [Action(stage, send, index)] if sends else []
+        before, after = [], []
+        for part in action.passes:
+            forward = part.kind is Kind.FORWARD
+            if not forward and part.kind not in (Kind.BACKWARD, Kind.INPUT_GRADIENT):
+                continue
+            source, target = (-1, 1) if forward else (1, -1)
+            receive, send = (Kind.RECV_F, Kind.SEND_F) if forward else (Kind.RECV_B, Kind.SEND_B)
+            if elsewhere(part.stage, part.stage + source):
+                before.append(Action(part.stage, receive, part.index))
+            if elsewhere(part.stage, part.stage + target):
+                after.append(Action(part.stage, send, part.index))
         return [*before, action, *after]
 
     return _expand(actions, around)
 
 
-def _expand(actions: tuple[Actions, ...], around: Callable[[Action], list[Action]]) -> tuple[Actions, ...]:
-    return tuple(tuple(new for action in stage for new in around(action)) for stage in actions)
+def _expand(actions: Orders, around: Callable[[Action], list[Action]]) -> Orders:
+    return tuple(tuple(new for action in own for new in around(action)) for own in actions)
 
 
-def add_gradient_reduction(
-    actions: tuple[Actions, ...], stages: tuple[Stage, ...], dp: int
-) -> tuple[Actions, ...]:
-    """All-reduce every bucket over the data-parallel replicas after the last backward."""
-    if dp == 1:
-        return actions
-    return tuple(
-        (*own, *(Action(stage.index, Kind.REDUCE_GRAD, i) for i in range(len(stage.buckets))))
-        for own, stage in zip(actions, stages, strict=True)
-    )
+def add_unsharding(actions: Orders, reshard_after_forward: bool) -> Orders:
+    """Gather a stage's parameters before a pass that computes with them, drop them after it; or, kept, once.
+
+    A weight gradient alone needs none.
+    """
+
+    def around(action: Action) -> list[Action]:
+        stages = {part.stage for part in action.passes if part.kind is not Kind.WEIGHT_GRADIENT}
+        if not any(_is_pass(part) for part in action.passes):
+            return [action]
+        gather = [Action(stage, Kind.UNSHARD) for stage in sorted(stages)]
+        drop = [Action(stage, Kind.RESHARD) for stage in sorted(stages)]
+        return [*gather, action, *drop]
+
+    if reshard_after_forward:
+        return _expand(actions, around)
+    return tuple(_unshard_once(own) for own in actions)
 
 
-def add_tied_reduction(actions: tuple[Actions, ...], model: Model) -> tuple[Actions, ...]:
-    """Sum the gradients of tied embeddings, which the first and the last stage both hold."""
-    last = len(actions) - 1
-    if last == 0 or not model.decoder.tied_embeddings:
-        return actions
-    return tuple(
-        (*own, Action(stage, Kind.REDUCE_TIED)) if stage in (0, last) else own
-        for stage, own in enumerate(actions)
-    )
+def _is_pass(action: Action) -> bool:
+    return action.kind in (Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
 
 
-def add_step(actions: tuple[Actions, ...]) -> tuple[Actions, ...]:
-    """End with the optimizer's step."""
-    return tuple((*own, Action(stage, Kind.STEP)) for stage, own in enumerate(actions))
+def _unshard_once(own: Actions) -> Actions:
+    last = {part.stage: place for place, a in enumerate(own) for part in a.passes if _is_pass(part)}
+    seen: set[int] = set()
+    lowered: list[Action] = []
+    for place, action in enumerate(own):
+        stages = {part.stage for part in action.passes if _is_pass(part)}
+        lowered += [Action(stage, Kind.UNSHARD) for stage in sorted(stages - seen)]
+        seen |= stages
+        lowered.append(action)
+        lowered += [Action(stage, Kind.RESHARD) for stage in sorted(stages) if last[stage] == place]
+    return tuple(lowered)
 
 
-def add_push_and_pull(actions: tuple[Actions, ...]) -> tuple[Actions, ...]:
+def add_gradient_reduction(actions: Orders, stages: tuple[Stage, ...], every: int) -> Orders:
+    """Reduce every bucket of a stage after each ``every``-th of its backwards."""
+    counts: dict[int, int] = {}
+
+    def around(action: Action) -> list[Action]:
+        lowered = [action]
+        for part in action.passes:
+            if part.kind in BACKWARDS:
+                counts[part.stage] = counts.get(part.stage, 0) + 1
+                if counts[part.stage] % every == 0:
+                    buckets = range(len(stages[part.stage].buckets))
+                    lowered += [Action(part.stage, Kind.REDUCE_GRAD, i) for i in buckets]
+        return lowered
+
+    return _expand(actions, around)
+
+
+def add_step(actions: Orders, stages: tuple[Stage, ...], every: int, *, tied: bool) -> Orders:
+    """Step once a rank has made ``every`` backwards of each of its stages, its reductions included.
+
+    The gradients of a tied embedding are summed before, where first and last stage lie on different ranks.
+    """
+    rank_of = stage_ranks(actions)
+    last_stage = len(stages) - 1
+    meet = tied and rank_of[0] != rank_of[last_stage]
+
+    def stepped(rank: int, own: Actions) -> Actions:
+        held = sum(1 for holder in rank_of.values() if holder == rank)
+        ends = [
+            Action(stage, Kind.REDUCE_TIED) for stage in (0, last_stage) if meet and rank_of[stage] == rank
+        ]
+        ends.append(Action(rank, Kind.STEP))
+        lowered: list[Action] = []
+        backwards, due = 0, False
+        for action in own:
+            if due and action.kind not in (Kind.REDUCE_GRAD, Kind.SEND_B, Kind.RESHARD):
+                lowered += ends
+                due = False
+            lowered.append(action)
+            made = sum(part.kind in BACKWARDS for part in action.passes)
+            backwards += made
+            due = due or (made > 0 and backwards % (every * held) == 0)
+        return (*lowered, *ends)
+
+    return tuple(stepped(rank, own) for rank, own in enumerate(actions))
+
+
+def add_gathering(actions: Orders) -> Orders:
+    """Gather the parameters that each replica stepped a part of (ZeRO stages 1 and 2)."""
+    rank_of = stage_ranks(actions)
+
+    def around(action: Action) -> list[Action]:
+        if action.kind is not Kind.STEP:
+            return [action]
+        held = sorted(stage for stage, rank in rank_of.items() if rank == action.stage)
+        return [action, *(Action(stage, Kind.UNSHARD) for stage in held)]
+
+    return _expand(actions, around)
+
+
+def add_push_and_pull(actions: Orders) -> Orders:
     """Begin with the servers' parameters, end by sending them the gradients."""
     return tuple(
         (Action(stage, Kind.PULL), *own, Action(stage, Kind.PUSH)) for stage, own in enumerate(actions)
     )
 
 
-def server_actions(strategy: Strategy) -> tuple[Actions, ...]:
+def server_actions(strategy: Strategy) -> Orders:
     """What each server does in one step; the index is the worker.
 
-    A synchronous server waits for all gradients before its one step. An asynchronous one steps for each
-    worker's gradients as they come, so only the order within one worker's three actions is meant.
+    A server that waits for all gradients steps once. Any other steps for each worker's gradients as they
+    come, so only the order within one worker's three actions is meant.
     """
     workers = range(strategy.dp)
     step = Action(0, Kind.STEP)
-    if strategy.synchrony == "async":
+    if strategy.protocol[0] in ("async", "stale"):
         one = tuple(
             action for w in workers for action in (Action(0, Kind.PULL, w), Action(0, Kind.PUSH, w), step)
         )

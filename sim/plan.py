@@ -48,6 +48,8 @@ class Kind(StrEnum):
     """Parameters from the servers to a worker; on a server the index is the worker."""
     STEP = "STEP"
     """Optimizer step."""
+    AVERAGE = "AVERAGE"
+    """Average the parameters over the replicas (local SGD)."""
 
 
 _ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)\Z")
@@ -146,7 +148,7 @@ class Plan:
 
     @cached_property
     def grid(self) -> np.ndarray:
-        """Worker ranks as an array [pp, dp, cp, tp]: tensor-parallel neighbours are neighbours (Megatron-LM)."""
+        """Worker ranks as an array [pp, dp, cp, tp]: tensor-parallel ranks are neighbours (Megatron-LM)."""
         s = self.strategy
         return np.arange(s.workers).reshape(s.pp, s.dp, s.cp, s.tp)
 

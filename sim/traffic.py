@@ -1,0 +1,188 @@
+"""What is communicated: operations, bytes and groups of every pass, reduction and gathering. No seconds.
+
+`size_bytes` is the whole buffer as in `collectives.py`: what every rank has before an all-reduce or a
+reduce-scatter, has after an all-gather, and sends in an all-to-all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .job import GRADIENT_BYTES, Job
+from .kernels import LOSS_BYTES, dispatch_bytes
+from .model import EMBEDDING, HEAD, MOE_BLOCK, Layer
+from .strategy import Strategy
+
+LOSS_ALL_REDUCES = 3
+"""Of one fp32 value a token in the vocabulary-parallel loss: maximum, own logit, sum (Megatron-LM)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """One communication, repeated ``count`` times."""
+
+    dimension: str
+    """Stream of the trace: `tp`, `cp`, `ep`, `dp`."""
+    operation: str
+    size_bytes: float
+    group: str
+    """Name in `groups.Groups`."""
+    count: int = 1
+    behind_attention: bool = False
+    """Travels while attention works on the part that is there already (ring attention)."""
+
+    @property
+    def total_bytes(self) -> float:
+        return self.size_bytes * self.count
+
+
+def boundary_bytes(job: Job, strategy: Strategy) -> float:
+    """Bytes of one micro-batch's activations between two layers on one rank, whole over tp."""
+    tokens = strategy.micro_batch * job.seq_len / strategy.cp
+    return tokens * job.model.decoder.hidden * job.bytes_per_value
+
+
+def message_bytes(job: Job, strategy: Strategy) -> float:
+    """Bytes of one pipeline message of one rank: with sequence parallelism its part of the tokens."""
+    return boundary_bytes(job, strategy) / (strategy.tp if strategy.sequence_parallel else 1)
+
+
+def layer_collectives(job: Job, strategy: Strategy, kind: str, *, backward: bool) -> tuple[Collective, ...]:
+    """What one micro-batch's pass through a layer of ``kind`` communicates, in order."""
+    passes = _layer(job, strategy, kind, backward=backward)
+    if backward and strategy.recompute == "full" and kind not in (EMBEDDING, HEAD):
+        passes = [*_layer(job, strategy, kind, backward=False), *passes]
+    return tuple(passes)
+
+
+def _layer(job: Job, strategy: Strategy, kind: str, *, backward: bool) -> list[Collective]:
+    found = _tensor_parallel(job, strategy, kind, backward=backward)
+    if kind not in (EMBEDDING, HEAD):
+        found += _context_parallel(job, strategy, backward=backward)
+    if kind == MOE_BLOCK:
+        found += _expert_parallel(job, strategy)
+    return found
+
+
+def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool) -> list[Collective]:
+    """Shoeybi et al. 2019, section 3: two all-reduces a block in either direction.
+
+    With sequence parallelism each becomes an all-gather and a reduce-scatter of the same size (Korthikanti
+    et al. 2022, section 4.2.2); the second gathering of backward hides behind the product it is not needed
+    for. The vocabulary-parallel embedding sums its look-ups forward and needs nothing backward; the head
+    sums the gradient of its input backward, and forward three values a token for the loss.
+    """
+    if strategy.tp == 1:
+        return []
+    size = boundary_bytes(job, strategy)
+    if kind == EMBEDDING:
+        whole = "reduce_scatter" if strategy.sequence_parallel else "all_reduce"
+        return [] if backward else [_tp(whole, size)]
+    if kind == HEAD:
+        tokens = strategy.micro_batch * job.seq_len / strategy.cp
+        loss = _tp("all_reduce", LOSS_BYTES * tokens, LOSS_ALL_REDUCES)
+        if not strategy.sequence_parallel:
+            return [_tp("all_reduce", size)] if backward else [loss]
+        return [_tp("reduce_scatter", size)] if backward else [_tp("all_gather", size), loss]
+    if not strategy.sequence_parallel:
+        return [_tp("all_reduce", size, 2)]
+    return [_tp("all_gather", size, 2), _tp("reduce_scatter", size, 2)]
+
+
+def _tp(operation: str, size_bytes: float, count: int = 1) -> Collective:
+    return Collective(dimension="tp", operation=operation, size_bytes=size_bytes, group="tp", count=count)
+
+
+def _context_parallel(job: Job, strategy: Strategy, *, backward: bool) -> list[Collective]:
+    """Ring attention passes keys and values on cp - 1 times, backward their gradients too (Liu et al. 2023);
+    all-to-all exchanges tokens for heads before attention and back after it (Jacobs et al. 2023, Ulysses)."""
+    if strategy.cp == 1:
+        return []
+    decoder = job.model.decoder
+    tokens = strategy.micro_batch * job.seq_len / strategy.cp
+    values = tokens * job.bytes_per_value / strategy.tp
+    if strategy.cp_exchange == "ring":
+        size = 2 * decoder.kv_size * values * (2 if backward else 1)
+        return [
+            Collective(
+                dimension="cp",
+                operation="send_recv",
+                size_bytes=size,
+                group="cp",
+                count=strategy.cp - 1,
+                behind_attention=True,
+            )
+        ]
+    sizes = [decoder.q_size * values] * 2 + [decoder.kv_size * values] * 2
+    return [Collective(dimension="cp", operation="all_to_all", size_bytes=size, group="cp") for size in sizes]
+
+
+def _expert_parallel(job: Job, strategy: Strategy) -> list[Collective]:
+    """Tokens to their experts and back, in either direction (Lepikhin et al. 2020, GShard)."""
+    if strategy.ep == 1:
+        return []
+    size = dispatch_bytes(
+        job.model.decoder,
+        micro_batch=strategy.micro_batch,
+        seq_len=job.seq_len,
+        cp=strategy.cp,
+        tp=strategy.tp,
+        bytes_per_value=job.bytes_per_value,
+    )
+    busiest = size * job.expert_imbalance
+    return [Collective(dimension="ep", operation="all_to_all", size_bytes=busiest, group="ep", count=2)]
+
+
+def split_parameters(layers: Iterable[Layer], strategy: Strategy) -> tuple[float, float]:
+    """Dense and expert parameters of ``layers`` on one rank, before sharding."""
+    dense = experts = 0.0
+    for layer in layers:
+        experts += layer.expert_parameters / (strategy.ep * strategy.tp)
+        dense += (layer.parameters - layer.expert_parameters) / strategy.tp
+    return dense, experts
+
+
+def reduction(job: Job, strategy: Strategy, dense: float, experts: float) -> tuple[Collective, ...]:
+    """How the gradients of so many parameters of one rank are summed over the replicas.
+
+    Sharded (ZeRO: Rajbhandari et al. 2020) each rank keeps a part: a reduce-scatter instead of an
+    all-reduce; hybrid sharding then all-reduces the parts over the groups.
+    """
+    width = GRADIENT_BYTES[job.precision]
+    found = []
+    if dense:
+        found += _summed(strategy, dense * width)
+    if experts:
+        operation = "all_reduce" if strategy.sharding == "ddp" else "reduce_scatter"
+        found.append(_dp(operation, experts * width, "expert_replicas"))
+    return tuple(found)
+
+
+def _summed(strategy: Strategy, size: float) -> list[Collective]:
+    if strategy.sharding == "ddp":
+        return [_dp("all_reduce", size, "replicas")]
+    found = [_dp("reduce_scatter", size, "shards")]
+    if strategy.sharding == "hsdp":
+        found.append(_dp("all_reduce", size / strategy.shards, "shard_replicas"))
+    return found
+
+
+def gathering(job: Job, strategy: Strategy, dense: float, experts: float) -> tuple[Collective, ...]:
+    """How the weights of so many parameters of one rank are gathered from their shards."""
+    found = []
+    if dense:
+        found.append(_dp("all_gather", dense * job.bytes_per_value, "shards"))
+    if experts:
+        found.append(_dp("all_gather", experts * job.bytes_per_value, "expert_replicas"))
+    return tuple(found)
+
+
+def averaging(job: Job, dense: float, experts: float) -> tuple[Collective, ...]:
+    """How local SGD averages so many parameters: an all-reduce of the weights."""
+    sizes = {"replicas": dense * job.bytes_per_value, "expert_replicas": experts * job.bytes_per_value}
+    return tuple(_dp("all_reduce", size, group) for group, size in sizes.items() if size)
+
+
+def _dp(operation: str, size_bytes: float, group: str) -> Collective:
+    return Collective(dimension="dp", operation=operation, size_bytes=size_bytes, group=group)
