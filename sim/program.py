@@ -17,7 +17,13 @@ is added later (give its id through `depend`), as long as there is no cycle.
 A Program may be folded: each operation then stands for one on every *lane*, a lane being one of the like
 ranks that the axes (`dp`, `cp`, `tp`) number. Lane l of an operation happens on rank ``rank + l``, and
 waits only for lane l of what it waits for, unless it has `sync` axes: then all lanes that differ in these
-axes alone meet in it, start together and end together. `unfold` (see `fold.py`) writes the lanes out.
+axes alone meet in it, start together and end together. With a `pattern` they do not start together, but pass
+their data on step by step, each as soon as it can (see `stepwise.py`). Streams and resources are each lane's
+own; who meets occupies those of all lanes that do. `unfold` (see `fold.py`) writes the lanes out.
+
+Durations may differ by lane: they are an operation's own, times the luck drawn for (operation, lane) as
+`jitter.py` has it, times the slowness of `rank + lane`, in this order. Operations in which lanes meet take
+the factors of the first lane that does; with a pattern each lane has its own, the same in all steps.
 """
 
 from __future__ import annotations
@@ -47,6 +53,8 @@ class Operation:
     """Whose compute it is, on lane 0; -1 is communication. What slows a rank slows its operations."""
     sync: tuple[str, ...] = ()
     """Axes over which lanes meet in this operation, as a collective's members do."""
+    pattern: str = ""
+    """How they pass data on, step by step, if they do not start together: a name of `stepwise.PATTERNS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,7 @@ class Program:
         flops: float = 0.0,
         rank: int = -1,
         sync: tuple[str, ...] = (),
+        pattern: str = "",
     ) -> int:
         """Append an operation and return its id."""
         op_id = len(self.operations)
@@ -114,6 +123,7 @@ class Program:
                 flops=flops,
                 rank=rank,
                 sync=sync,
+                pattern=pattern,
             )
         )
         return op_id
