@@ -11,26 +11,29 @@ is the everyday path; above `COMPILE_FROM` operations numba is worth its import 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from heapq import heappop, heappush
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .native import compiled as compile_kernel
+from .native import worthwhile
 from .program import Program
 from .program_check import checked_durations, deadlock, refuse_bad_references, refuse_bad_seconds
 
 COMPILE_FROM = 1_000_000
 """Operations from which numba pays: importing it and loading cached code takes about a second."""
 
+LOADED_FROM = 5_000
+"""Operations from which it pays once loaded: below, filling arrays costs more than it saves."""
+
 RELEASE, ARRIVE = 0, 1
 """Kinds of events. Both of one moment are done before anything starts, so their order changes no result."""
 
-logger = logging.getLogger(__name__)
+Times = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +44,22 @@ class FlatProgram:
     that comes `after` it.
     """
 
-    program: Program
-    """What was flattened; used to name operations in errors."""
+    program: Program | None
+    """What was flattened, to name operations in errors; None if arrays are all there is."""
     durations: np.ndarray
     """float64[n], seconds"""
     waits: np.ndarray
-    """int64[n], edges that lead to an operation"""
+    """int32[n], edges that lead to an operation"""
     edge_from: np.ndarray
     """int64[n + 1], the edges of operation i are those from `edge_from[i]` up to `edge_from[i + 1]`"""
     edge_to: np.ndarray
-    """int64[e]"""
+    """int32[e]"""
     edge_delay: np.ndarray
     """float64[e], seconds"""
     slot_from: np.ndarray
     """int64[n + 1], the slots of operation i"""
     slot_resource: np.ndarray
-    """int64[s], resources numbered from 0"""
+    """int32[s], resources numbered from 0"""
     resources: int
 
     @property
@@ -70,12 +73,11 @@ class FlatProgram:
         return tuple(array.tolist() for array in arrays)
 
 
-def run(
-    program: Program, durations: Sequence[float] | np.ndarray | None = None
-) -> tuple[list[float], list[float]]:
+def run(program: Program, durations: Sequence[float] | np.ndarray | None = None) -> Times:
     """Start and end of every operation by id, in seconds.
 
-    ``durations`` replaces those of the program, by id.
+    ``durations`` replaces those of the program, by id. Of a folded Program this is any lane where all are
+    alike; `engine_lanes` runs lanes that differ.
 
     Raises:
         InputError: operations that can never start, or seconds that are negative or not finite.
@@ -88,7 +90,7 @@ def run_flat(
     durations: Sequence[float] | np.ndarray | None = None,
     *,
     compiled: bool | None = None,
-) -> tuple[list[float], list[float]]:
+) -> Times:
     """As `run`, for a program that was flattened before: many samples share its arrays.
 
     ``compiled`` says whether numba runs it; without it the number of operations decides.
@@ -96,17 +98,32 @@ def run_flat(
     Raises:
         InputError: as `run`.
     """
-    seconds = flat.durations if durations is None else checked_durations(durations, flat.operations)
+    kernel = heap_kernel if flat.resources else worklist_kernel
     if compiled is None:
-        compiled = flat.operations >= COMPILE_FROM
-    starts, ends, waits = (_run_compiled if compiled else _run_interpreted)(flat, seconds)
-    stuck = np.flatnonzero(waits)
-    if len(stuck):
-        raise deadlock(flat.program, stuck.tolist())
+        compiled = worthwhile(kernel, flat.operations, COMPILE_FROM, LOADED_FROM)
+    if compiled:
+        starts, ends = run_arrays(flat, durations)
+        return starts.tolist(), ends.tolist()
+    return _run_interpreted(flat, _seconds(flat, durations))
+
+
+def run_arrays(
+    flat: FlatProgram, durations: Sequence[float] | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `run_flat` under numba, for programs so large that the times should stay arrays: float64[n] each."""
+    seconds = _seconds(flat, durations)
+    starts, ends, waits = np.zeros(flat.operations), np.zeros(flat.operations), flat.waits.copy()
+    edges = (waits, flat.edge_from, flat.edge_to, flat.edge_delay, seconds)
+    if flat.resources:
+        busy = np.zeros(flat.resources, dtype=np.bool_)
+        compile_kernel(heap_kernel)(*edges, flat.slot_from, flat.slot_resource, busy, starts, ends)
+    else:
+        compile_kernel(worklist_kernel)(*edges, starts, ends)
+    _refuse_stuck(flat, waits)
     return starts, ends
 
 
-def _run_interpreted(flat: FlatProgram, durations: np.ndarray) -> tuple[list, list, list]:
+def _run_interpreted(flat: FlatProgram, durations: np.ndarray) -> Times:
     starts, ends, waits = [0.0] * flat.operations, [0.0] * flat.operations, flat.waits.tolist()
     edge_from, edge_to, edge_delay, slot_from, slot_resource = flat.as_lists
     edges = (waits, edge_from, edge_to, edge_delay, durations.tolist())
@@ -114,30 +131,18 @@ def _run_interpreted(flat: FlatProgram, durations: np.ndarray) -> tuple[list, li
         heap_kernel(*edges, slot_from, slot_resource, [False] * flat.resources, starts, ends)
     else:
         worklist_kernel(*edges, starts, ends)
-    return starts, ends, waits
+    _refuse_stuck(flat, np.array(waits))
+    return starts, ends
 
 
-def _run_compiled(flat: FlatProgram, durations: np.ndarray) -> tuple[list, list, np.ndarray]:
-    starts, ends, waits = np.zeros(flat.operations), np.zeros(flat.operations), flat.waits.copy()
-    edges = (waits, flat.edge_from, flat.edge_to, flat.edge_delay, durations)
-    if flat.resources:
-        busy = np.zeros(flat.resources, dtype=np.bool_)
-        _compile(heap_kernel)(*edges, flat.slot_from, flat.slot_resource, busy, starts, ends)
-    else:
-        _compile(worklist_kernel)(*edges, starts, ends)
-    return starts.tolist(), ends.tolist(), waits
+def _seconds(flat: FlatProgram, durations: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    return flat.durations if durations is None else checked_durations(durations, flat.operations)
 
 
-@cache
-def _compile(kernel: Callable) -> Callable:
-    """``kernel`` under numba, cached on disk. No fastmath: sums keep their order."""
-    import numba
-
-    dispatcher = numba.njit(cache=True)(kernel)
-    folder = dispatcher.stats.cache_path
-    if folder is None or not any(Path(folder).glob(f"*.{kernel.__name__}-*.nbi")):
-        logger.warning("compiling the engine's %s with numba, once: some seconds", kernel.__name__)
-    return dispatcher
+def _refuse_stuck(flat: FlatProgram, waits: np.ndarray) -> None:
+    stuck = np.flatnonzero(waits)
+    if len(stuck):
+        raise deadlock(flat.program, stuck.tolist())
 
 
 def worklist_kernel(
@@ -201,7 +206,8 @@ def heap_kernel(
                     if slot_from[successor] == slot_from[successor + 1]:
                         known.append(successor)
                     else:
-                        heappush(events, (starts[successor], ARRIVE, successor))
+                        # + 0 makes numba's int32 an int64, as the other events' ids are
+                        heappush(events, (starts[successor], ARRIVE, successor + 0))
         if not events:
             return
         now = events[0][0]
@@ -244,18 +250,41 @@ def flatten(program: Program) -> FlatProgram:
     sources, targets, delays = _edges(program)
     refuse_bad_references(sources, count)
     refuse_bad_seconds(delays, "delay of edge")
-    by_source = np.argsort(sources, kind="stable")
     slots = [_distinct(operation.resources) for operation in program.operations]
+    shares = any(slots)
+    slot_counts = [len(slot) for slot in slots] if shares else np.zeros(count)
+    return flat_arrays(
+        program,
+        durations,
+        (sources, targets, delays),
+        offsets(np.asarray(slot_counts, dtype=np.int64)),
+        np.array([resource for slot in slots for resource in slot], dtype=np.int32),
+        resources=len(program.resources) if shares else 0,
+    )
+
+
+def flat_arrays(
+    program: Program | None,
+    durations: np.ndarray,
+    edges: tuple[np.ndarray, np.ndarray, np.ndarray],
+    slot_from: np.ndarray,
+    slot_resource: np.ndarray,
+    *,
+    resources: int,
+) -> FlatProgram:
+    """A FlatProgram from its edges (from, to, delay) in any order; nothing is checked."""
+    sources, targets, delays = edges
+    by_source = np.argsort(sources, kind="stable")
     return FlatProgram(
         program=program,
         durations=durations,
-        waits=np.bincount(targets, minlength=count).astype(np.int64),
-        edge_from=_offsets(np.bincount(sources, minlength=count)),
-        edge_to=targets[by_source].astype(np.int64),
+        waits=np.bincount(targets, minlength=len(durations)).astype(np.int32),
+        edge_from=offsets(np.bincount(sources, minlength=len(durations))),
+        edge_to=targets[by_source].astype(np.int32, copy=False),
         edge_delay=delays[by_source],
-        slot_from=_offsets(np.array([len(slot) for slot in slots], dtype=np.int64)),
-        slot_resource=np.array([resource for slot in slots for resource in slot], dtype=np.int64),
-        resources=len(program.resources) if any(slots) else 0,
+        slot_from=slot_from,
+        slot_resource=slot_resource,
+        resources=resources,
     )
 
 
@@ -289,6 +318,6 @@ def _distinct(ids: tuple[int, ...]) -> tuple[int, ...]:
     return ids if len(ids) < 2 else tuple(dict.fromkeys(ids))
 
 
-def _offsets(counts: np.ndarray) -> np.ndarray:
+def offsets(counts: np.ndarray) -> np.ndarray:
     """Where each group begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -50,8 +50,14 @@ def refuse_bad_references(sources: np.ndarray, operations: int) -> None:
         raise InputError(f"an operation comes after {int(sources[bad[0]])}, but ids are 0..{operations - 1}")
 
 
-def deadlock(program: Program, stuck: Sequence[int]) -> InputError:
-    """The error that says which operations can never start. ``stuck`` holds their ids, at least one."""
+def deadlock(program: Program | None, stuck: Sequence[int]) -> InputError:
+    """The error that says which operations can never start. ``stuck`` holds their ids, at least one.
+
+    Without a Program they have no names, and the circle is not looked for.
+    """
+    if program is None:
+        some = ", ".join(f"op {op}" for op in sorted(stuck)[:SHOWN])
+        return InputError(f"deadlock: {len(stuck)} operations never start (first: {some})")
     circle = _circle(_waits_for(program, stuck), min(stuck))
     labels = [operation_label(program.operations[op]) for op in circle[:SHOWN]]
     if len(circle) > SHOWN:

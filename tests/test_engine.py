@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from strategies import programs
 
 from traincast.sim import engine_compiled, engine_simpy
 from traincast.sim.errors import InputError
+from traincast.sim.native import compiled, worthwhile
 from traincast.sim.program import Program, SpanLabel
 
 Times = tuple[list[float], list[float]]
@@ -74,11 +76,33 @@ def test_large_programs_are_compiled_and_small_ones_are_not(monkeypatch: pytest.
     flat = engine_compiled.flatten(program)
     expected = ([0.0], [1.0])
     with monkeypatch.context() as patch:
-        patch.delattr(engine_compiled, "_run_compiled")
+        patch.delattr(engine_compiled, "run_arrays")
         assert engine_compiled.run_flat(flat, compiled=False) == engine_compiled.run(program) == expected
     monkeypatch.setattr(engine_compiled, "COMPILE_FROM", 1)
+    monkeypatch.setattr(engine_compiled, "LOADED_FROM", 1)
     monkeypatch.delattr(engine_compiled, "_run_interpreted")
     assert engine_compiled.run_flat(flat, compiled=True) == engine_compiled.run(program) == expected
+
+
+def test_numba_is_asked_for_less_once_it_is_loaded() -> None:
+    """A kernel that this process has not compiled yet needs more work to be worth it."""
+
+    def kernel() -> int:
+        return 1
+
+    assert [worthwhile(kernel, work, 1000, 10) for work in (9, 999, 1000)] == [False, False, True]
+    assert compiled(kernel)() == 1
+    assert [worthwhile(kernel, work, 1000, 10) for work in (9, 10)] == [False, True]
+
+
+def test_a_deadlock_without_a_program_names_the_operations() -> None:
+    """Arrays alone have no labels."""
+    program = Program()
+    program.add(1.0, after=[(1, 0.0)])
+    program.add(1.0, after=[(0, 0.0)])
+    flat = replace(engine_compiled.flatten(program), program=None)
+    with pytest.raises(InputError, match=r"2 operations never start \(first: op 0, op 1\)"):
+        engine_compiled.run_flat(flat)
 
 
 # What holds for every program
