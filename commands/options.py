@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import click
 
 from ..sim.cluster import Cluster
 from ..sim.errors import InputError, UsageError
 from ..sim.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
+from ..sim.plan import Plan
 from ..sim.strategy import (
     COLLECTIVE_ALGORITHMS,
+    CP_EXCHANGES,
+    DDP_BUCKET_BYTES,
     GRADIENT_EXCHANGES,
+    OFFLOADS,
     RECOMPUTES,
     SCHEDULES,
-    SYNCHRONIES,
+    SHARDINGS,
     Strategy,
 )
 
@@ -65,43 +69,82 @@ job_options = _job_options(required=True)
 job_options_optional = _job_options(required=False)
 """Where a plan file may bring the job."""
 
+
+def _degree(name: str, text: str) -> Decorator:
+    return click.option(f"-{name}", f"--{name}", type=int, default=1, show_default=True, help=text)
+
+
+def _choice(name: str, choices: tuple[str, ...], default: str, text: str = "") -> Decorator:
+    return click.option(name, type=click.Choice(choices), default=default, show_default=True, help=text)
+
+
+class _Numbers(click.ParamType):
+    """Whole numbers with commas between, as 3,4,4,3."""
+
+    name = "N,N,..."
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers, as 3,4,4,3", param, ctx)
+
+
 strategy_options = _apply(
     [
-        click.option("-dp", "--dp", type=int, default=1, show_default=True, help="Data-parallel replicas."),
-        click.option("-tp", "--tp", type=int, default=1, show_default=True, help="Tensor-parallel ranks."),
-        click.option("-pp", "--pp", type=int, default=1, show_default=True, help="Pipeline stages."),
+        _degree("dp", "Data-parallel replicas."),
+        _degree("tp", "Tensor-parallel ranks."),
+        _degree("pp", "Pipeline ranks."),
+        _degree("vp", "Virtual stages of each pipeline rank."),
+        _degree("cp", "Context-parallel ranks."),
+        _degree("ep", "Expert-parallel ranks, among dp x cp."),
         click.option("--micro-batch", type=int, default=1, show_default=True),
-        click.option("--schedule", type=click.Choice(SCHEDULES), default="1f1b", show_default=True),
-        click.option("--recompute", type=click.Choice(RECOMPUTES), default="none", show_default=True),
+        _choice("--schedule", tuple(s for s in SCHEDULES if s != "csv"), "1f1b"),
+        click.option("--schedule-csv", "schedule_csv", help="A schedule in PyTorch's CSV format instead."),
+        click.option("--stage-layers", type=_Numbers(), default=(), help="Blocks of each stage."),
+        _choice("--recompute", RECOMPUTES, "none"),
+        _choice("--sharding", SHARDINGS, "ddp", "What the replicas share out."),
+        click.option("--shard-degree", type=int, default=0, help="Replicas of one hsdp group."),
         click.option(
-            "--gradient-exchange",
-            type=click.Choice(GRADIENT_EXCHANGES),
-            default="allreduce",
+            "--reshard-after-forward/--keep-after-forward",
+            default=True,
             show_default=True,
+            help="Drop gathered parameters after each pass (fsdp, hsdp).",
         ),
+        click.option("--prefetch", type=int, default=1, show_default=True, help="Blocks gathered ahead."),
+        click.option("--sequence-parallel", is_flag=True, help="Split norms and residuals over tp."),
+        _choice("--cp-exchange", CP_EXCHANGES, "ring"),
+        _choice("--offload", OFFLOADS, "none", "What lives in host memory."),
+        _choice("--gradient-exchange", GRADIENT_EXCHANGES, "allreduce"),
         click.option("--servers", type=int, default=0, show_default=True, help="Parameter servers."),
-        click.option("--synchrony", type=click.Choice(SYNCHRONIES), default="sync", show_default=True),
+        click.option("--server-replicas", type=int, default=1, show_default=True),
+        click.option("--servers-colocated", is_flag=True, help="Servers on the workers' own places."),
         click.option(
-            "--collective-algorithm",
-            type=click.Choice(COLLECTIVE_ALGORITHMS),
-            default="auto",
+            "--synchrony",
+            default="sync",
             show_default=True,
+            help="sync, async, stale:K, backup:B or local:H.",
+        ),
+        _choice("--collective-algorithm", COLLECTIVE_ALGORITHMS, "auto"),
+        click.option("--bucket-bytes", type=int, default=DDP_BUCKET_BYTES, show_default=True),
+        click.option(
+            "--overlap-gradients/--no-overlap-gradients",
+            default=True,
+            show_default=True,
+            help="Reduce gradients while backward runs.",
+        ),
+        click.option(
+            "--overlap-transfers/--no-overlap-transfers",
+            default=True,
+            show_default=True,
+            help="Send between stages beside compute.",
         ),
     ]
 )
 
-STRATEGY_FIELDS = (
-    "dp",
-    "tp",
-    "pp",
-    "micro_batch",
-    "schedule",
-    "recompute",
-    "gradient_exchange",
-    "servers",
-    "synchrony",
-    "collective_algorithm",
-)
+STRATEGY_FIELDS = tuple(field.name for field in fields(Strategy))
 
 
 def cluster_from(cluster_name: str, nodes: int | None) -> Cluster:
@@ -142,11 +185,27 @@ def job_from(
 
 def strategy_from(options: dict, cluster: Cluster) -> Strategy:
     """The strategy of the options; raises InputError where the cluster has too few accelerators."""
-    strategy = Strategy(**{name: options[name] for name in STRATEGY_FIELDS})
+    chosen = {name: options[name] for name in STRATEGY_FIELDS}
+    if options.get("schedule_csv"):
+        chosen["schedule"] = "csv"
+    strategy = Strategy(**chosen)
     if strategy.world_size > cluster.accelerators:
         raise InputError(
-            f"{strategy.label}: dp {strategy.dp} × tp {strategy.tp} × pp {strategy.pp}"
+            f"{strategy.label}: dp {strategy.dp} × tp {strategy.tp} × pp {strategy.pp} × cp {strategy.cp}"
             f" + {strategy.servers} servers = {strategy.world_size} ranks,"
             f" but {cluster.name} has {cluster.accelerators} accelerators; lower a degree or raise --nodes"
         )
     return strategy
+
+
+def plan_of(job: Job, options: dict, cluster: Cluster) -> Plan:
+    """The plan of a job and the strategy of the options, with the orders of a schedule's CSV file."""
+    from ..sim.lowering import make_plan
+    from ..sim.planner import describe
+
+    orders = None
+    if options.get("schedule_csv"):
+        from ..sim.schedule_csv import read_schedule_csv
+
+        orders = read_schedule_csv(options["schedule_csv"])
+    return make_plan(job, strategy_from(options, cluster), describe(cluster), orders=orders)

@@ -109,12 +109,14 @@ def command(
 def _factors(plan: Plan) -> str:
     s = plan.strategy
     servers = f" + {s.servers} servers" if s.servers else ""
-    return f"dp {s.dp} × tp {s.tp} × pp {s.pp}{servers}"
+    cp = f" × cp {s.cp}" if s.cp > 1 else ""
+    return f"dp {s.dp} × tp {s.tp} × pp {s.pp}{cp}{servers}"
 
 
 def show_ranks(plan: Plan) -> None:
     """Print every rank's role and actions."""
     click.echo(f"{plan.strategy.label}: {plan.world_size} ranks, {plan.micro_batches} micro-batches")
     for rank in range(plan.world_size):
-        role = "server" if plan.is_server(rank) else "stage {} dp {} tp {}".format(*plan.coordinates(rank))
+        place = "" if plan.is_server(rank) else "stage {} dp {} cp {} tp {}".format(*plan.coordinates(rank))
+        role = place or "server"
         click.echo(f"rank {rank} ({role}): {' '.join(map(str, plan.rank_actions(rank)))}")

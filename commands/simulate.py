@@ -16,8 +16,8 @@ from .options import (
     job_from,
     job_options_optional,
     json_option,
+    plan_of,
     seed_option,
-    strategy_from,
     strategy_options,
 )
 from .output import echo_json, note
@@ -84,11 +84,9 @@ def command(
 
 def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
     """The plan of a file, or the one that the options make of a model."""
-    from ..sim.lowering import make_plan
-    from ..sim.planner import describe
-
     if is_plan_file(what):
         from ..sim.plan_file import read_plan
+        from ..sim.planner import describe
 
         return replace(read_plan(what), cluster=describe(cluster))
     for name in ("global_batch", "seq_len"):
@@ -96,7 +94,7 @@ def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
             raise UsageError(f"a model needs --{name.replace('_', '-')}")
     job_arguments = {name: options[name] for name in ("global_batch", "seq_len", "optimizer", "precision")}
     job = job_from(what, cluster, **job_arguments)
-    return make_plan(job, strategy_from(options, cluster), describe(cluster))
+    return plan_of(job, options, cluster)
 
 
 def is_plan_file(what: str) -> bool:

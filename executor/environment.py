@@ -6,6 +6,7 @@ import torch
 
 from ..sim.errors import EnvironmentMismatchError
 from ..sim.plan import Plan
+from ..sim.strategy import Strategy
 from .groups import device_kind, devices
 
 
@@ -25,10 +26,10 @@ def _cannot_run(plan: Plan) -> list[str]:
     """What no force can mend."""
     strategy = plan.strategy
     faults = []
-    if strategy.tp > 1:
-        faults.append(
-            f"tp {strategy.tp}: tensor parallelism is simulated but not run yet; run plans with dp and pp"
-        )
+    simulated_only = _simulated_only(strategy)
+    if simulated_only:
+        named = ", ".join(simulated_only)
+        faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, gpipe or 1f1b")
     if plan.job.precision == "fp16":
         faults.append("fp16 needs loss scaling, which is simulated but not run yet; run bf16 or fp32")
     if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
@@ -38,6 +39,33 @@ def _cannot_run(plan: Plan) -> list[str]:
     if device_kind(plan) == "gpu" and plan.world_size > torch.cuda.device_count():
         faults.append(f"{plan.world_size} ranks, but {torch.cuda.device_count()} GPUs here")
     return faults
+
+
+def _simulated_only(strategy: Strategy) -> list[str]:
+    """What of a strategy the executor cannot do."""
+    degrees = {"tp": "tensor parallelism", "cp": "context parallelism", "ep": "expert parallelism"}
+    found = [
+        f"{field} {getattr(strategy, field)} ({name})"
+        for field, name in degrees.items()
+        if getattr(strategy, field) > 1
+    ]
+    if strategy.pp > 1 and strategy.schedule not in ("gpipe", "1f1b"):
+        found.append(f"schedule {strategy.schedule}")
+    if strategy.vp > 1:
+        found.append(f"vp {strategy.vp}")
+    if strategy.sharding != "ddp":
+        found.append(f"sharding {strategy.sharding}")
+    if strategy.offload != "none":
+        found.append(f"offload {strategy.offload}")
+    if strategy.synchrony not in ("sync", "async"):
+        found.append(f"synchrony {strategy.synchrony}")
+    if strategy.server_replicas > 1 or strategy.servers_colocated:
+        found.append("replicated or colocated servers")
+    if strategy.replicas > 1 and not strategy.overlap_gradients:
+        found.append("gradients reduced after backward")
+    if strategy.pp > 1 and not strategy.overlap_transfers:
+        found.append("blocking transfers")
+    return found
 
 
 def _made_for_another(plan: Plan) -> list[str]:

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from ..sim.plan import Plan
 
-DIMENSIONS = ("pp", "dp", "tp")
+DIMENSIONS = ("pp", "dp", "cp", "tp")
 GROUP_TIMEOUT = timedelta(hours=1)
 """Hangs are the launcher's to see, which knows who is late; a back end's own timeout only knows that."""
 

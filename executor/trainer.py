@@ -32,7 +32,7 @@ class Trainer:
         self, plan: Plan, rank: int, device: torch.device, groups: Groups, recorder: Recorder, seed: int
     ):
         self.plan, self.rank, self.device, self.groups, self.recorder = plan, rank, device, groups, recorder
-        self.pp, self.dp, self.tp = plan.coordinates(rank)
+        self.pp, self.dp, _, self.tp = plan.coordinates(rank)
         self.text = Text(plan.job, seed)
         decoder, recompute = plan.job.model.decoder, plan.strategy.recompute
         layers = plan.stages[self.pp].layer_indices

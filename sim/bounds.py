@@ -1,7 +1,7 @@
 """A closed form that no simulated step time goes below.
 
-It counts only what must happen one after the other: a stage's compute after the first
-micro-batch reaches it, and what follows its last backward. Messages between stages are left out.
+It counts only what must happen one after the other: a rank's compute after the first micro-batch reaches
+it, and what follows its last backward. Messages between ranks are left out.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from dataclasses import dataclass
 
 from .costs import Costs
 from .job import Job
-from .lowering import partition
 from .model import Layer
+from .partition import partition
 from .plan import Stage
+from .schedules import stage_rank
 from .strategy import Strategy
+from .traffic import reduction, split_parameters
+
+WHOLE_BACKWARD = ("gpipe", "1f1b", "interleaved", "loopedbfs")
+"""Schedules in which the backwards of the stages before follow all compute of a rank: it ends with its first
+stage's, and no weight gradients are left for later."""
 
 ROUNDING = 1e-9
 """Relative margin of the bound for sums that the simulation adds up in another order."""
@@ -23,53 +29,73 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StageTimes:
-    """Seconds of one rank of a stage: compute and its tensor-parallel all-reduces."""
+    """Seconds of one rank of a stage: compute with the exchanges inside its layers."""
 
     forward_s: float
     backward_s: float
     compute_s: float
-    """Forward and backward without the all-reduces: what occupies a core."""
-    step_s: float
-    """Optimizer step."""
-    reduce_s: tuple[float, ...]
-    """Each bucket's all-reduce, the one that is ready last at the end."""
+    """Forward and backward without the exchanges: what occupies a core."""
 
-    @property
-    def both_s(self) -> float:
-        return self.forward_s + self.backward_s
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tail:
+    """What a pipeline rank does after its last backward, in seconds."""
+
+    step_s: float
+    reduce_s: tuple[tuple[float, ...], ...]
+    """By stage it holds: each bucket's reduction, the one that is ready last at the end."""
 
 
 def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
     """Seconds that the simulated step of ``strategy`` cannot go below (jitter aside).
 
-    The latest of: for each stage, the forwards before it, its own compute, then either its last reduction
-    and optimizer step or the backwards before it and the first stage's; and all compute spread evenly over
-    the cores that ranks share.
+    The latest of: for each rank, the forwards before its first stage, its own compute, then either its last
+    reduction and optimizer step or the backwards before its first stage; and all compute spread evenly over
+    the cores that ranks share. A pipeline that is never drained has no forwards to wait for.
     """
-    stages = _stage_times(costs, job, strategy)
+    slowdown = _slowdown(costs, strategy)
+    parts = partition(job, strategy)
+    stages = [_times(costs, job, stage, slowdown) for stage in parts]
+    held = _held(strategy)
+    tails = [
+        _tail(costs, job, strategy, rank, [parts[s] for s in own], slowdown) for rank, own in enumerate(held)
+    ]
     micro_batches = strategy.micro_batches(job)
     staged = costs.cluster.host is not None and costs.cluster.host.host_staged
-    first = stages[0]
-    bound = _cores_s(costs, stages, micro_batches, strategy)
-    forwards = backwards = 0.0
-    for stage in stages:
-        own = forwards + micro_batches * stage.both_s
-        bound = max(bound, own + _tail_s(stage, staged), own + backwards + _last_s(first))
-        forwards += stage.forward_s
-        backwards += stage.backward_s
+    bound = _cores_s(costs, stages, tails, micro_batches, strategy)
+    for own, tail in zip(held, tails, strict=True):
+        compute = micro_batches * sum(stages[s].forward_s + stages[s].backward_s for s in own)
+        if strategy.is_unflushed:
+            bound = max(bound, compute)
+            continue
+        begin = sum(stage.forward_s for stage in stages[: own[0]])
+        bound = max(bound, begin + compute + _tail_s(tail, staged, strategy))
+        if strategy.schedule in WHOLE_BACKWARD:
+            bound = max(bound, begin + compute + sum(stage.backward_s for stage in stages[: own[0]]))
     return bound * (1 - ROUNDING)
 
 
-def _tail_s(stage: _StageTimes, staged: bool) -> float:
-    """After the last backward: staged reductions all wait for compute, others only the last one."""
-    return (sum(stage.reduce_s) if staged else sum(stage.reduce_s[-1:])) + stage.step_s
+def _held(strategy: Strategy) -> list[list[int]]:
+    """Stages of each pipeline rank. A rank's last backward need not be its first stage's, but the backwards
+    of the stages before that one all follow one of its own."""
+    held: list[list[int]] = [[] for _ in range(strategy.pp)]
+    for stage in range(strategy.stages):
+        held[stage_rank(strategy.schedule, stage, strategy.pp)].append(stage)
+    return held
 
 
-def _last_s(first: _StageTimes) -> float:
-    return sum(first.reduce_s[-1:]) + first.step_s
+def _tail_s(tail: _Tail, staged: bool, strategy: Strategy) -> float:
+    """After the last backward: staged reductions all wait for compute, others only the last bucket's."""
+    if strategy.protocol[0] == "local":
+        return tail.step_s
+    if staged:
+        return sum(map(sum, tail.reduce_s)) + tail.step_s
+    return min(sum(stage[-1:]) for stage in tail.reduce_s) + tail.step_s
 
 
-def _cores_s(costs: Costs, stages: list[_StageTimes], micro_batches: int, strategy: Strategy) -> float:
+def _cores_s(
+    costs: Costs, stages: list[_StageTimes], tails: list[_Tail], micro_batches: int, strategy: Strategy
+) -> float:
     """All workers' compute over all cores they can use; 0 where every rank has its own device."""
     host = costs.cluster.host
     if host is None:
@@ -77,39 +103,49 @@ def _cores_s(costs: Costs, stages: list[_StageTimes], micro_batches: int, strate
     per_node = costs.cluster.accelerators_per_node
     nodes = -(-strategy.world_size // per_node)
     cores = nodes * min(host.cores, per_node)
-    work = sum(micro_batches * stage.compute_s + stage.step_s for stage in stages)
-    return work * strategy.dp * strategy.tp / cores
-
-
-def _stage_times(costs: Costs, job: Job, strategy: Strategy) -> list[_StageTimes]:
-    slowdown = _slowdown(costs, strategy)
-    return [_times(costs, job, strategy, stage, slowdown) for stage in partition(job, strategy)]
+    work = micro_batches * sum(stage.compute_s for stage in stages) + sum(tail.step_s for tail in tails)
+    return work * strategy.replicas * strategy.tp / cores
 
 
 def _slowdown(costs: Costs, strategy: Strategy) -> float:
     return costs.concurrency_factor(min(strategy.world_size, costs.cluster.accelerators_per_node))
 
 
-def _times(costs: Costs, job: Job, strategy: Strategy, stage: Stage, slowdown: float) -> _StageTimes:
-    layers = [job.model.layers[i] for i in stage.layer_indices]
+def _times(costs: Costs, job: Job, stage: Stage, slowdown: float) -> _StageTimes:
+    alike = _alike([job.model.layers[i] for i in stage.layer_indices])
 
     def seconds(cost: Callable[[Layer], float]) -> float:
         return sum(count * cost(layer) for layer, count in alike)
 
-    alike = _alike(layers)
+    def exchanges(backward: bool) -> float:
+        return seconds(lambda layer: sum(s for _, s in costs.exchanges(layer, backward=backward)))
+
     forward = seconds(costs.forward_s) * slowdown
     backward = seconds(costs.backward_s) * slowdown
-    steps_itself = strategy.gradient_exchange != "parameter_server"
-    parameters = sum(layer.parameters for layer in layers) / strategy.tp
-    first_rank = stage.index * strategy.dp * strategy.tp
-    replicas = range(first_rank, first_rank + strategy.dp * strategy.tp, strategy.tp)
-    sizes = [sum(costs.layer_gradient_bytes(job.model.layers[i]) for i in b) for b in stage.buckets]
     return _StageTimes(
-        forward_s=forward + seconds(costs.tensor_parallel_forward_s),
-        backward_s=backward + seconds(costs.tensor_parallel_backward_s),
+        forward_s=forward + exchanges(False),
+        backward_s=backward + exchanges(True),
         compute_s=forward + backward,
-        step_s=costs.optimizer_s(parameters) * slowdown if steps_itself else 0.0,
-        reduce_s=tuple(costs.collective_s("all_reduce", size, replicas) for size in sizes),
+    )
+
+
+def _tail(
+    costs: Costs, job: Job, strategy: Strategy, pipeline_rank: int, held: list[Stage], slowdown: float
+) -> _Tail:
+    layers = job.model.layers
+    dense, experts = split_parameters((layers[i] for stage in held for i in stage.layer_indices), strategy)
+    steps_itself = strategy.gradient_exchange != "parameter_server"
+    first = pipeline_rank * strategy.replicas * strategy.tp
+
+    def reduce(buckets: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
+        sizes = [split_parameters((layers[i] for i in bucket), strategy) for bucket in buckets]
+        return tuple(
+            sum(costs.group_s(one, first) for one in reduction(job, strategy, *size)) for size in sizes
+        )
+
+    return _Tail(
+        step_s=costs.step_s(dense, experts) * slowdown if steps_itself else 0.0,
+        reduce_s=tuple(reduce(stage.buckets) for stage in held),
     )
 
 

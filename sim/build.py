@@ -1,25 +1,25 @@
-"""From Plan and Cluster to Program: every action becomes operations with seconds, streams and resources.
+"""From Plan and Cluster to Program: every step becomes operations with seconds, streams and resources.
 
 Ranks are walked like the real thing: each does its list in order and stops at a collective until all its
-members have arrived. Where ranks share nothing, data- and tensor-parallel ranks are alike, so only the
-first of them is built (folding); where they share cores, all are.
+members have arrived. Where ranks share nothing, the ranks of a pipeline stage are alike, so only the first
+of them is built (folding); where they share cores, all are.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from .activations import layer_activation_bytes
+from .build_passes import PassCosts
 from .cluster import Cluster
 from .costs import Costs
 from .errors import InputError
+from .placement import COMPUTE, Messenger, Placement
 from .plan import Action, Kind, Plan
 from .program import Program, SpanLabel
-
-COMPUTE = "compute"
+from .steps import Step, steps_of
+from .traffic import Collective, message_bytes, split_parameters
 
 
 @dataclass(slots=True)
@@ -31,6 +31,8 @@ class Built:
     """Ranks that were built; each stands for all ranks alike."""
     updates: list[tuple[int, int, int, int]] = field(default_factory=list)
     """Parameter servers: (worker, server, pull operation, step operation) of every update."""
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    """(rank, operation) of every optimizer step, in order on each rank."""
 
 
 def build_program(plan: Plan, cluster: Cluster, rounds: int = 1) -> Built:
@@ -45,329 +47,320 @@ def build_program(plan: Plan, cluster: Cluster, rounds: int = 1) -> Built:
     return _Walk(plan, cluster).built()
 
 
-class Placement:
-    """Which processor a rank computes on, and what it shares it with."""
+@dataclass(slots=True)
+class _Rank:
+    """What one rank has done so far."""
 
-    def __init__(self, program: Program, cluster: Cluster, world_size: int, queued: Collection[int] = ()):
-        self.program = program
-        self.host = cluster.host
-        self.ranks_per_node = min(world_size, cluster.accelerators_per_node)
-        self.cores = self.host.cores if self.host else self.ranks_per_node
-        self.shared = self.ranks_per_node > self.cores
-        self.queued = frozenset(queued)
-        """Ranks that do what comes first, first, in no order of their own."""
-
-    def compute(
-        self,
-        rank: int,
-        duration: float,
-        after: list[tuple[int, float]],
-        label: SpanLabel | None = None,
-        flops: float = 0.0,
-    ) -> int:
-        """Add compute on ``rank`` and return its last operation.
-
-        On a shared core it runs in the kernel's time slices, taking turns with whoever else is ready.
-        """
-        spans = (label,) if label else ()
-        resources = (self.program.resource("core", self.core(rank)),) if self.shared else ()
-        if rank in self.queued:
-            resources = (self.program.resource("server", rank), *resources)
-            return self.program.add(duration, after=after, resources=resources, spans=spans, flops=flops)
-        streams = (self.program.stream(rank, COMPUTE),)
-        slices = self._slices(duration)
-        share = duration / slices
-        first = op = self.program.add(
-            share, streams, after=after, resources=resources, spans=spans, flops=flops
-        )
-        for _ in range(slices - 1):
-            op = self.program.add(share, streams, resources=resources, spans=spans, parent=first)
-        return op
-
-    def _slices(self, duration: float) -> int:
-        if not self.shared or self.host is None:
-            return 1
-        return max(1, math.ceil(duration / self.host.time_slice_s))
-
-    def core(self, rank: int) -> int:
-        """The core a rank is pinned to: ranks of a node take cores in turn."""
-        node, local = divmod(rank, self.ranks_per_node)
-        return node * self.cores + local % self.cores
-
-
-class Messenger:
-    """Point-to-point messages between ranks, with what they cost the processors at both ends."""
-
-    def __init__(self, program: Program, placement: Placement, costs: Costs):
-        self.program, self.placement, self.costs = program, placement, costs
-        self.known: dict[tuple[float, int, int], tuple[float, float]] = {}
-
-    def send(
-        self,
-        size_bytes: float,
-        source: int,
-        target: int,
-        *,
-        after: list[tuple[int, float]],
-        name: str,
-        labels: tuple[SpanLabel, ...],
-        resources: tuple[int, ...] = (),
-    ) -> int:
-        """Add one message and return the transfer; `receive` ends it.
-
-        A host-staged message takes processor time from both ends (the overhead o of LogP, Culler et al.
-        1993): the sender's beside the transfer, the receiver's at its end.
-        """
-        wall, cpu = self._times(size_bytes, source, target)
-        channel = self.program.stream(source, f"{name}>{target}")
-        op = self.program.add(
-            wall - cpu, (channel,), after=after, spans=labels, size_bytes=size_bytes, resources=resources
-        )
-        if cpu:
-            self.placement.compute(source, cpu, after)
-        return op
-
-    def receive(self, transfer: int, size_bytes: float, source: int, target: int) -> int:
-        """Add the receiver's share of a message and return the operation after which it has the data."""
-        cpu = self._times(size_bytes, source, target)[1]
-        return self.placement.compute(target, cpu, [(transfer, 0.0)]) if cpu else transfer
-
-    def _times(self, size_bytes: float, source: int, target: int) -> tuple[float, float]:
-        key = (size_bytes, source, target)
-        if key not in self.known:
-            wall = self.costs.transfer_s(*key)
-            self.known[key] = (wall, min(self.costs.transfer_cpu_s(size_bytes), wall))
-        return self.known[key]
-
-
-class _Pass(NamedTuple):
-    """One micro-batch through some layers on one rank."""
-
-    compute_s: float
-    flops: float
-    tp_s: float
-    """Tensor-parallel all-reduces."""
-    tp_bytes: float
+    number: int
+    pipeline_rank: int
+    queue: deque[Step]
+    received: dict[Action, int] = field(default_factory=dict)
+    """By receive: the operation after which the message is there."""
+    outputs: dict[tuple[Kind, int, int], int] = field(default_factory=dict)
+    """By (F or B, stage, micro-batch): the operation after which it can be sent on."""
+    passes: dict[int, int] = field(default_factory=dict)
+    """By number: the operation that ends a pass."""
+    gathered: dict[int, list[int]] = field(default_factory=dict)
+    """By number of the pass: what gathers its parameters, or fetches its activations."""
+    buckets: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By (stage, bucket): the operation after which its gradients are whole."""
+    reduced: list[int] = field(default_factory=list)
+    """Reductions since the last optimizer step."""
+    stepped: list[int] = field(default_factory=list)
+    offloaded: dict[tuple[int, int], int] = field(default_factory=dict)
+    meetings: dict[tuple[Action, str], int] = field(default_factory=dict)
+    """How often it was in a collective: the n-th of one rank is the n-th of all members."""
+    last_op: int = -1
+    first_of_span: int = -1
 
 
 class _Walk:
-    """Walks the workers' actions and adds their operations."""
+    """Walks the workers' steps and adds their operations."""
 
     def __init__(self, plan: Plan, cluster: Cluster):
         self.plan, self.cluster = plan, cluster
-        self.program = Program()
         self.costs = Costs(cluster, plan.job, plan.strategy)
+        folded = cluster.host is None
+        self.program = Program(axes=self.costs.groups.axes if folded else {})
         self.placement = Placement(self.program, cluster, plan.world_size)
         self.messenger = Messenger(self.program, self.placement, self.costs)
-        self.ranks = self._built_ranks()
+        slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
+        self.slowdown = slowdown
+        self.pass_costs = PassCosts(self.costs, slowdown)
         self.staged = cluster.host is not None and cluster.host.host_staged
-        self.slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
-        self.done: dict[tuple[int, Action], int] = {}
-        """(rank, action) to the operation after which it is done."""
+        self.message_bytes = message_bytes(plan.job, plan.strategy)
+        self.stage_ranks = plan.stage_ranks
+        self.places = plan.strategy.replicas * plan.strategy.tp
+        """Ranks of one pipeline stage."""
+        queues = [steps_of(plan, rank) for rank in range(plan.strategy.pp)]
+        built = range(0, plan.strategy.workers, self.places if folded else 1)
+        self.ranks = {r: _Rank(r, r // self.places, deque(queues[r // self.places])) for r in built}
         self.sent: dict[tuple[int, Action], int] = {}
         """(receiving rank, its receive) to the transfer."""
-        self.reduced: dict[int, list[int]] = {rank: [] for rank in self.ranks}
-        """By rank: its gradient reductions."""
-        self.bucket_ready: dict[tuple[int, int], int] = {}
-        """(rank, bucket) to the operation after which its gradients are whole."""
-        self.last_op: dict[int, int] = {}
-        self.passes: dict[tuple[Kind, tuple[int, ...]], _Pass] = {}
-        """What a pass through some layers costs, which every micro-batch repeats."""
-        self.arrived: dict[tuple[Action, tuple[int, ...]], set[int]] = {}
-
-    def _built_ranks(self) -> list[int]:
-        grid = self.plan.grid
-        if self.cluster.host is not None:
-            return [int(rank) for rank in grid.reshape(-1)]
-        return [int(rank) for rank in grid[:, 0, 0]]
+        self.waiting: dict[tuple, dict[int, list[tuple[int, float]]]] = {}
+        """By collective: the members that have arrived, with what their part comes after."""
+        self.met: dict[tuple, int] = {}
+        """By collective: its operation."""
 
     def built(self) -> Built:
-        queues = {rank: deque(self.plan.rank_actions(rank)) for rank in self.ranks}
-        while any(queues.values()):
+        while any(rank.queue for rank in self.ranks.values()):
             progress = False
-            for rank, queue in queues.items():
-                while queue and self._try(rank, queue[0]):
-                    queue.popleft()
+            for rank in self.ranks.values():
+                while rank.queue and self._try(rank, rank.queue[0]):
+                    rank.queue.popleft()
                     progress = True
             if not progress:
-                waiting = ", ".join(f"rank {rank} at {queue[0]}" for rank, queue in queues.items() if queue)
-                raise InputError(f"the plan's actions wait for each other: {waiting}")
-        return Built(self.program, self.ranks)
+                stuck = ", ".join(
+                    f"rank {r.number} at {r.queue[0].action}" for r in self.ranks.values() if r.queue
+                )
+                raise InputError(f"the plan's actions wait for each other: {stuck}")
+        steps = [(rank.number, op) for rank in self.ranks.values() for op in rank.stepped]
+        return Built(self.program, list(self.ranks), steps=steps)
 
-    def _try(self, rank: int, action: Action) -> bool:
-        """Add what ``action`` costs; False if it must wait for another rank."""
-        kind = action.kind
-        if kind in (Kind.RECV_F, Kind.RECV_B):
-            return self._receive(rank, action)
-        if kind in (Kind.REDUCE_GRAD, Kind.REDUCE_TIED):
-            return self._reduce(rank, action)
-        if kind is Kind.FORWARD:
-            self._forward(rank, action)
-        elif kind is Kind.BACKWARD:
-            self._backward(rank, action)
+    def _try(self, rank: _Rank, step: Step) -> bool:
+        """Add what ``step`` costs; False if it must wait for another rank."""
+        kind = step.action.kind
+        if step.what == "pass":
+            self._pass(rank, step)
+        elif step.what == "collective":
+            return self._collective(rank, step)
+        elif step.what in ("offload", "fetch"):
+            self._to_host(rank, step)
         elif kind in (Kind.SEND_F, Kind.SEND_B):
-            self._send(rank, action)
+            self._send(rank, step.action)
+        elif kind in (Kind.RECV_F, Kind.RECV_B):
+            return self._receive(rank, step.action)
+        elif kind is Kind.REDUCE_TIED:
+            return self._reduce_tied(rank, step.action)
         elif kind is Kind.STEP:
-            self._step(rank, action)
+            self._step(rank, step.action)
         else:
-            raise InputError(f"{action} has no cost model; expected {', '.join(k.value for k in _COSTED)}")
+            raise InputError(f"{step.action} has no cost model in a plan without parameter servers")
         return True
 
     def _label(self, rank: int, action: Action, stream: str = COMPUTE) -> SpanLabel:
         return SpanLabel(rank, stream, str(action), action.stage, action.index)
 
-    def _pass(self, kind: Kind, layers: tuple[int, ...]) -> _Pass:
-        """What one micro-batch through ``layers`` costs."""
-        if (kind, layers) not in self.passes:
-            costs, all_layers = self.costs, self.plan.job.model.layers
-            own = [all_layers[i] for i in layers]
-            backward = kind is not Kind.FORWARD
-            if backward:
-                each = (costs.backward_s, costs.backward_flops, costs.tensor_parallel_backward_s)
-            else:
-                each = (costs.forward_s, costs.forward_flops, costs.tensor_parallel_forward_s)
-            seconds, flops, tp_s = (sum(map(cost, own)) for cost in each)
-            tp_bytes = sum(costs.tensor_parallel_bytes(layer, backward=backward) for layer in own)
-            self.passes[kind, layers] = _Pass(seconds * self.slowdown, flops, tp_s, tp_bytes)
-        return self.passes[kind, layers]
+    # Passes
 
-    def _forward(self, rank: int, action: Action) -> None:
-        layers = tuple(self.plan.stages[action.stage].layer_indices)
-        self._compute(rank, action, self._pass(action.kind, layers))
+    def _pass(self, rank: _Rank, step: Step) -> None:
+        """Compute, then the exchanges inside the layers that it waits for."""
+        cost = self.pass_costs.of(step.action, step.layers)
+        after = [(op, 0.0) for op in (*self._inputs(rank, step), *rank.gathered.pop(step.number, ()))]
+        start = len(self.program.operations)
+        label = self._label(rank.number, step.action)
+        op = self.placement.compute(rank.number, cost.compute_s, after, label, cost.flops)
+        self._join(rank, start, step)
+        for exchange in cost.exchanges:
+            op = self.program.add(
+                exchange.seconds,
+                (self.program.stream(rank.number, COMPUTE),),
+                spans=(self._label(rank.number, step.action, exchange.dimension),),
+                size_bytes=exchange.size_bytes,
+                sync=self.costs.groups[exchange.group].sync if self.program.axes else (),
+            )
+        rank.last_op = rank.passes[step.number] = op
+        self._remember_outputs(rank, step, op)
 
-    def _backward(self, rank: int, action: Action) -> None:
-        """The last micro-batch's backward is cut where a bucket of gradients becomes whole."""
-        stage = self.plan.stages[action.stage]
-        is_last = action.index == self.plan.micro_batches - 1
-        segments = stage.buckets if is_last and stage.buckets else (tuple(stage.layer_indices),)
-        first = len(self.program.operations)
-        for number, segment in enumerate(segments):
-            start = len(self.program.operations)
-            self._compute(rank, action, self._pass(action.kind, segment))
-            self._join(start, first)
-            self.bucket_ready[rank, number] = self.last_op[rank]
-
-    def _join(self, start: int, first: int) -> None:
-        """Show the operations from ``start`` on as part of the span that ``first`` begins."""
+    def _join(self, rank: _Rank, start: int, step: Step) -> None:
+        """Show all segments of an action as one span."""
+        if step.is_first:
+            rank.first_of_span = start
         for op in self.program.operations[start:]:
-            if op.id != first and op.spans and op.spans[0].stream == COMPUTE:
-                op.parent = first
+            if op.id != rank.first_of_span:
+                op.parent = rank.first_of_span
 
-    def _compute(self, rank: int, action: Action, cost: _Pass) -> None:
-        """Compute, then the tensor-parallel all-reduces that it waits for."""
-        after = self._received(rank, action)
-        op = self.placement.compute(rank, cost.compute_s, after, self._label(rank, action), cost.flops)
-        if cost.tp_s:
-            streams = (self.program.stream(rank, COMPUTE),)
-            labels = (self._label(rank, action, "tp"),)
-            op = self.program.add(cost.tp_s, streams, spans=labels, size_bytes=cost.tp_bytes)
-        self.done[rank, action] = self.last_op[rank] = op
+    def _inputs(self, rank: _Rank, step: Step) -> list[int]:
+        receive = {Kind.FORWARD: Kind.RECV_F, Kind.BACKWARD: Kind.RECV_B, Kind.INPUT_GRADIENT: Kind.RECV_B}
+        parts = [part for part in step.action.passes if part.kind in receive]
+        asked = [Action(part.stage, receive[part.kind], part.index) for part in parts]
+        return [rank.received[action] for action in asked if action in rank.received]
 
-    def _received(self, rank: int, action: Action) -> list[tuple[int, float]]:
-        receive = {Kind.FORWARD: Kind.RECV_F, Kind.BACKWARD: Kind.RECV_B}[action.kind]
-        op = self.done.get((rank, Action(action.stage, receive, action.index)))
-        return [] if op is None else [(op, 0.0)]
+    def _remember_outputs(self, rank: _Rank, step: Step, op: int) -> None:
+        for part in step.action.passes:
+            if part.kind is not Kind.WEIGHT_GRADIENT:
+                kind = Kind.FORWARD if part.kind is Kind.FORWARD else Kind.BACKWARD
+                rank.outputs[kind, part.stage, part.index] = op
+            if part.kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT):
+                buckets = range(len(self.plan.stages[part.stage].buckets))
+                for bucket in buckets if step.bucket < 0 else (step.bucket,):
+                    rank.buckets[part.stage, bucket] = op
 
-    def _neighbour(self, rank: int, offset: int) -> int:
-        """The rank with the same (dp, tp) indices on another stage."""
-        pp, dp, tp = self.plan.coordinates(rank)
-        return int(self.plan.grid[pp + offset, dp, tp])
+    # Messages
 
-    def _send(self, rank: int, action: Action) -> None:
+    def _send(self, rank: _Rank, action: Action) -> None:
         forward = action.kind is Kind.SEND_F
-        offset = 1 if forward else -1
-        target = self._neighbour(rank, offset)
-        computed = Action(action.stage, Kind.FORWARD if forward else Kind.BACKWARD, action.index)
-        receive = Action(action.stage + offset, Kind.RECV_F if forward else Kind.RECV_B, action.index)
-        self.sent[target, receive] = self.messenger.send(
-            self.costs.boundary_bytes,
-            rank,
+        stage = action.stage + (1 if forward else -1)
+        target = self._counterpart(rank, self.stage_ranks[stage])
+        receive = Action(stage, Kind.RECV_F if forward else Kind.RECV_B, action.index)
+        output = rank.outputs[Kind.FORWARD if forward else Kind.BACKWARD, action.stage, action.index]
+        transfer = self.messenger.send(
+            self.message_bytes,
+            rank.number,
             target,
-            after=[(self.done[rank, computed], 0.0)],
+            after=[(output, 0.0)],
             name=action.kind.value,
-            labels=(self._label(rank, action, "pp"), self._label(target, receive, "pp")),
+            labels=(self._label(rank.number, action, "pp"), self._label(target, receive, "pp")),
+            blocking=not self.plan.strategy.overlap_transfers,
         )
+        self.sent[target, receive] = transfer
 
-    def _receive(self, rank: int, action: Action) -> bool:
+    def _receive(self, rank: _Rank, action: Action) -> bool:
         """Known once the sender has been walked that far."""
-        transfer = self.sent.get((rank, action))
+        transfer = self.sent.get((rank.number, action))
         if transfer is None:
             return False
-        source = self._neighbour(rank, -1 if action.kind is Kind.RECV_F else 1)
-        op = self.messenger.receive(transfer, self.costs.boundary_bytes, source, rank)
-        self.done[rank, action] = op
+        stage = action.stage + (-1 if action.kind is Kind.RECV_F else 1)
+        source = self._counterpart(rank, self.stage_ranks[stage])
+        rank.received[action] = self.messenger.receive(transfer, self.message_bytes, source, rank.number)
         return True
 
-    def _members(self, rank: int, action: Action) -> tuple[int, ...]:
-        """All ranks of the collective that ``action`` is part of."""
-        pp, dp, tp = self.plan.coordinates(rank)
-        grid = self.plan.grid
-        ranks = grid[pp, :, tp] if action.kind is Kind.REDUCE_GRAD else grid[[0, -1], dp, tp]
-        return tuple(int(r) for r in ranks)
+    def _counterpart(self, rank: _Rank, pipeline_rank: int) -> int:
+        """The rank at the same place of another pipeline stage."""
+        return pipeline_rank * self.places + rank.number % self.places
 
-    def _reduce(self, rank: int, action: Action) -> bool:
-        members = self._members(rank, action)
-        # The two ends of a pipeline name different stages in REDUCE_TIED; one key serves both.
-        key = (
-            Action(0 if action.kind is Kind.REDUCE_TIED else action.stage, action.kind, action.index),
-            members,
+    def _to_host(self, rank: _Rank, step: Step) -> None:
+        """Activations to host memory after their forward, back before their backward."""
+        action = step.action
+        size = sum(self._activation_bytes(layer) for layer in step.layers[0])
+        place = (action.stage, action.index)
+        if step.what == "offload":
+            after = [rank.last_op]
+        else:
+            after = [rank.offloaded[place], *([rank.passes[step.after]] if step.after in rank.passes else [])]
+        op = self.program.add(
+            self.costs.host_s(size),
+            (self.program.stream(rank.number, "host"),),
+            after=[(one, 0.0) for one in after],
+            spans=(self._label(rank.number, action, "host"),),
+            size_bytes=size,
         )
-        present = [r for r in members if r in set(self.ranks)]
-        arrived = self.arrived.setdefault(key, set())
-        arrived.add(rank)
-        if len(arrived) == len(present) and (rank, action) not in self.done:
-            self._add_reduce(action, members, present)
-        return (rank, action) in self.done
+        if step.what == "offload":
+            rank.offloaded[place] = op
+        else:
+            rank.received[action] = op
+            rank.gathered.setdefault(self._next_pass(rank, action), []).append(op)
 
-    def _add_reduce(self, action: Action, members: tuple[int, ...], present: list[int]) -> None:
-        size = self._reduced_bytes(action)
-        seconds = self.costs.collective_s("all_reduce", size, members)
+    def _next_pass(self, rank: _Rank, action: Action) -> int:
+        return next(step.number for step in rank.queue if step.what == "pass" and step.action == action)
+
+    def _activation_bytes(self, layer: int) -> float:
+        job, strategy = self.plan.job, self.plan.strategy
+        return layer_activation_bytes(
+            job.model.decoder,
+            job.model.layers[layer].kind,
+            micro_batch=strategy.micro_batch,
+            seq_len=job.seq_len,
+            tp=strategy.tp,
+            bytes_per_value=job.bytes_per_value,
+            recompute=strategy.recompute,
+            cp=strategy.cp,
+            ep=strategy.ep,
+            sequence_parallel=strategy.sequence_parallel,
+            expert_imbalance=job.expert_imbalance,
+        )
+
+    # Collectives
+
+    def _collective(self, rank: _Rank, step: Step) -> bool:
+        assert step.collective is not None
+        group = self.costs.groups[step.collective.group]
+        members = group.of(rank.number, rank.pipeline_rank * self.places)
+        place = (step.action, step.collective.group)
+        turn = rank.meetings.get(place, 0)
+        key = (members.start, *place, turn)
+        op = self._meet(rank, key, members, self._collective_inputs(rank, step), step.action, step.collective)
+        if op is None:
+            return False
+        rank.meetings[place] = turn + 1
+        if step.waits_for == "pass":
+            rank.gathered.setdefault(step.number, []).append(op)
+        else:
+            rank.reduced.append(op)
+        return True
+
+    def _collective_inputs(self, rank: _Rank, step: Step) -> list[tuple[int, float]]:
+        if step.waits_for == "pass":
+            return [(rank.passes[step.after], 0.0)] if step.after in rank.passes else []
+        if step.waits_for == "bucket":
+            return [(rank.buckets[step.action.stage, step.action.index], 0.0)]
+        return [(rank.last_op, 0.0)]
+
+    def _meet(
+        self,
+        rank: _Rank,
+        key: tuple,
+        members: range | tuple[int, ...],
+        after: list[tuple[int, float]],
+        action: Action,
+        collective: Collective,
+    ) -> int | None:
+        """The collective's operation, once all members that are built have arrived; None before."""
+        if key not in self.met:
+            present = [r for r in members if r in self.ranks]
+            arrived = self.waiting.setdefault(key, {})
+            arrived[rank.number] = after
+            if len(arrived) < len(present):
+                return None
+            self.met[key] = self._add_collective(present, arrived, members, action, collective)
+            del self.waiting[key]
+        return self.met[key]
+
+    def _add_collective(
+        self,
+        present: list[int],
+        arrived: dict[int, list[tuple[int, float]]],
+        members: range | tuple[int, ...],
+        action: Action,
+        collective: Collective,
+    ) -> int:
+        seconds = self.costs.collective_s(collective.operation, collective.size_bytes, members)
         streams = [self.program.stream(r, "dp") for r in present]
         if self.staged:
             # The processor that computes also moves the bytes, so nothing hides behind compute.
             streams += [self.program.stream(r, COMPUTE) for r in present]
-        own = {r: Action(self.plan.coordinates(r)[0], action.kind, action.index) for r in present}
-        after = [(self._gradients_ready(r, action), 0.0) for r in present]
-        labels = tuple(self._label(r, own[r], "dp") for r in present)
-        op = self.program.add(seconds, tuple(streams), after=after, spans=labels, size_bytes=size)
-        for r in present:
-            self.done[r, own[r]] = op
-            self.reduced[r].append(op)
-
-    def _gradients_ready(self, rank: int, action: Action) -> int:
-        """The operation after which the gradients to be reduced are whole.
-
-        Tied gradients also wait for the rank's buckets, by the order of its `dp` stream.
-        """
-        return (
-            self.last_op[rank] if action.kind is Kind.REDUCE_TIED else self.bucket_ready[rank, action.index]
+        is_tied = action.kind is Kind.REDUCE_TIED
+        own = {r: Action(self._tied_stage(r), action.kind) if is_tied else action for r in present}
+        folded = bool(self.program.axes) and not is_tied
+        return self.program.add(
+            seconds,
+            tuple(streams),
+            after=[wait for r in present for wait in arrived[r]],
+            spans=tuple(self._label(r, own[r], collective.dimension) for r in present),
+            size_bytes=collective.size_bytes,
+            sync=self.costs.groups[collective.group].sync if folded else (),
         )
 
-    def _reduced_bytes(self, action: Action) -> float:
-        layers = self.plan.job.model.layers
-        if action.kind is Kind.REDUCE_TIED:
-            decoder = self.plan.job.model.decoder
-            share = decoder.vocab * decoder.hidden / layers[0].parameters
-            return self.costs.layer_gradient_bytes(layers[0]) * share
-        bucket = self.plan.stages[action.stage].buckets[action.index]
-        return sum(self.costs.layer_gradient_bytes(layers[i]) for i in bucket)
+    def _tied_stage(self, rank: int) -> int:
+        return 0 if rank // self.places == self.stage_ranks[0] else len(self.stage_ranks) - 1
 
-    def _step(self, rank: int, action: Action) -> None:
-        parameters = self.plan.stage_parameters(action.stage) / self.plan.strategy.tp
-        seconds = self.costs.optimizer_s(parameters) * self.slowdown
-        after = [(op, 0.0) for op in self.reduced[rank]]
-        op = self.placement.compute(rank, seconds, after, self._label(rank, action))
-        self.done[rank, action] = self.last_op[rank] = op
+    def _reduce_tied(self, rank: _Rank, action: Action) -> bool:
+        """Tied gradients also wait for the rank's buckets, by the order of its `dp` stream."""
+        place = rank.number % self.places
+        ends = (self.stage_ranks[0], self.stage_ranks[-1])
+        members = tuple(sorted(end * self.places + place for end in ends))
+        turn = rank.meetings.get((action, "tied"), 0)
+        decoder = self.plan.job.model.decoder
+        size = self.costs.gradient_bytes(decoder.vocab * decoder.hidden / self.plan.strategy.tp)
+        collective = Collective(dimension="dp", operation="all_reduce", size_bytes=size, group="replicas")
+        op = self._meet(rank, (members, turn), members, [(rank.last_op, 0.0)], action, collective)
+        if op is None:
+            return False
+        rank.meetings[action, "tied"] = turn + 1
+        rank.reduced.append(op)
+        return True
 
+    # Updates
 
-_COSTED = (
-    Kind.FORWARD,
-    Kind.BACKWARD,
-    Kind.SEND_F,
-    Kind.RECV_F,
-    Kind.SEND_B,
-    Kind.RECV_B,
-    Kind.REDUCE_GRAD,
-    Kind.REDUCE_TIED,
-    Kind.STEP,
-)
+    def _step(self, rank: _Rank, action: Action) -> None:
+        layers, strategy = self.plan.job.model.layers, self.plan.strategy
+        held = self.plan.rank_stages(rank.pipeline_rank)
+        dense, experts = split_parameters((layers[i] for s in held for i in s.layer_indices), strategy)
+        if self.plan.has_copied_embedding and held[-1].index == len(self.plan.stages) - 1:
+            dense += self.plan.job.model.decoder.vocab * self.plan.job.model.decoder.hidden / strategy.tp
+        seconds = self.costs.step_s(dense, experts) * self.slowdown
+        after = [(op, 0.0) for op in rank.reduced]
+        op = self.placement.compute(rank.number, seconds, after, self._label(rank.number, action))
+        rank.last_op = op
+        rank.reduced = []
+        rank.stepped.append(op)

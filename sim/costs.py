@@ -12,21 +12,20 @@ from functools import cached_property
 from . import kernels, network
 from .cluster import Cluster
 from .curves import interpolate
+from .errors import InputError
+from .groups import Groups
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
-from .kernels import LOSS_BYTES, Kernel
-from .model import BLOCK, EMBEDDING, Layer
+from .kernels import Kernel
+from .layer_kernels import layer_kernels
+from .model import EMBEDDING, HEAD, Layer
+from .partition import held_parameters
 from .profiles import profiled_s
 from .roofline import kernel_s, kernels_s
 from .strategy import Strategy
+from .traffic import Collective, layer_collectives
 
 MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8}
 """Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
-
-BLOCK_ALL_REDUCES = 2
-"""Tensor-parallel all-reduces of one block each direction (Shoeybi et al. 2019, figure 4)."""
-
-LOSS_ALL_REDUCES = 3
-"""Of one fp32 value a token in the vocabulary-parallel loss: maximum, own logit, sum (Megatron-LM)."""
 
 
 class Costs:
@@ -34,7 +33,9 @@ class Costs:
 
     def __init__(self, cluster: Cluster, job: Job, strategy: Strategy):
         self.cluster, self.job, self.strategy = cluster, job, strategy
+        self.groups = Groups(strategy)
         self._remembered: dict[tuple, float] = {}
+        self._exchanges: dict[tuple, tuple[tuple[Collective, float], ...]] = {}
 
     # Compute
 
@@ -49,37 +50,42 @@ class Costs:
     def _backward_s(self, layer: Layer) -> float:
         return self._layer_s(layer.kind, backward=True) + self._recompute_s(layer)
 
+    def weight_gradient_s(self, layer: Layer) -> float:
+        """Seconds of the part of the backward that makes the gradients of weights."""
+        return self._remember(("weights", layer.kind), lambda: self._weight_gradient_s(layer.kind))
+
+    def input_gradient_s(self, layer: Layer) -> float:
+        """Seconds of the rest of the backward, recomputation included."""
+        return self.backward_s(layer) - self.weight_gradient_s(layer)
+
+    def _weight_gradient_s(self, kind: str) -> float:
+        """The backward's share as the roofline divides it."""
+        weights, whole = (self._roofline_s(kind, part) for part in ("weight_gradient", "backward"))
+        return self._layer_s(kind, backward=True) * weights / whole if whole else 0.0
+
     def _layer_s(self, kind: str, *, backward: bool) -> float:
         """As profiled on this accelerator where it was, else by the roofline."""
         seconds = profiled_s(self.cluster.accelerator, self.job, self.strategy, kind, backward=backward)
-        return self._roofline_s(kind, backward=backward) if seconds is None else seconds
+        return self._roofline_s(kind, "backward" if backward else "forward") if seconds is None else seconds
 
-    def _roofline_s(self, kind: str, *, backward: bool) -> float:
-        return kernels_s(self.cluster.accelerator, self.kernels(kind, backward=backward), self.job.precision)
+    def _roofline_s(self, kind: str, part: str) -> float:
+        own = layer_kernels(self.job, self.strategy, kind, part)
+        return kernels_s(self.cluster.accelerator, own, self.job.precision)
 
-    def kernels(self, kind: str, *, backward: bool = False) -> tuple[Kernel, ...]:
-        """The kernels of one layer of ``kind`` on one rank for one micro-batch, nothing recomputed."""
-        make = kernels.backward_kernels if backward else kernels.forward_kernels
-        return make(
-            self.job.model.decoder,
-            kind,
-            micro_batch=self.strategy.micro_batch,
-            seq_len=self.job.seq_len,
-            tp=self.strategy.tp,
-            bytes_per_value=self.job.bytes_per_value,
-        )
+    def _attention_share(self, kind: str) -> float:
+        """Attention's part of a layer's forward."""
+        accelerator, precision = self.cluster.accelerator, self.job.precision
+        own = layer_kernels(self.job, self.strategy, kind, "forward")
+        attention = sum(kernel_s(accelerator, k, precision) for k in own if k.kind == "attention")
+        return attention / sum(kernel_s(accelerator, k, precision) for k in own)
 
     def _recompute_s(self, layer: Layer) -> float:
         """Selective recompute repeats attention's share of the forward, full the whole block's."""
-        if layer.kind != BLOCK or self.strategy.recompute == "none":
+        if layer.kind in (EMBEDDING, HEAD) or self.strategy.recompute == "none":
             return 0.0
         if self.strategy.recompute == "full":
             return self.forward_s(layer)
-        accelerator, precision = self.cluster.accelerator, self.job.precision
-        own = self.kernels(BLOCK)
-        attention = sum(kernel_s(accelerator, k, precision) for k in own if k.kind == "attention")
-        whole = sum(kernel_s(accelerator, k, precision) for k in own)
-        return self.forward_s(layer) * attention / whole
+        return self.forward_s(layer) * self._attention_share(layer.kind)
 
     def concurrency_factor(self, active_ranks: int) -> float:
         """Factor on compute while ``active_ranks`` of a node compute, beyond a fair share of its cores."""
@@ -91,9 +97,9 @@ class Costs:
     # FLOPs, as papers count them (`kernels.layer_flops`), on one tensor-parallel rank
 
     @property
-    def tokens(self) -> int:
-        """Tokens of one micro-batch."""
-        return self.strategy.micro_batch * self.job.seq_len
+    def tokens(self) -> float:
+        """Tokens of one micro-batch on one rank."""
+        return self.strategy.micro_batch * self.job.seq_len / self.strategy.cp
 
     def forward_flops(self, layer: Layer) -> float:
         """FLOPs of one micro-batch's forward on one rank."""
@@ -107,52 +113,39 @@ class Costs:
         return 2.0 * self.forward_flops(layer) + self._recompute_flops(layer)
 
     def _recompute_flops(self, layer: Layer) -> float:
-        if layer.kind != BLOCK or self.strategy.recompute == "none":
+        if layer.kind in (EMBEDDING, HEAD) or self.strategy.recompute == "none":
             return 0.0
         if self.strategy.recompute == "full":
             return self.forward_flops(layer)
         decoder, seq_len = self.job.model.decoder, self.job.seq_len
         return kernels.attention_flops(decoder, tokens=self.tokens, seq_len=seq_len) / self.strategy.tp
 
-    # Tensor parallelism
+    # Communication inside a layer
 
-    def tensor_parallel_bytes(self, layer: Layer, *, backward: bool = False) -> float:
-        """Bytes that one rank gives to all-reduces for one micro-batch in one direction."""
-        return sum(self._all_reduces(layer, backward=backward))
+    def exchanges(self, layer: Layer, *, backward: bool) -> tuple[tuple[Collective, float], ...]:
+        """What one micro-batch's pass through ``layer`` communicates, with the seconds it makes compute
+        wait on every rank."""
+        key = ("exchanges", layer.kind, backward)
+        if key not in self._exchanges:
+            found = layer_collectives(self.job, self.strategy, layer.kind, backward=backward)
+            self._exchanges[key] = tuple((one, self._exposed_s(one, layer, backward)) for one in found)
+        return self._exchanges[key]
 
-    def tensor_parallel_forward_s(self, layer: Layer) -> float:
-        """Seconds of the tensor-parallel all-reduces of one micro-batch's forward."""
-        return self._tensor_parallel_s(layer, backward=False)
+    def _exposed_s(self, collective: Collective, layer: Layer, backward: bool) -> float:
+        """Behind attention, only what is longer than attention on the keys that are there already."""
+        one = self.group_s(collective)
+        if not collective.behind_attention:
+            return one * collective.count
+        whole = self._layer_s(layer.kind, backward=backward)
+        attention = whole * self._attention_share(layer.kind) / self.strategy.cp
+        return max(0.0, one - attention) * collective.count
 
-    def tensor_parallel_backward_s(self, layer: Layer) -> float:
-        """The same for backward; full recompute repeats a block's forward ones."""
-        return self._tensor_parallel_s(layer, backward=True)
-
-    def _tensor_parallel_s(self, layer: Layer, *, backward: bool) -> float:
-        ranks = range(self.strategy.tp)
-        return self._remember(
-            ("tensor parallel", layer.kind, backward),
-            lambda: sum(
-                self.collective_s("all_reduce", size, ranks)
-                for size in self._all_reduces(layer, backward=backward)
-            ),
-        )
-
-    def _all_reduces(self, layer: Layer, *, backward: bool) -> list[float]:
-        """Bytes of each all-reduce (Shoeybi et al. 2019, section 3).
-
-        Each block has two in either direction. The vocabulary-parallel embedding sums its look-ups forward
-        and needs none backward; the head sums the gradient of its input backward, and forward three values
-        a token for the loss.
-        """
-        if self.strategy.tp == 1:
-            return []
-        if layer.kind == BLOCK:
-            repeated = 2 if backward and self.strategy.recompute == "full" else 1
-            return [self.boundary_bytes] * (BLOCK_ALL_REDUCES * repeated)
-        if layer.kind == EMBEDDING:
-            return [] if backward else [self.boundary_bytes]
-        return [self.boundary_bytes] if backward else [float(LOSS_BYTES * self.tokens)] * LOSS_ALL_REDUCES
+    def group_s(self, collective: Collective, first: int = 0) -> float:
+        """Seconds of one such collective in the group that begins at rank ``first``."""
+        ranks = self.groups[collective.group].ranks(first)
+        if collective.operation == network.SEND_RECV:
+            ranks = ranks[:2]
+        return self.collective_s(collective.operation, collective.size_bytes, ranks)
 
     # Optimizer and gradients
 
@@ -180,15 +173,40 @@ class Costs:
         return kept + GRADIENT_BYTES[self.job.precision] + written_again
 
     def layer_gradient_bytes(self, layer: Layer) -> float:
-        """Bytes of one layer's gradients on one rank, as reduced over the data-parallel replicas."""
-        return layer.parameters / self.strategy.tp * GRADIENT_BYTES[self.job.precision]
+        """Bytes of one layer's gradients on one rank."""
+        return self.gradient_bytes(held_parameters(layer, self.strategy))
+
+    def gradient_bytes(self, parameters: float) -> float:
+        """Bytes of the gradients of so many parameters, as accumulated and reduced."""
+        return parameters * GRADIENT_BYTES[self.job.precision]
+
+    def step_s(self, dense: float, experts: float) -> float:
+        """Seconds to step a rank's share of so many parameters, held whole before sharding.
+
+        Offloaded states stream from host memory and back while the step computes.
+        """
+        shards = self.strategy.shards
+        own = dense / shards + experts / max(1, shards // self.strategy.ep)
+        seconds = self.optimizer_s(own)
+        if self.strategy.offload in ("optimizer", "both"):
+            states = own * (OPTIMIZER_STATES[self.job.optimizer] * 4 + MASTER_BYTES[self.job.precision])
+            seconds = max(seconds, self.host_s(states))
+        return seconds
 
     # Communication
 
-    @property
-    def boundary_bytes(self) -> float:
-        """Bytes of one micro-batch's activations between two layers, which every tp rank has whole."""
-        return float(self.tokens * self.job.model.decoder.hidden * self.job.bytes_per_value)
+    def host_s(self, size_bytes: float) -> float:
+        """Seconds to move so much between an accelerator and the host's memory, one way.
+
+        Raises:
+            InputError: the cluster has no link that joins an accelerator to its host.
+        """
+        link = self.cluster.link("host")
+        if link is None:
+            raise InputError(
+                f"cluster {self.cluster.name} has no link that joins host; offload needs one (joins: host)"
+            )
+        return link.latency + size_bytes / link.bandwidth
 
     def transfer_s(self, size_bytes: float, source_rank: int, target_rank: int) -> float:
         """Seconds of one message.
@@ -196,7 +214,7 @@ class Costs:
         Ranks of the source's stage send at once, so they share a link that is the node's.
         """
         pair = (source_rank, target_rank)
-        sharing = self._node_ranks(self.strategy.dp * self.strategy.tp)
+        sharing = self._node_ranks(self.strategy.replicas * self.strategy.tp)
         if self.strategy.gradient_exchange == "parameter_server":
             sharing = 1
         return self._remember(

@@ -75,11 +75,11 @@ def _engine(name: str):
 def step_time_s(plan: Plan, built: Built, ends: Sequence[float]) -> float:
     """Seconds of one step: the makespan, or, asynchronous, the time in which ``dp`` updates are applied.
 
-    That time is ``dp`` over the sum of the workers' rates. Rates are taken after a warm-up and until the
+    The latter is ``dp`` over the sum of the workers' rates. Rates are taken after a warm-up and until the
     first worker has made its last update, so that nobody runs alone.
     """
     if not built.updates:
-        return max(ends)
+        return _synchronous_step_s(plan, built, ends)
     applied: dict[int, list[float]] = {}
     for worker, server, _, step in built.updates:
         if server == 0:
@@ -91,6 +91,17 @@ def step_time_s(plan: Plan, built: Built, ends: Sequence[float]) -> float:
         if len(counted) > 1:
             rates.append((len(counted) - 1) / (counted[-1] - counted[0]))
     return plan.strategy.dp / sum(rates)
+
+
+def _synchronous_step_s(plan: Plan, built: Built, ends: Sequence[float]) -> float:
+    """The makespan of a step, or the mean of several; of a pipeline that never drains, only full ones count."""
+    steps = plan.strategy.steps(plan.job)
+    if not plan.strategy.is_unflushed:
+        return max(ends) / steps
+    filling = plan.strategy.filling_steps(plan.job)
+    of_first = [ends[op] for rank, op in built.steps if rank == built.ranks[0]]
+    a_step = len(of_first) // steps
+    return (of_first[(steps - filling) * a_step - 1] - of_first[filling * a_step - 1]) / (steps - 2 * filling)
 
 
 def staleness(built: Built, starts: Sequence[float], ends: Sequence[float]) -> list[int]:

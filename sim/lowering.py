@@ -46,7 +46,7 @@ def make_plan(
     if faults:
         raise InputError(faults)
     stages = partition(job, strategy)
-    actions = _with_transfers(strategy, strategy.micro_batches(job), orders, times)
+    actions = _with_transfers(job, strategy, orders, times)
     if strategy.gradient_exchange == "parameter_server":
         actions = add_push_and_pull(actions)
     else:
@@ -73,18 +73,17 @@ def order_faults(strategy: Strategy, micro_batches: int, orders: Orders | None =
     return schedule_faults(name, strategy.pp, strategy.vp, micro_batches)
 
 
-def _with_transfers(
-    strategy: Strategy, micro_batches: int, orders: Orders | None, times: PassTimes | None
-) -> Orders:
+def _with_transfers(job: Job, strategy: Strategy, orders: Orders | None, times: PassTimes | None) -> Orders:
+    micro_batches, steps = strategy.micro_batches(job), strategy.steps(job)
     if orders is not None:
         lowered = add_transfers(orders)
+    elif strategy.is_unflushed:
+        lowered = _pipeline("1f1b", strategy.pp, 1, micro_batches * steps, times)
     else:
-        unflushed = strategy.schedule in UNFLUSHED
-        name = "1f1b" if unflushed else strategy.schedule
-        count = micro_batches * (strategy.steps if unflushed else 1)
-        lowered = _pipeline(name, strategy.pp, strategy.vp, count, times)
+        name = "1f1b" if strategy.schedule in UNFLUSHED else strategy.schedule
+        lowered = _pipeline(name, strategy.pp, strategy.vp, micro_batches, times)
     if strategy.protocol[0] == "local":
-        lowered = repeat_steps(lowered, strategy.steps, micro_batches)
+        lowered = repeat_steps(lowered, steps, micro_batches)
     return lowered
 
 
@@ -100,7 +99,7 @@ def _with_updates(actions: Orders, job: Job, strategy: Strategy, stages: tuple[S
     local = strategy.protocol[0] == "local"
     if strategy.shards_parameters and strategy.replicas > 1:
         actions = add_unsharding(actions, strategy.reshard_after_forward)
-    if strategy.schedule == "pipedream" and strategy.pp > 1:
+    if strategy.schedule == "pipedream" and strategy.is_unflushed:
         step_every, reduce_every = 1, 1
     else:
         step_every = micro_batches

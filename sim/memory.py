@@ -1,21 +1,23 @@
-"""What stands in memory at the peak of one step, for a rank of every pipeline stage and for every server.
+"""What stands in memory at the peak of one step, for every pipeline rank and every server.
 
-The peak of a stage is its largest number of micro-batches in flight, found by walking its actions.
+The peak of a rank is the most that its micro-batches in flight keep, found by walking its actions.
 `assumptions` says in words what the figures rest on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .activations import layer_activation_bytes, logits_bytes
 from .cluster import Cluster
 from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
-from .model import BLOCK, HEAD
-from .plan import Action, Kind, Plan
+from .model import EMBEDDING, HEAD
+from .partition import held_parameters
+from .plan import Action, Kind, Plan, Stage
 from .strategy import Strategy
+from .traffic import message_bytes, split_parameters
 
 FP32_BYTES = 4
 
@@ -27,7 +29,7 @@ class RankMemory:
     role: str
     """`worker` or `server`."""
     stage: int
-    """Pipeline stage of a worker, number of a server."""
+    """Pipeline rank of a worker, number of a server."""
     parameters: float
     """Parameters the rank holds."""
     in_flight: int
@@ -74,22 +76,26 @@ class RankMemory:
 
 
 def memory(plan: Plan, cluster: Cluster) -> tuple[RankMemory, ...]:
-    """Peak memory of a rank of each pipeline stage, in order, then of each server."""
-    stages = [_stage_memory(plan, cluster, stage.index) for stage in plan.stages]
+    """Peak memory of each pipeline rank, in order, then of each server."""
+    workers = [_rank_memory(plan, cluster, rank) for rank in range(plan.strategy.pp)]
     servers = [_server_memory(plan, cluster, number) for number in range(plan.strategy.servers)]
-    return (*stages, *servers)
+    return (*workers, *servers)
 
 
-def in_flight(actions: Iterable[Action]) -> int:
-    """The most micro-batches that are forward and not yet backward at any moment of ``actions``."""
-    count = most = 0
+def in_flight(actions: Iterable[Action], sizes: Mapping[int, float] | None = None) -> float:
+    """The most that is kept between forward and backward at any moment of ``actions``.
+
+    ``sizes`` is what one micro-batch keeps on each stage; without it micro-batches are counted.
+    """
+    held = most = 0.0
     for action in actions:
-        kind = action.kind
-        if kind is Kind.FORWARD:
-            count += 1
-            most = max(most, count)
-        elif kind is Kind.BACKWARD or kind is Kind.WEIGHT_GRADIENT:
-            count -= 1
+        for part in action.passes:
+            size = 1.0 if sizes is None else sizes[part.stage]
+            if part.kind is Kind.FORWARD:
+                held += size
+                most = max(most, held)
+            elif part.kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT):
+                held -= size
     return most
 
 
@@ -103,26 +109,61 @@ def state_bytes(job: Job) -> tuple[int, int, int]:
     return job.bytes_per_value, GRADIENT_BYTES[job.precision], states
 
 
-def _stage_memory(plan: Plan, cluster: Cluster, stage: int) -> RankMemory:
+def _rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int) -> RankMemory:
     job, strategy = plan.job, plan.strategy
     weight, gradient, states = state_bytes(job)
-    parameters = plan.stage_parameters(stage) / strategy.tp
-    flying = in_flight(plan.actions[stage])
+    held = plan.rank_stages(pipeline_rank)
+    dense, experts = _parameters(plan, held)
+    shards, expert_shards = strategy.shards, max(1, strategy.shards // strategy.ep)
+    whole, sharded = dense + experts, dense / shards + experts / expert_shards
+    keeps_weights = not strategy.shards_parameters
+    keeps_gradients = strategy.sharding in ("ddp", "zero1")
     steps_itself = strategy.gradient_exchange != "parameter_server"
+    offloads = strategy.offload in ("optimizer", "both")
+    actions = plan.actions[pipeline_rank]
+    flying = int(in_flight(actions))
     return RankMemory(
         role="worker",
-        stage=stage,
-        parameters=parameters,
+        stage=pipeline_rank,
+        parameters=whole,
         in_flight=flying,
-        weights_bytes=weight * parameters,
-        gradients_bytes=gradient * parameters,
-        optimizer_bytes=states * parameters if steps_itself else 0.0,
-        activations_bytes=_activation_bytes(plan, stage, flying),
-        logits_bytes=_logits_bytes(plan, stage, flying),
-        buffers_bytes=_buffer_bytes(plan, stage),
+        weights_bytes=weight * (whole * _weight_versions(plan, pipeline_rank) if keeps_weights else sharded)
+        + (0.0 if keeps_weights else _gathered_bytes(plan, held)),
+        gradients_bytes=gradient * (whole if keeps_gradients or strategy.pp > 1 else sharded),
+        optimizer_bytes=states * sharded if steps_itself and not offloads else 0.0,
+        activations_bytes=_activation_bytes(plan, pipeline_rank, held),
+        logits_bytes=_logits_bytes(plan, pipeline_rank, held),
+        buffers_bytes=_buffer_bytes(plan, pipeline_rank, held),
         reserved_bytes=cluster.accelerator.reserved_bytes,
         capacity_bytes=cluster.accelerator.memory_bytes,
     )
+
+
+def _parameters(plan: Plan, held: list[Stage]) -> tuple[float, float]:
+    """Dense and expert parameters of a rank before sharding, a copied embedding included."""
+    layers = plan.job.model.layers
+    dense, experts = split_parameters((layers[i] for s in held for i in s.layer_indices), plan.strategy)
+    if plan.has_copied_embedding and held[-1].index == len(plan.stages) - 1:
+        dense += plan.job.model.decoder.vocab * plan.job.model.decoder.hidden / plan.strategy.tp
+    return dense, experts
+
+
+def _weight_versions(plan: Plan, pipeline_rank: int) -> int:
+    """Copies of the weights: PipeDream stashes one for each micro-batch in flight (Narayanan et al. 2019,
+    section 3.3), 2BW keeps two (Narayanan et al. 2021, section 3.1)."""
+    if not plan.strategy.is_unflushed:
+        return 1
+    return 2 if plan.strategy.schedule == "pipedream-2bw" else plan.strategy.pp - pipeline_rank
+
+
+def _gathered_bytes(plan: Plan, held: list[Stage]) -> float:
+    """Whole weights that stand beside the shards: the blocks at work and ahead, or all that is kept."""
+    layers, strategy = plan.job.model.layers, plan.strategy
+    sizes = sorted(
+        (held_parameters(layers[i], strategy) for s in held for i in s.layer_indices), reverse=True
+    )
+    count = strategy.prefetch + 1 if strategy.reshard_after_forward else len(sizes)
+    return plan.job.bytes_per_value * sum(sizes[:count])
 
 
 def _server_memory(plan: Plan, cluster: Cluster, number: int) -> RankMemory:
@@ -145,50 +186,77 @@ def _server_memory(plan: Plan, cluster: Cluster, number: int) -> RankMemory:
     )
 
 
-def _activation_bytes(plan: Plan, stage: int, flying: int) -> float:
-    """What micro-batches in flight keep, and one block whole while it is computed again."""
-    kinds = [plan.job.model.layers[i].kind for i in plan.stages[stage].layer_indices]
+def _activation_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
+    """What micro-batches in flight keep, and one block whole while it is computed again.
+
+    Offloaded, only the micro-batches at work and fetched ahead are on the device.
+    """
     recompute = plan.strategy.recompute
-    kept = flying * sum(_layer_bytes(plan, kind, recompute) for kind in kinds)
-    if recompute == "none" or BLOCK not in kinds:
+    kinds = {s.index: [plan.job.model.layers[i].kind for i in s.layer_indices] for s in held}
+    sizes = {index: sum(_layer_bytes(plan, kind, recompute) for kind in own) for index, own in kinds.items()}
+    kept = in_flight(plan.actions[pipeline_rank], sizes)
+    if plan.strategy.offload in ("activations", "both"):
+        kept = min(kept, 2 * max(sizes.values()))
+    blocks = {kind for own in kinds.values() for kind in own} - {EMBEDDING, HEAD}
+    if recompute == "none" or not blocks:
         return kept
-    return kept + _layer_bytes(plan, BLOCK, "none") - _layer_bytes(plan, BLOCK, recompute)
+    return kept + max(_layer_bytes(plan, k, "none") - _layer_bytes(plan, k, recompute) for k in blocks)
 
 
 def _layer_bytes(plan: Plan, kind: str, recompute: str) -> float:
+    job, strategy = plan.job, plan.strategy
     return layer_activation_bytes(
-        plan.job.model.decoder,
+        job.model.decoder,
         kind,
-        micro_batch=plan.strategy.micro_batch,
-        seq_len=plan.job.seq_len,
-        tp=plan.strategy.tp,
-        bytes_per_value=plan.job.bytes_per_value,
+        micro_batch=strategy.micro_batch,
+        seq_len=job.seq_len,
+        tp=strategy.tp,
+        bytes_per_value=job.bytes_per_value,
         recompute=recompute,
+        cp=strategy.cp,
+        ep=strategy.ep,
+        sequence_parallel=strategy.sequence_parallel,
+        expert_imbalance=job.expert_imbalance,
     )
 
 
-def _logits_bytes(plan: Plan, stage: int, flying: int) -> float:
-    if all(plan.job.model.layers[i].kind != HEAD for i in plan.stages[stage].layer_indices):
+def _logits_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
+    last = len(plan.stages) - 1
+    if all(stage.index != last for stage in held):
         return 0.0
+    of_head = (a for a in plan.actions[pipeline_rank] for part in a.passes if part.stage == last)
+    flying = in_flight(of_head, {stage.index: float(stage.index == last) for stage in plan.stages})
     return logits_bytes(
         plan.job.model.decoder,
         micro_batch=plan.strategy.micro_batch,
         seq_len=plan.job.seq_len,
         tp=plan.strategy.tp,
         bytes_per_value=plan.job.bytes_per_value,
-        in_flight=flying,
+        in_flight=int(flying),
+        cp=plan.strategy.cp,
     )
 
 
-def _buffer_bytes(plan: Plan, stage: int) -> float:
+def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
     """A message each way to every neighbour stage, and the largest bucket of gradients."""
-    job, strategy = plan.job, plan.strategy
-    message = strategy.micro_batch * job.seq_len * job.model.decoder.hidden * job.bytes_per_value
-    neighbours = (stage > 0) + (stage < strategy.pp - 1)
-    layers = job.model.layers
-    buckets = (sum(layers[i].parameters for i in bucket) for bucket in plan.stages[stage].buckets)
-    largest = max(buckets, default=0) / strategy.tp * GRADIENT_BYTES[job.precision]
-    return 2.0 * neighbours * message + largest
+    ranks, last = plan.stage_ranks, len(plan.stages) - 1
+    neighbours = {(s.index, n) for s in held for n in (s.index - 1, s.index + 1) if 0 <= n <= last}
+    far = sum(ranks[n] != pipeline_rank for _, n in neighbours)
+    layers = plan.job.model.layers
+    buckets = (
+        sum(held_parameters(layers[i], plan.strategy) for i in bucket) for s in held for bucket in s.buckets
+    )
+    largest = max(buckets, default=0.0) * GRADIENT_BYTES[plan.job.precision]
+    return 2.0 * far * message_bytes(plan.job, plan.strategy) + largest
+
+
+_SHARDED = {
+    "ddp": "nothing is sharded over dp",
+    "zero1": "optimizer states are sharded over dp × cp",
+    "zero2": "optimizer states and gradients are sharded over dp × cp",
+    "fsdp": "states, gradients and weights are sharded over dp × cp",
+    "hsdp": "states, gradients and weights are sharded within groups of dp × cp",
+}
 
 
 def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
@@ -196,9 +264,11 @@ def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
     weight, gradient, states = state_bytes(job)
     said = [
         f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, gradient, and "
-        f"{job.optimizer} states with the fp32 copies of mixed precision; nothing is sharded over dp",
+        f"{job.optimizer} states with the fp32 copies of mixed precision; {_SHARDED[strategy.sharding]}",
         "flash attention, no dropout, fused MLP activation: activations after Korthikanti et al. 2022",
-        "norms and inputs of products are whole on every tensor-parallel rank (no sequence parallelism)",
+        "norms and inputs of products are split over the tensor-parallel ranks (sequence parallelism)"
+        if strategy.sequence_parallel
+        else "norms and inputs of products are whole on every tensor-parallel rank (no sequence parallelism)",
         "the last stage keeps fp32 log-probabilities for each micro-batch in flight, and at work its logits "
         "and an fp32 gradient",
         "buffers are two messages for each neighbour stage and the largest gradient bucket",

@@ -15,7 +15,7 @@ from .memory import RankMemory, memory
 from .plan import Plan
 from .trace import Trace
 
-DIMENSIONS = ("tp", "pp", "dp", "ps")
+DIMENSIONS = ("tp", "cp", "ep", "pp", "dp", "ps", "host")
 """Communication streams, in the order in which they are blamed where several are exposed at once."""
 
 

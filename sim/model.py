@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 EMBEDDING, BLOCK, HEAD = "embedding", "block", "head"
+MOE_BLOCK = "moe_block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,8 @@ class Layer:
     kind: str
     """`embedding`, `block` or `head`."""
     parameters: int
+    expert_parameters: int = 0
+    """Those of them that expert parallelism divides."""
 
 
 @dataclass(frozen=True, kw_only=True)

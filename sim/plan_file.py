@@ -62,6 +62,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "optimizer": job.optimizer,
             "precision": job.precision,
             "learning_rate": job.learning_rate,
+            "expert_imbalance": job.expert_imbalance,
         },
         "model": job.model.to_dict(),
         "stages": [
@@ -167,10 +168,11 @@ def _rule_faults(plan: Plan) -> list[Fault]:
         faults.append(
             Fault(path="strategy", found=f"{plan.world_size} ranks", expected=f"at most {MAX_RANKS}")
         )
-    for stage, actions in enumerate(plan.actions):
-        if plan.micro_batches > len(actions):
-            found = f"{len(actions)} actions for {plan.micro_batches} micro-batches"
-            faults.append(Fault(path=f"actions[{stage}]", found=found, expected="two or more for each"))
+    micro_batches = plan.micro_batches * plan.strategy.steps(plan.job)
+    for rank, actions in enumerate(plan.actions):
+        if micro_batches > len(actions):
+            found = f"{len(actions)} actions for {micro_batches} micro-batches"
+            faults.append(Fault(path=f"actions[{rank}]", found=found, expected="two or more for each"))
     return faults
 
 
@@ -195,12 +197,16 @@ def _bucket_faults(document: Document, plan: Plan) -> list[Fault]:
             found = f"buckets of {len(held)} layers"
             expected = f"layers {stage.first_layer} to {stage.end_layer - 1}, each once"
             faults.append(document.fault(("stages", stage.index, "buckets"), found, expected))
-    for stage, actions in zip(plan.stages, plan.actions, strict=False):
-        reduced = sorted(action.index for action in actions if action.kind is Kind.REDUCE_GRAD)
-        if reduced != list(range(len(stage.buckets))):
-            found = f"REDUCE_GRAD of buckets {reduced}"
-            expected = f"each of the stage's {len(stage.buckets)} buckets once"
-            faults.append(document.fault(("actions", stage.index), found, expected))
+    for rank, actions in enumerate(plan.actions):
+        reduced = {(a.stage, a.index) for a in actions if a.kind is Kind.REDUCE_GRAD}
+        held = {part.stage for action in actions for part in action.passes} & set(range(len(plan.stages)))
+        wanted = {(stage, b) for stage in held for b in range(len(plan.stages[stage].buckets))}
+        if plan.strategy.protocol[0] == "local":
+            wanted = set()
+        if reduced != wanted:
+            found = f"REDUCE_GRAD of (stage, bucket) {sorted(reduced)}"
+            expected = f"each bucket of the rank's stages: {sorted(wanted)}"
+            faults.append(document.fault(("actions", rank), found, expected))
     return faults
 
 

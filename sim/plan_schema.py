@@ -33,12 +33,16 @@ Layers = Annotated[tuple[Whole, ...], Field(strict=False)]
 """Indices of layers."""
 
 
+_STRICTER: dict[Any, Any] = {int: Whole, tuple[int, ...]: Layers}
+"""What a file may hold for a field's type."""
+
+
 def _form_of(kind: type, *left_out: str) -> type[BaseModel]:
     """A strict pydantic model with the fields and defaults of a dataclass."""
     hints = get_type_hints(kind)
     definitions: dict[str, Any] = {
         field.name: (
-            Whole if hints[field.name] is int else hints[field.name],
+            _STRICTER.get(hints[field.name], hints[field.name]),
             ... if field.default is MISSING else field.default,
         )
         for field in fields(kind)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .cluster import Accelerator, LayerProfile
 from .job import Job
-from .kernels import backward_kernels, forward_kernels
+from .layer_kernels import layer_kernels
 from .roofline import kernels_s
 from .strategy import Strategy
 
@@ -16,21 +18,25 @@ def profiled_s(
 
     A profile of the same micro-batch is used as it is, those of others by a straight line in the
     micro-batch, a single other one scaled by the ratio of rooflines. Profiles are of whole layers, so
-    tensor parallelism scales by the ratio of rooflines too. Recompute is not included.
+    what divides a layer (tp, cp, ep) scales by the ratio of rooflines too. Recompute is not included.
     """
     points = _points(accelerator, job, kind, backward=backward)
     if not points:
         return None
 
-    def roofline(micro_batch: int, tp: int) -> float:
-        return _roofline_s(accelerator, job, kind, micro_batch, tp, backward=backward)
+    def roofline(micro_batch: int, shape: Strategy) -> float:
+        own = layer_kernels(job, replace(shape, micro_batch=micro_batch), kind, part)
+        return kernels_s(accelerator, own, job.precision)
 
-    wanted = strategy.micro_batch
+    part = "backward" if backward else "forward"
+    whole, wanted = Strategy(), strategy.micro_batch
     if len(points) == 1 and wanted not in points:
         ((micro_batch, seconds),) = points.items()
-        return seconds * roofline(wanted, strategy.tp) / roofline(micro_batch, 1)
+        return seconds * roofline(wanted, strategy) / roofline(micro_batch, whole)
     seconds = line(points, wanted)
-    return seconds if strategy.tp == 1 else seconds * roofline(wanted, strategy.tp) / roofline(wanted, 1)
+    if strategy.tp == strategy.cp == strategy.ep == 1:
+        return seconds
+    return seconds * roofline(wanted, strategy) / roofline(wanted, whole)
 
 
 def line(points: dict[int, float], micro_batch: int) -> float:
@@ -69,18 +75,3 @@ def _matches(profile: LayerProfile, job: Job, kind: str) -> bool:
     return ((profile.kind, profile.seq_len, profile.precision) == (kind, job.seq_len, job.precision)) and all(
         getattr(profile, name) == getattr(decoder, name) for name in shape
     )
-
-
-def _roofline_s(
-    accelerator: Accelerator, job: Job, kind: str, micro_batch: int, tp: int, *, backward: bool
-) -> float:
-    make = backward_kernels if backward else forward_kernels
-    layer_kernels = make(
-        job.model.decoder,
-        kind,
-        micro_batch=micro_batch,
-        seq_len=job.seq_len,
-        tp=tp,
-        bytes_per_value=job.bytes_per_value,
-    )
-    return kernels_s(accelerator, layer_kernels, job.precision)

@@ -44,7 +44,15 @@ def _one_f_one_b_stage(stage: int, stages: int, micro_batches: int) -> Actions:
 _BUILDERS: dict[str, Callable[[int, int], tuple[Actions, ...]]] = {"gpipe": gpipe, "1f1b": one_f_one_b}
 
 
-def schedule(name: str, stages: int, micro_batches: int) -> tuple[Actions, ...]:
+def stage_rank(name: str, stage: int, ranks: int) -> int:
+    return stage % ranks
+
+
+def schedule_faults(name, ranks, virtual_stages, micro_batches):
+    return []
+
+
+def schedule(name: str, stages: int, virtual: int = 1, micro_batches: int = 1, times=None) -> tuple[Actions, ...]:
     """The named schedule, by stage. Raises InputError for a name that is none."""
     if name not in _BUILDERS:
         raise InputError(f"schedule {name!r} is unknown; expected {' | '.join(_BUILDERS)}")

@@ -40,8 +40,8 @@ __all__ = [
 DDP_BUCKET_BYTES = 25 * 2**20
 """torch.nn.parallel.DistributedDataParallel, `bucket_cap_mb` default."""
 
-UNFLUSHED_STEPS = 8
-"""Steps that a plan of a schedule without flush plays, so that most of them see a full pipeline."""
+STEADY_STEPS = 4
+"""Steps with a full pipeline that a plan of a schedule without flush plays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +147,22 @@ class Strategy:
         """`synchrony` as its name and number: ("stale", 2); 0 where there is none."""
         return parse_synchrony(self.synchrony) or (self.synchrony, 0)
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps that one plan plays: those between two averages, or enough to fill a pipeline
-        that is never drained."""
+    def steps(self, job: Job) -> int:
+        """Optimizer steps' worth of micro-batches that one plan plays: those between two averages; or, in a
+        pipeline that is never drained, enough to see it full."""
         name, count = self.protocol
         if name == "local":
             return max(1, count)
-        return UNFLUSHED_STEPS if self.schedule in UNFLUSHED and self.pp > 1 else 1
+        return STEADY_STEPS + 2 * self.filling_steps(job) if self.is_unflushed else 1
+
+    @property
+    def is_unflushed(self) -> bool:
+        """Whether the pipeline is never drained."""
+        return self.schedule in UNFLUSHED and self.pp > 1
+
+    def filling_steps(self, job: Job) -> int:
+        """Steps in which a pipeline that is never drained fills, and in which it would empty."""
+        return -(-2 * self.pp // self.micro_batches(job))
 
     def micro_batches(self, job: Job) -> int:
         """Micro-batches of one replica in one step."""

@@ -1,0 +1,83 @@
+"""What one pass through some layers costs a rank: compute, FLOPs, and the exchanges inside its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .costs import Costs
+from .model import Layer
+from .plan import Action, Kind
+
+
+class Exchange(NamedTuple):
+    """Communication inside layers that their compute waits for, all of one dimension."""
+
+    dimension: str
+    group: str
+    seconds: float
+    size_bytes: float
+
+
+class PassCost(NamedTuple):
+    """One micro-batch through some layers on one rank."""
+
+    compute_s: float
+    flops: float
+    exchanges: tuple[Exchange, ...]
+
+
+class PassCosts:
+    """Costs of passes, remembered, since every micro-batch repeats them."""
+
+    def __init__(self, costs: Costs, slowdown: float):
+        self.costs, self.slowdown = costs, slowdown
+        self._known: dict[tuple, PassCost] = {}
+
+    def of(self, action: Action, layers: tuple[tuple[int, ...], ...]) -> PassCost:
+        """The cost of ``action`` for ``layers``, those of each of its passes."""
+        kinds = tuple(part.kind for part in action.passes)
+        key = (kinds, layers)
+        if key not in self._known:
+            every = self.costs.job.model.layers
+            parts = [
+                self._pass(kind, [every[i] for i in own]) for kind, own in zip(kinds, layers, strict=True)
+            ]
+            self._known[key] = parts[0] if len(parts) == 1 else _side_by_side(parts)
+        return self._known[key]
+
+    def _pass(self, kind: Kind, layers: list[Layer]) -> PassCost:
+        costs = self.costs
+        if kind is Kind.FORWARD:
+            seconds, flops = costs.forward_s, costs.forward_flops
+        elif kind is Kind.BACKWARD:
+            seconds, flops = costs.backward_s, costs.backward_flops
+        elif kind is Kind.INPUT_GRADIENT:
+            seconds, flops = costs.input_gradient_s, self._input_flops
+        else:
+            seconds, flops = costs.weight_gradient_s, costs.forward_flops
+        exchanges = () if kind is Kind.WEIGHT_GRADIENT else self._exchanges(layers, kind is not Kind.FORWARD)
+        return PassCost(sum(map(seconds, layers)) * self.slowdown, sum(map(flops, layers)), exchanges)
+
+    def _input_flops(self, layer: Layer) -> float:
+        return self.costs.backward_flops(layer) - self.costs.forward_flops(layer)
+
+    def _exchanges(self, layers: Iterable[Layer], backward: bool) -> tuple[Exchange, ...]:
+        sums: dict[tuple[str, str], tuple[float, float]] = {}
+        for layer in layers:
+            for one, seconds in self.costs.exchanges(layer, backward=backward):
+                place = (one.dimension, one.group)
+                before = sums.get(place, (0.0, 0.0))
+                sums[place] = (before[0] + seconds, before[1] + one.total_bytes)
+        return tuple(Exchange(*place, *total) for place, total in sums.items() if total[0] > 0)
+
+
+def _side_by_side(parts: list[PassCost]) -> PassCost:
+    """Two passes on one device: each one's exchanges hide behind the other's compute (DeepSeek-AI 2024,
+    DeepSeek-V3, section 3.2.1), and only what is longer than all compute shows."""
+    compute = sum(part.compute_s for part in parts)
+    exchanges = [exchange for part in parts for exchange in part.exchanges]
+    total = sum(exchange.seconds for exchange in exchanges)
+    shown = max(0.0, total - compute) / total if total else 0.0
+    kept = tuple(one._replace(seconds=one.seconds * shown) for one in exchanges) if shown else ()
+    return PassCost(compute, sum(part.flops for part in parts), kept)
