@@ -1,9 +1,9 @@
 """Lanes of a folded Program written out: `unfold` makes of each operation as many as really happen.
 
 An operation without `sync` becomes one for each lane, one with `sync` one for each group of lanes that
-differ in its axes alone, one with a `pattern` one for each lane and step. New ids count by old id, then by
-lane (of a group its first; of a pattern by step, then lane), so ties fall alike in any form. `fold_flat.py`
-does the same on arrays, for tens of millions of operations.
+differ in its axes alone, one with a `pattern` one for each lane's arrival, which takes no time, and one for
+each step and lane. New ids count by old id, then by lane (of a group its first; of a pattern by step, then
+lane), so ties fall alike in any form. `fold_flat.py` does the same on arrays, for tens of millions.
 """
 
 from __future__ import annotations
@@ -143,24 +143,24 @@ class _Unfolding:
         return tuple(one * self.lanes + lane for one in ids for lane in members)
 
     def _add_steps(self, program: Program, operation: Operation, groups: np.ndarray) -> None:
-        """An operation for each step and lane; the steps of a lane show as one span."""
-        shares = step_shares(operation.pattern, groups.shape[1])
+        """An operation for each lane's arrival and each step of it; they show as one span."""
+        shares = [0.0, *step_shares(operation.pattern, groups.shape[1]).tolist()]
         # (group, member) by lane
         place = np.empty((self.lanes, 2), dtype=np.int64)
         place[groups, 0] = np.arange(groups.shape[0])[:, None]
         place[groups, 1] = np.arange(groups.shape[1])
         for lane in range(self.lanes):
             op = self._add(program, operation, [lane])
-            program.operations[op].duration = operation.duration * float(shares[0])
+            program.operations[op].duration = 0.0
         first = self.first[operation.id]
         for step in range(1, len(shares)):
-            heard = step_sources(operation.pattern, groups.shape[1], step)
+            heard = step_sources(operation.pattern, groups.shape[1], step - 1)
             for lane in range(self.lanes):
                 group, member = place[lane]
                 before = int(first[0]) + (step - 1) * self.lanes
                 parent = program.operations[int(first[lane])].parent
                 program.add(
-                    operation.duration * float(shares[step]),
+                    operation.duration * shares[step],
                     self._on_lanes(operation.streams, [lane]),
                     after=[(before + lane, 0.0), (before + int(groups[group, heard[member]]), 0.0)],
                     resources=self._on_lanes(operation.resources, [lane]),
@@ -170,8 +170,9 @@ class _Unfolding:
 
 
 def _steps(operation: Operation, members: int) -> int:
-    """Operations that a lane's part of it becomes; 0 if lanes start together."""
-    return len(step_shares(operation.pattern, members)) if operation.pattern else 0
+    """Operations that a lane's part of it becomes, arrival and steps; 0 if lanes start together."""
+    steps = len(step_shares(operation.pattern, members)) if operation.pattern else 0
+    return steps + 1 if steps else 0
 
 
 def _spans(operation: Operation, members: list[int]) -> tuple[SpanLabel, ...]:

@@ -55,7 +55,7 @@ class FlatLanes:
     lane: np.ndarray
     """int32[n], its lane; where lanes meet, the first of them"""
     step: np.ndarray
-    """int32[n], of a pattern; else 0"""
+    """int32[n], of a pattern, from 1 on; 0 is a lane's arrival, and all that has no pattern"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,10 @@ class _Lanes:
         return lane_groups(self.folded.axes, self.folded.names(kind // len(PATTERNS)))
 
     def _shares(self, kind: int) -> np.ndarray:
+        """Of an operation's seconds in its arrival, 0, and in each step; empty if lanes start together."""
         pattern = PATTERNS[kind % len(PATTERNS)]
-        return step_shares(pattern, self.groups[kind].shape[1]) if pattern else np.zeros(0)
+        shares = step_shares(pattern, self.groups[kind].shape[1]) if pattern else np.zeros(0)
+        return np.concatenate([[0.0], shares]) if len(shares) else shares
 
     def _place(self, kind: int) -> np.ndarray:
         """By lane: its part among those of one operation, int64[lanes]."""
@@ -194,7 +196,7 @@ class _Lanes:
         operations = self.first[:-1][self.kinds == kind]
         for step in range(1, len(self.steps[kind])):
             heard = np.empty(self.lanes, dtype=np.int64)
-            heard[groups] = groups[:, step_sources(pattern, groups.shape[1], step)]
+            heard[groups] = groups[:, step_sources(pattern, groups.shape[1], step - 1)]
             own = operations[:, None] + (step * self.lanes + np.arange(self.lanes))
             for source in (np.arange(self.lanes), heard):
                 leaves = operations[:, None] + ((step - 1) * self.lanes + source)

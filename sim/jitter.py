@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 
@@ -36,6 +37,37 @@ _GRID = 2.0**40
 """Values are rounded to multiples of 1 / this, so that the last bit of a library's exp does not matter."""
 
 _MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLuck:
+    """How the lanes and samples differ; by default there is one sample, in which all lanes are alike."""
+
+    cv: float = 0.0
+    """Coefficient of variation of every operation's lognormal factor, drawn for each lane and sample."""
+    seed: int = 0
+    samples: range = range(1)
+    """Numbers of the samples to draw."""
+    slow: np.ndarray | None = None
+    """The factor on all that a rank of the cluster computes: float64[ranks], or float64[samples, ranks]."""
+
+    def durations(
+        self,
+        seconds: np.ndarray,
+        sample: int,
+        ids: np.ndarray | None = None,
+        lanes: np.ndarray | int = 0,
+        ranks: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """``seconds`` by operation, as ``sample`` has them: float64[n].
+
+        ``ids`` and ``lanes`` are as `jittered` has them; ``ranks`` are those whose compute it is, -1 none.
+        """
+        drawn = jittered(seconds, self.cv, self.seed, sample, ids=ids, lanes=lanes) if self.cv else seconds
+        if self.slow is None or ranks is None:
+            return drawn
+        slow = self.slow if self.slow.ndim == 1 else self.slow[self.samples.index(sample)]
+        return np.where(ranks >= 0, drawn * slow[ranks], drawn)
 
 
 def jittered(
@@ -97,9 +129,9 @@ def sample_key(seed: int, sample: int) -> int:
     return int(splitmix64(splitmix64(words) + np.uint64(sample * GAMMA & _MASK))[0])
 
 
-def operation_keys(ids: np.ndarray, key: int) -> np.ndarray:
+def operation_keys(ids: np.ndarray, key: int | np.ndarray) -> np.ndarray:
     """Where the streams of operations ``ids`` (uint64) begin, in the sample that begins at ``key``."""
-    return splitmix64(np.uint64(key) + (ids + np.uint64(1)) * np.uint64(GAMMA))
+    return splitmix64(np.asarray(key, dtype=np.uint64) + (ids + np.uint64(1)) * np.uint64(GAMMA))
 
 
 def splitmix64(state: np.ndarray) -> np.ndarray:

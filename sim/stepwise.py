@@ -60,20 +60,20 @@ def halving_doubling_ends(ready: Sequence[float] | np.ndarray, step_s: Sequence[
         raise InputError(
             f"{len(steps)} steps; halving and doubling over {len(begin)} members has {len(bits)}"
         )
-    return _exchange(begin, np.ones(len(begin)), bits, steps)
+    return _exchange(begin, bits, steps)
 
 
-def pattern_ends(pattern: str, ready: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """As an operation with a `pattern` ends on each of its members, whose own ``seconds`` it would take.
+def pattern_ends(pattern: str, ready: np.ndarray, step_s: np.ndarray) -> np.ndarray:
+    """When each of n members ends, float64[n], whose ready times are ``ready``.
 
-    A step takes the operation's seconds times the step's share, `step_shares`.
+    ``step_s`` are the seconds of each step by member, float64[steps, n]; round a ring all steps are alike, so
+    only the first row counts.
     """
-    shares = step_shares(pattern, len(ready))
-    if not len(shares):
-        return ready + seconds
+    if len(ready) == 1:
+        return np.array(ready)
     if pattern == "halving_doubling":
-        return _exchange(ready, seconds, partners(len(ready)), shares)
-    return _ring(ready, seconds * shares[0], len(shares))
+        return _exchange(ready, partners(len(ready)), step_s)
+    return _ring(ready, step_s[0], len(step_shares(pattern, len(ready))))
 
 
 def step_shares(pattern: str, members: int) -> np.ndarray:
@@ -137,11 +137,11 @@ def _ring_rows(now: np.ndarray, after: np.ndarray, step_s: np.ndarray, steps: in
     return now
 
 
-def _exchange(ready: np.ndarray, scale: np.ndarray, bits: list[int], step_s: np.ndarray) -> np.ndarray:
-    """Ends after one exchange for each of ``bits``; member r takes ``scale[r]`` times ``step_s`` seconds."""
+def _exchange(ready: np.ndarray, bits: list[int], step_s: np.ndarray) -> np.ndarray:
+    """Ends after one exchange for each of ``bits``, which take the seconds of ``step_s``, by step."""
     own, ends = np.arange(len(ready)), np.array(ready)
     for bit, seconds in zip(bits, step_s, strict=True):
-        ends = np.maximum(ends, ends[own ^ bit]) + scale * seconds
+        ends = np.maximum(ends, ends[own ^ bit]) + seconds
     return ends
 
 

@@ -95,17 +95,17 @@ def test_a_step_written_out() -> None:
 
 
 def test_a_pattern_written_out() -> None:
-    """A ring over three lanes: four steps each, one span a lane, every step after the left neighbour's."""
+    """A ring over three lanes: arrival and four steps each, shown as one span."""
     program = Program(axes={"dp": 3})
     program.add(4.0, (program.stream(0, "dp"),), spans=(SpanLabel(0, "dp", "R", 0, 0),), sync=("dp",))
     program.operations[0].pattern = "ring"
     program.add(1.0, after=[(0, 0.0)])
     operations = unfold(program).program.operations
-    assert [op.duration for op in operations] == [1.0] * 15
-    assert [op.parent for op in operations] == [-1, -1, -1, *[0, 1, 2] * 3, -1, -1, -1]
+    assert [op.duration for op in operations] == [0.0] * 3 + [1.0] * 15
+    assert [op.parent for op in operations] == [-1, -1, -1, *[0, 1, 2] * 4, -1, -1, -1]
     assert operations[3].after == [(0, 0.0), (2, 0.0)]
-    assert operations[11].after == [(8, 0.0), (7, 0.0)]
-    assert [op.after for op in operations[12:]] == [[(9, 0.0)], [(10, 0.0)], [(11, 0.0)]]
+    assert operations[14].after == [(11, 0.0), (10, 0.0)]
+    assert [op.after for op in operations[15:]] == [[(12, 0.0)], [(13, 0.0)], [(14, 0.0)]]
 
 
 def test_links_replace_the_lanes_own_resources() -> None:

@@ -69,9 +69,9 @@ def test_a_late_member_delays_its_right_neighbour_first() -> None:
     late = ring_all_reduce_ends(np.array([4.0, 0.0, 0.0, 0.0]), 1.0)
     assert on_time.tolist() == [6.0] * 4
     assert late.tolist() == [10.0] * 4
-    half = pattern_ends("half_ring", np.array([4.0, 0.0, 0.0, 0.0]), np.full(4, 3.0))
+    half = pattern_ends("half_ring", np.array([4.0, 0.0, 0.0, 0.0]), np.ones((3, 4)))
     assert half.tolist() == [7.0, 7.0, 7.0, 7.0]
-    assert pattern_ends("half_ring", np.array([1.5, 0.0, 0.0, 0.0]), np.full(4, 3.0))[1:].min() == 4.5
+    assert pattern_ends("half_ring", np.array([1.5, 0.0, 0.0, 0.0]), np.ones((3, 4)))[1:].min() == 4.5
 
 
 @pytest.mark.parametrize("pattern", ["ring", "half_ring", "halving_doubling"])
@@ -80,8 +80,8 @@ def test_alike_members_take_the_operations_seconds(pattern: str, members: int) -
     """Shares add up to one, so a pattern among alike members ends as one common start does."""
     shares = step_shares(pattern, members)
     assert shares.sum() == pytest.approx(1.0 if members > 1 else 0.0)
-    ends = pattern_ends(pattern, np.full(members, 2.0), np.full(members, 3.0))
-    assert ends == pytest.approx(np.full(members, 5.0))
+    ends = pattern_ends(pattern, np.full(members, 2.0), np.outer(3.0 * shares, np.ones(members)))
+    assert ends == pytest.approx(np.full(members, 5.0 if members > 1 else 2.0))
 
 
 def test_numba_runs_the_ring_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
