@@ -83,7 +83,8 @@ class Link:
 
     name: str
     joins: str
-    """`accelerators`: inside a node; `nodes`: one per accelerator between nodes, unless `per_node`."""
+    """`accelerators`: inside a node; `nodes`: one per accelerator between nodes, unless `per_node`;
+    `switches` with each other; `zones` of a fabric; `host`: an accelerator and its host's memory."""
     bandwidth: float
     """bytes/s each direction"""
     latency: float
@@ -92,6 +93,8 @@ class Link:
     """The bandwidth is the whole node's, shared by its accelerators."""
     efficiency: Curve = ()
     """Fraction of bandwidth reached against message bytes."""
+    in_network: bool = False
+    """Switches of this link add what passes (SHARP, NVLS)."""
     source: str = ""
 
 
@@ -105,16 +108,53 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FabricSpec:
+    """The network between nodes (or, a torus, between accelerators) in a few numbers; `fabrics/` builds it.
+
+    A host's port is the link that joins `nodes`; up to a switch and down again takes the latency of that
+    link, half of it each way. Links between switches are `trunk`s, each crossing at its whole latency.
+    """
+
+    kind: str
+    """`switch`, `fat_tree`, `rail`, `dragonfly`, `torus` or `wan`."""
+    radix: int = 0
+    """fat_tree: hosts of a leaf; rail: nodes of a group; dragonfly: hosts of a router; wan: hosts of a leaf
+    inside a zone, 0 is one switch a zone"""
+    pod: int = 0
+    """fat_tree: leaves of a pod, which makes three tiers; 0 is two tiers"""
+    oversubscription: float = 1.0
+    """Bandwidth into a leaf over bandwidth out of it."""
+    dimensions: tuple[int, ...] = ()
+    """torus: hosts along each axis"""
+    groups: int = 0
+    """dragonfly: groups; wan: zones"""
+    routers: int = 0
+    """dragonfly: routers of a group"""
+    trunk: str = ""
+    """Name of the link between switches (dragonfly: between groups); without one they are as the ports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeGroup:
+    """Consecutive nodes with accelerators of one kind."""
+
+    nodes: int
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransportCurve:
     """Measured seconds of one communication by message size, for one number of ranks."""
 
     operation: str
-    """`all_reduce`, `broadcast`, `all_gather`, `reduce_scatter` or `send_recv`."""
+    """`all_reduce`, `broadcast`, `all_gather`, `reduce_scatter`, `all_to_all` or `send_recv`."""
     ranks: int
     times_s: Curve
     """(message bytes, seconds until the last rank is done)"""
     cpu_times_s: Curve = ()
     """(message bytes, processor seconds each rank spends on it)"""
+    source: str = ""
+    """Where the curve is from; empty where the cluster's own source says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +184,13 @@ class Cluster:
     switches: tuple[str, ...] = ()
     """Switches of an explicit topology; empty is one ideal switch between all nodes."""
     wires: tuple[Wire, ...] = ()
+    fabric: FabricSpec | None = None
+    """The network by a builder; absent is one ideal switch between all nodes, unless there are wires."""
+    library: str = ""
+    """`nccl`: its tuner chooses algorithm and protocol and gives their latencies; empty: the closed forms of
+    the links as they are, whose efficiency then holds what a library loses."""
+    node_groups: tuple[NodeGroup, ...] = ()
+    """Accelerators by node, first nodes first, where they differ; `accelerator` is then the first group's."""
     transports: tuple[TransportCurve, ...] = ()
     host: Host | None = None
     """Given where ranks run on the host's cores; absent on GPUs."""
@@ -163,7 +210,16 @@ class Cluster:
         """The same cluster with another number of nodes."""
         return replace(self, nodes=nodes)
 
+    def accelerator_of(self, rank: int) -> Accelerator:
+        """The accelerator of ``rank``; ranks fill nodes in order. Nodes beyond all groups are as the last."""
+        node = rank // self.accelerators_per_node
+        for group in self.node_groups:
+            if node < group.nodes:
+                return group.accelerator
+            node -= group.nodes
+        return self.node_groups[-1].accelerator if self.node_groups else self.accelerator
+
     def link(self, joins: str) -> Link | None:
-        """The link that joins ``accelerators`` or ``nodes``; the fastest where there are several."""
+        """The link that joins ``accelerators``, ``nodes``, ``zones`` or ``host``; the fastest of several."""
         found = [link for link in self.links.values() if link.joins == joins]
         return max(found, key=lambda link: link.bandwidth, default=None)

@@ -31,12 +31,14 @@ def _precision(value: str) -> str:
     return value
 
 
-def _quantity(dimension: str, *, zero: bool = False, most: float = math.inf, words: str = "") -> Callable:
-    """A reader of positive (or not negative) quantities, at most ``most``."""
+def _quantity(
+    dimension: str, *, zero: bool = False, least: float = 0.0, most: float = math.inf, words: str = ""
+) -> Callable:
+    """A reader of positive (or not negative) quantities, at least ``least`` and at most ``most``."""
 
     def read(value: object) -> float:
         number = parse_quantity(value, dimension)
-        if not (number > 0 or (zero and number == 0)) or number > most:
+        if not (number > 0 or (zero and number == 0)) or not least <= number <= most:
             raise RefusalError(shown(value), words or ("0 or more" if zero else "more than 0"))
         return number
 
@@ -79,6 +81,7 @@ Fraction = Annotated[
     float, BeforeValidator(_quantity("count", most=1.0, words="a fraction above 0 and at most 1"))
 ]
 Whole = Annotated[StrictInt, Field(ge=1, le=MAX_ACCELERATORS)]
+WholeOrNone = Annotated[StrictInt, Field(ge=0, le=MAX_ACCELERATORS)]
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[str, AfterValidator(_name)]
 Precision = Annotated[str, AfterValidator(_precision)]
@@ -173,11 +176,14 @@ class AcceleratorForm(_Strict):
 
 
 class LinkForm(_Strict):
-    joins: Literal["accelerators", "nodes"] = Field(description="accelerators | nodes")
+    joins: Literal["accelerators", "nodes", "switches", "zones", "host"] = Field(
+        description="accelerators | nodes | switches | zones | host"
+    )
     bandwidth: Bandwidth = Field(description="a bandwidth, as 400 Gb/s (bits) or 50 GB/s (bytes)")
     latency: TimeOrNone = Field(description="a time, as 5 us")
     per_node: StrictBool = False
     efficiency: BytesCurve = ()
+    in_network: StrictBool = False
     source: Text = ""
 
     def read(self, name: str) -> parts.Link:
@@ -193,15 +199,46 @@ class WireForm(_Strict):
         return parts.Wire(a=self.from_, b=self.to, link=self.link)
 
 
+class FabricForm(_Strict):
+    kind: Literal["switch", "fat_tree", "rail", "dragonfly", "torus", "wan"] = Field(
+        description="switch | fat_tree | rail | dragonfly | torus | wan"
+    )
+    radix: WholeOrNone = 0
+    pod: WholeOrNone = 0
+    oversubscription: Annotated[
+        float, BeforeValidator(_quantity("count", least=1.0, words="a factor of 1 or more"))
+    ] = 1.0
+    dimensions: Annotated[tuple[Whole, ...], Field(max_length=6)] = ()
+    groups: WholeOrNone = 0
+    routers: WholeOrNone = 0
+    trunk: Text = ""
+
+    def read(self) -> parts.FabricSpec:
+        return parts.FabricSpec(**self.model_dump())
+
+
+class NodeGroupForm(_Strict):
+    nodes: Whole = Field(description="a whole number")
+    accelerator: AcceleratorForm = Field(description="an accelerator's name, or its description")
+
+    def read(self) -> parts.NodeGroup:
+        return parts.NodeGroup(nodes=self.nodes, accelerator=self.accelerator.read())
+
+
 class TransportForm(_Strict):
-    operation: Literal["all_reduce", "broadcast", "all_gather", "reduce_scatter", "send_recv"]
+    operation: Literal["all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
     ranks: Annotated[StrictInt, Field(ge=2, le=MAX_ACCELERATORS)]
     times: TimeCurve = Field(min_length=1, description="points, as [[1 MiB, 250 us]]")
     cpu_times: ProcessorCurve = ()
+    source: Text = ""
 
     def read(self) -> parts.TransportCurve:
         return parts.TransportCurve(
-            operation=self.operation, ranks=self.ranks, times_s=self.times, cpu_times_s=self.cpu_times
+            operation=self.operation,
+            ranks=self.ranks,
+            times_s=self.times,
+            cpu_times_s=self.cpu_times,
+            source=self.source,
         )
 
 
@@ -229,6 +266,9 @@ class ClusterForm(_Strict):
     links: dict[Name, LinkForm] = Field(default_factory=dict)
     switches: tuple[Name, ...] = ()
     wires: tuple[WireForm, ...] = ()
+    fabric: FabricForm | None = None
+    library: Literal["", "nccl"] = Field(default="", description="nccl, or nothing")
+    node_groups: tuple[NodeGroupForm, ...] = ()
     transports: tuple[TransportForm, ...] = ()
     host: HostForm | None = None
     jitter: NumberOrNone = 0.0
@@ -246,6 +286,9 @@ class ClusterForm(_Strict):
             links={name: link.read(name) for name, link in self.links.items()},
             switches=self.switches,
             wires=tuple(wire.read() for wire in self.wires),
+            fabric=self.fabric.read() if self.fabric else None,
+            library=self.library,
+            node_groups=tuple(group.read() for group in self.node_groups),
             transports=tuple(transport.read() for transport in self.transports),
             host=self.host.read() if self.host else None,
             jitter=self.jitter,

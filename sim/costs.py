@@ -29,30 +29,42 @@ MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8}
 
 
 class Costs:
-    """What a layer, an optimizer step, a message or a collective takes. Results are remembered."""
+    """What a layer, an optimizer step, a message or a collective takes. Results are remembered.
 
-    def __init__(self, cluster: Cluster, job: Job, strategy: Strategy):
+    ``memory`` shares what is remembered among strategies of one job on one cluster.
+    """
+
+    def __init__(
+        self, cluster: Cluster, job: Job, strategy: Strategy, memory: dict[tuple, float] | None = None
+    ):
         self.cluster, self.job, self.strategy = cluster, job, strategy
         self.groups = Groups(strategy)
-        self._remembered: dict[tuple, float] = {}
+        s = strategy
+        self._shape = (s.micro_batch, s.tp, s.cp, s.ep, s.sequence_parallel, s.recompute)
+        """What of a strategy decides the compute of a layer."""
+        self._remembered: dict[tuple, float] = {} if memory is None else memory
         self._exchanges: dict[tuple, tuple[tuple[Collective, float], ...]] = {}
 
     # Compute
 
     def forward_s(self, layer: Layer) -> float:
         """Seconds of one micro-batch's forward through ``layer``."""
-        return self._remember(("forward", layer.kind), lambda: self._layer_s(layer.kind, backward=False))
+        return self._remember(
+            ("forward", layer.kind, self._shape), lambda: self._layer_s(layer.kind, backward=False)
+        )
 
     def backward_s(self, layer: Layer) -> float:
         """Seconds of one micro-batch's backward, with what `strategy.recompute` computes again."""
-        return self._remember(("backward", layer.kind), lambda: self._backward_s(layer))
+        return self._remember(("backward", layer.kind, self._shape), lambda: self._backward_s(layer))
 
     def _backward_s(self, layer: Layer) -> float:
         return self._layer_s(layer.kind, backward=True) + self._recompute_s(layer)
 
     def weight_gradient_s(self, layer: Layer) -> float:
         """Seconds of the part of the backward that makes the gradients of weights."""
-        return self._remember(("weights", layer.kind), lambda: self._weight_gradient_s(layer.kind))
+        return self._remember(
+            ("weights", layer.kind, self._shape), lambda: self._weight_gradient_s(layer.kind)
+        )
 
     def input_gradient_s(self, layer: Layer) -> float:
         """Seconds of the rest of the backward, recomputation included."""
@@ -218,7 +230,7 @@ class Costs:
         if self.strategy.gradient_exchange == "parameter_server":
             sharing = 1
         return self._remember(
-            ("transfer", size_bytes, *self._placed(pair)),
+            ("transfer", size_bytes, sharing, *self._placed(pair)),
             lambda: network.transport(self.cluster, network.SEND_RECV, pair, size_bytes, sharing=sharing),
         )
 
@@ -233,15 +245,16 @@ class Costs:
         that is the node's share it.
         """
         ranks = ranks if isinstance(ranks, range) else tuple(ranks)
+        how = (self.strategy.collective_algorithm, self._node_ranks(self.strategy.world_size))
         return self._remember(
-            (operation, size_bytes, ranks), lambda: self._collective_s(operation, size_bytes, ranks)
+            (operation, size_bytes, ranks, how), lambda: self._collective_s(operation, size_bytes, ranks)
         )
 
     def _collective_s(self, operation: str, size_bytes: float, ranks: Sequence[int]) -> float:
         members = network.nodes_of(self.cluster, ranks)
         groups = self._node_ranks(self.strategy.world_size) // max(1, min(members.values(), default=1))
         return self._remember(
-            (operation, size_bytes, *self._placed(ranks)),
+            (operation, size_bytes, self.strategy.collective_algorithm, groups, *self._placed(ranks)),
             lambda: network.transport(
                 self.cluster,
                 operation,

@@ -198,19 +198,27 @@ def _unshard_once(own: Actions) -> Actions:
 
 def add_gradient_reduction(actions: Orders, stages: tuple[Stage, ...], every: int) -> Orders:
     """Reduce every bucket of a stage after each ``every``-th of its backwards."""
-    counts: dict[int, int] = {}
+    return tuple(_reduced(own, stages, every) for own in actions)
 
-    def around(action: Action) -> list[Action]:
-        lowered = [action]
+
+def _reduced(own: Actions, stages: tuple[Stage, ...], every: int) -> Actions:
+    counts: dict[int, int] = {}
+    lowered: list[Action] = []
+    due: list[Action] = []
+    for place, action in enumerate(own):
+        lowered.append(action)
         for part in action.passes:
             if part.kind in BACKWARDS:
                 counts[part.stage] = counts.get(part.stage, 0) + 1
                 if counts[part.stage] % every == 0:
                     buckets = range(len(stages[part.stage].buckets))
-                    lowered += [Action(part.stage, Kind.REDUCE_GRAD, i) for i in buckets]
-        return lowered
-
-    return _expand(actions, around)
+                    due += [Action(part.stage, Kind.REDUCE_GRAD, i) for i in buckets]
+        # The stage before waits for its message, so that goes out first.
+        if due and own[place + 1 : place + 2] and own[place + 1].kind is Kind.SEND_B:
+            continue
+        lowered += due
+        due = []
+    return tuple(lowered)
 
 
 def add_step(actions: Orders, stages: tuple[Stage, ...], every: int, *, tied: bool) -> Orders:

@@ -1,8 +1,8 @@
 """Search for the best plan: enumerate, refuse what cannot be, bound from below, simulate best first.
 
 Simulation goes on until no bound can beat the plans already found, so the best ones of the space are
-found for certain, without simulating the rest. The result explains itself: what was refused by which
-rule, what was bounded away, and why each runner-up lost.
+found for certain, without simulating the rest or asking how much memory they need. The result explains
+itself: what was refused by which rule, what was bounded away, and why each runner-up lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .costs import Costs
 from .engine import simulate
 from .errors import NoPlanError
 from .job import Job
-from .lowering import make_plan
+from .lowering import make_plan, order_faults
 from .memory import memory
 from .metrics import Metrics, metrics
 from .plan import Plan
@@ -108,17 +108,26 @@ def _search(
     result = Search()
     bounds = _bounded(job, cluster, strategies, result, progress)
     best: list[tuple[float, str, Plan, Trace]] = []
+    closest: tuple[float, str] | None = None
     # Without jitter the samples cost nothing; with it, only the best are sampled, afterwards.
     sampled_later = cluster.jitter > 0
-    for done, (bound, label, plan) in enumerate(bounds):
+    for done, (bound, label, strategy) in enumerate(bounds):
         if len(best) >= top and bound >= best[top - 1][0]:
             result.bounded = len(bounds) - done
             break
+        progress(f"simulated {done} of at most {len(bounds)}", 0.3 + 0.6 * done / len(bounds))
+        plan = make_plan(job, strategy, describe(cluster))
+        short = max(place.short_bytes for place in memory(plan, cluster))
+        if short > 0:
+            result.refusals["memory"] += 1
+            closest = min(closest or (short, label), (short, label))
+            continue
         trace = simulate(plan, cluster, seed=seed, samples=0 if sampled_later else samples)
         best.append((_step_s(trace), label, plan, trace))
         best.sort(key=lambda item: item[:2])
         del best[top:]
-        progress(f"simulated {done + 1} of at most {len(bounds)}", 0.3 + 0.6 * (done + 1) / len(bounds))
+    if not best:
+        raise NoPlanError(_nothing_fits(cluster, closest, result))
     ranked = []
     for _, _, plan, first in best:
         trace = simulate(plan, cluster, seed=seed, samples=samples) if sampled_later else first
@@ -131,34 +140,32 @@ def _search(
 
 def _bounded(
     job: Job, cluster: Cluster, strategies: Iterable[Strategy], result: Search, progress: Progress
-) -> list[tuple[float, str, Plan]]:
-    """Plans that are lawful and fit, with the lower bound of their step time, lowest first."""
-    bounds: list[tuple[float, str, Plan]] = []
-    closest: tuple[float, str] | None = None
+) -> list[tuple[float, str, Strategy]]:
+    """Strategies that are lawful, with the lower bound of their step time, lowest first.
+
+    Whether they fit in memory is asked later, and only of those that could be among the best.
+    """
+    bounds: list[tuple[float, str, Strategy]] = []
+    remembered: dict[tuple, float] = {}
     everything = list(strategies)
     for number, strategy in enumerate(everything):
         result.considered += 1
         if number % 64 == 0:
             progress(f"considered {number} of {len(everything)}", 0.3 * number / len(everything))
         faults = [*job.faults(), *strategy.faults(job)]
+        if not faults:
+            faults = order_faults(strategy, strategy.micro_batches(job))
         if faults:
             result.refusals[_rule(faults[0].path)] += 1
             continue
-        plan = make_plan(job, strategy, describe(cluster))
-        places = memory(plan, cluster)
-        short = max(place.short_bytes for place in places)
-        if short > 0:
-            result.refusals["memory"] += 1
-            closest = min(closest or (short, strategy.label), (short, strategy.label))
-            continue
-        bounds.append((lower_bound_s(Costs(cluster, job, strategy), job, strategy), strategy.label, plan))
-    if not bounds:
-        raise NoPlanError(_nothing_fits(cluster, closest, result))
+        costs = Costs(cluster, job, strategy, remembered)
+        bounds.append((lower_bound_s(costs, job, strategy), strategy.label, strategy))
     return sorted(bounds, key=lambda item: item[:2])
 
 
 def _rule(path: str) -> str:
-    return "divisibility" if path.startswith(("job.global_batch", "strategy.tp", "strategy.pp")) else path
+    degrees = ("job.global_batch", *(f"strategy.{name}" for name in ("tp", "pp", "vp", "cp", "ep")))
+    return "divisibility" if path.startswith(degrees) else path
 
 
 def _nothing_fits(cluster: Cluster, closest: tuple[float, str] | None, result: Search) -> str:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 from .cluster import Cluster
 from .job import Job
-from .strategy import RECOMPUTES, SCHEDULES, Strategy
+from .strategy import RECOMPUTES, Strategy
 
 MAX_MICRO_BATCH = 64
 """Larger micro-batches do not make kernels more efficient, they only lengthen the bubble."""
+
+MAX_VIRTUAL = 4
+"""More virtual stages send more messages than the bubble they save is worth, but for deep pipelines."""
+
+MIN_CONTEXT = 4096
+"""Tokens of a sequence on one context-parallel rank below which ring attention no longer hides its messages
+(Liu et al. 2023, Ring Attention, table 2: some thousands over NVLink)."""
 
 
 def strategies(job: Job, cluster: Cluster, *, parameter_servers: bool = True) -> Iterator[Strategy]:
@@ -26,15 +34,62 @@ def strategies(job: Job, cluster: Cluster, *, parameter_servers: bool = True) ->
 
 
 def _all_reduce(job: Job, cluster: Cluster, world: int) -> Iterator[Strategy]:
-    for tp, pp in product(divisors(world), divisors(world)):
-        if world % (tp * pp) or tp > cluster.accelerators_per_node:
+    for tp, pp, cp in product(divisors(world), divisors(world), _context_degrees(job, cluster)):
+        if world % (tp * pp * cp) or tp > cluster.accelerators_per_node:
             continue
-        dp = world // (tp * pp)
-        schedules = SCHEDULES if pp > 1 else ("1f1b",)
-        for micro_batch, schedule, recompute in product(_micro_batches(job, dp), schedules, RECOMPUTES):
-            yield Strategy(
-                dp=dp, tp=tp, pp=pp, micro_batch=micro_batch, schedule=schedule, recompute=recompute
-            )
+        dp = world // (tp * pp * cp)
+        own = _micro_batches(job, dp), _orders(job, cluster, pp), RECOMPUTES, _shardings(cluster, dp * cp, pp)
+        for micro_batch, (schedule, vp), recompute, sharding in product(*own):
+            for ep in _expert_degrees(job, dp * cp, cp):
+                yield Strategy(
+                    dp=dp,
+                    tp=tp,
+                    pp=pp,
+                    vp=vp,
+                    cp=cp,
+                    ep=ep,
+                    micro_batch=micro_batch,
+                    schedule=schedule,
+                    recompute=recompute,
+                    sequence_parallel=tp > 1 and not cluster.host and job.seq_len % (tp * cp) == 0,
+                    **sharding,
+                )
+
+
+def _context_degrees(job: Job, cluster: Cluster) -> list[int]:
+    """Powers of two that leave each rank a long part of every sequence."""
+    if cluster.host:
+        return [1]
+    return [
+        degree
+        for degree in _powers_of_two(cluster.accelerators)
+        if degree == 1 or job.seq_len // degree >= MIN_CONTEXT
+    ]
+
+
+def _orders(job: Job, cluster: Cluster, pp: int) -> list[tuple[str, int]]:
+    """(schedule, virtual stages) worth trying: on a host's processes only what they can run."""
+    if pp == 1:
+        return [("1f1b", 1)]
+    whole = [("gpipe", 1), ("1f1b", 1)]
+    if cluster.host:
+        return whole
+    virtual = [vp for vp in range(2, MAX_VIRTUAL + 1) if job.model.decoder.layers % (pp * vp) == 0]
+    return [*whole, ("zb-h1", 1), ("zbv", 2), *(("interleaved", vp) for vp in virtual)]
+
+
+def _shardings(cluster: Cluster, replicas: int, pp: int) -> list[dict[str, Any]]:
+    """Fields of the ways to share out a replica's states; in a pipeline what was gathered is kept."""
+    if replicas == 1 or cluster.host:
+        return [{}]
+    return [{}, {"sharding": "zero1"}, {"sharding": "fsdp", "reshard_after_forward": pp == 1}]
+
+
+def _expert_degrees(job: Job, replicas: int, cp: int) -> list[int]:
+    experts = getattr(job.model.decoder, "experts", 0)
+    if not experts:
+        return [1]
+    return [d for d in divisors(replicas) if experts % d == 0 and (d % cp == 0 or cp % d == 0)]
 
 
 def _parameter_server(job: Job, world: int) -> Iterator[Strategy]:

@@ -9,6 +9,7 @@ from traincast.sim.job import Job
 from traincast.sim.model import Decoder, Model
 
 NVLINK = Link(name="nvlink", joins="accelerators", bandwidth=300e9, latency=2e-6)
+PCIE = Link(name="pcie", joins="host", bandwidth=25e9, latency=1e-5)
 INFINIBAND = Link(name="ib", joins="nodes", bandwidth=25e9, latency=5e-6)
 
 
@@ -33,7 +34,7 @@ def gpu_cluster(nodes: int = 4, per_node: int = 8, **changes: Any) -> Cluster:
         "nodes": nodes,
         "accelerators_per_node": per_node,
         "accelerator": gpu(),
-        "links": {"nvlink": NVLINK, "ib": INFINIBAND},
+        "links": {"nvlink": NVLINK, "ib": INFINIBAND, "pcie": PCIE},
     }
     return Cluster(**{**values, **changes})
 
@@ -53,7 +54,7 @@ def cpu_cluster(ranks: int = 4, cores: int = 2, **changes: Any) -> Cluster:
         "nodes": 1,
         "accelerators_per_node": ranks,
         "accelerator": accelerator,
-        "links": {"lo": Link(name="lo", joins="accelerators", bandwidth=3e9, latency=7e-5)},
+        "links": {"lo": Link(name="lo", joins="accelerators", bandwidth=3e9, latency=7e-5), "pcie": PCIE},
         "host": Host(cores=cores, concurrency=((1.0, 1.0), (2.0, 1.2))),
         "transports": (
             TransportCurve(

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import Any
 
 from hypothesis import strategies as st
 
 from traincast.sim.job import Job
+from traincast.sim.lowering import order_faults
 from traincast.sim.model import Decoder, Model
 from traincast.sim.program import Program, SpanLabel
-from traincast.sim.strategy import COLLECTIVE_ALGORITHMS, RECOMPUTES, SCHEDULES, SYNCHRONIES, Strategy
+from traincast.sim.strategy import (
+    COLLECTIVE_ALGORITHMS,
+    CP_EXCHANGES,
+    OFFLOADS,
+    RECOMPUTES,
+    SCHEDULES,
+    SHARDINGS,
+    UNFLUSHED,
+    Strategy,
+)
 
 WHOLE_SECONDS = st.integers(0, 3).map(float)
 """Ties are the norm."""
@@ -64,11 +75,13 @@ def _order(streams: list[tuple[int, ...]], priority: list[int]) -> list[int]:
 
 
 @st.composite
-def models(draw: st.DrawFn) -> Model:
-    """A decoder of at most four small blocks, of every kind the fields allow."""
+def models(draw: st.DrawFn, max_layers: int = 4) -> Model:
+    """A decoder of a few small blocks, of every kind the fields allow."""
     kv_heads = draw(st.sampled_from([4, 8]))
+    experts = draw(st.sampled_from([0, 0, 4]))
+    layers = draw(st.integers(1, max_layers))
     decoder = Decoder(
-        layers=draw(st.integers(1, 4)),
+        layers=layers,
         hidden=64,
         heads=8,
         kv_heads=kv_heads,
@@ -82,41 +95,105 @@ def models(draw: st.DrawFn) -> Model:
         attention_bias=draw(st.booleans()),
         mlp_bias=draw(st.booleans()),
         tied_embeddings=draw(st.booleans()),
+        **_experts(draw, experts, layers),
     )
     return Model(name="drawn", decoder=decoder)
 
 
+def _experts(draw: st.DrawFn, experts: int, layers: int) -> dict[str, int]:
+    if not experts:
+        return {}
+    return {
+        "experts": experts,
+        "experts_per_token": draw(st.integers(1, 2)),
+        "expert_ffn": 32,
+        "shared_experts": draw(st.integers(0, 1)),
+        "dense_layers": draw(st.integers(0, layers)),
+    }
+
+
 @st.composite
 def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Strategy]:
-    """A lawful pair: data, tensor and pipeline degrees up to ``max_degree`` each, or parameter servers."""
-    model = draw(models())
+    """A lawful pair over everything a Strategy can be; degrees up to ``max_degree`` each."""
+    model = draw(models(max_layers=8))
     dp, micro_batch = draw(st.integers(1, max_degree)), draw(st.integers(1, 2))
-    common = {
+    common: dict[str, Any] = {
         "dp": dp,
         "micro_batch": micro_batch,
         "recompute": draw(st.sampled_from(RECOMPUTES)),
         "bucket_bytes": draw(st.sampled_from([50_000, 25 * 2**20])),
     }
-    if draw(st.booleans()):
-        strategy = Strategy(
-            **common,
-            tp=draw(st.sampled_from([tp for tp in (1, 2, 4) if tp <= max_degree])),
-            pp=draw(st.integers(1, min(max_degree, model.decoder.layers))),
-            schedule=draw(st.sampled_from(SCHEDULES)),
-            collective_algorithm=draw(st.sampled_from(COLLECTIVE_ALGORITHMS)),
-        )
+    micro_batches = draw(st.integers(1, 5))
+    if draw(st.integers(0, 3)):
+        own = draw(_grids(model, dp, max_degree))
+        lawful = [m for m in range(1, 17) if not order_faults(Strategy(**common, **own), m)]
+        micro_batches = draw(st.sampled_from(lawful[:6]))
+        strategy = Strategy(**common, **own)
     else:
-        strategy = Strategy(
-            **common,
-            gradient_exchange="parameter_server",
-            servers=draw(st.integers(1, min(3, model.decoder.layers + 2))),
-            synchrony=draw(st.sampled_from(SYNCHRONIES)),
-        )
+        strategy = Strategy(**common, **draw(_parameter_servers(model, dp)))
     job = Job(
         model=model,
-        global_batch=dp * micro_batch * draw(st.integers(1, 5)),
+        global_batch=dp * micro_batch * micro_batches,
         seq_len=draw(st.sampled_from([16, 64])),
         optimizer=draw(st.sampled_from(["sgd", "momentum", "adamw"])),
         precision="fp32",
+        expert_imbalance=draw(st.sampled_from([1.0, 1.5])),
     )
     return job, strategy
+
+
+@st.composite
+def _grids(draw: st.DrawFn, model: Model, dp: int, max_degree: int) -> dict[str, Any]:
+    """Fields of a strategy without parameter servers."""
+    schedule = draw(st.sampled_from([name for name in SCHEDULES if name != "csv"]))
+    layers = model.decoder.layers
+    vp = 1
+    if schedule in ("zbv", "dualpipev"):
+        vp = 2
+    elif schedule in ("interleaved", "loopedbfs"):
+        vp = draw(st.integers(1, 2))
+    if vp > layers:
+        schedule, vp = "1f1b", 1
+    pp = draw(st.integers(1, max(1, min(max_degree, layers // vp))))
+    tp = draw(st.sampled_from([degree for degree in (1, 2, 4) if degree <= max_degree]))
+    cp = draw(st.sampled_from([1, 1, 2]))
+    own: dict[str, Any] = {"pp": pp, "vp": vp, "tp": tp, "cp": cp, "schedule": schedule}
+    own["sequence_parallel"] = tp > 1 and draw(st.booleans())
+    own["cp_exchange"] = draw(st.sampled_from(CP_EXCHANGES))
+    own["offload"] = draw(st.sampled_from(["none", *OFFLOADS]))
+    own["collective_algorithm"] = draw(st.sampled_from(COLLECTIVE_ALGORITHMS))
+    own["overlap_gradients"] = draw(st.booleans())
+    own["overlap_transfers"] = draw(st.booleans())
+    ep = draw(st.sampled_from([d for d in (1, 2, 4) if (dp * cp) % d == 0 and (d % cp == 0 or cp % d == 0)]))
+    own["ep"] = ep if getattr(model.decoder, "experts", 0) else 1
+    if schedule in UNFLUSHED:
+        return own
+    if draw(st.integers(0, 3)) == 0:
+        return {**own, "synchrony": f"local:{draw(st.integers(1, 3))}"}
+    return {**own, **draw(_sharded(dp * cp, max(cp, own["ep"])))}
+
+
+@st.composite
+def _sharded(draw: st.DrawFn, replicas: int, inner: int) -> dict[str, Any]:
+    sharding = draw(st.sampled_from(SHARDINGS))
+    own: dict[str, Any] = {"sharding": sharding}
+    if sharding == "hsdp":
+        degrees = [d for d in range(1, replicas + 1) if replicas % d == 0 and d % inner == 0]
+        own["shard_degree"] = draw(st.sampled_from(degrees))
+    if sharding in ("fsdp", "hsdp"):
+        own["reshard_after_forward"] = draw(st.booleans())
+        own["prefetch"] = draw(st.integers(0, 2))
+    return own
+
+
+@st.composite
+def _parameter_servers(draw: st.DrawFn, model: Model, dp: int) -> dict[str, Any]:
+    servers = draw(st.integers(1, min(3, model.decoder.layers + 2)))
+    synchronies = ["sync", "async", "stale:1", "stale:3", "local:2", *(["backup:1"] if dp > 1 else [])]
+    return {
+        "gradient_exchange": "parameter_server",
+        "servers": servers,
+        "server_replicas": draw(st.integers(1, servers)),
+        "servers_colocated": servers <= dp and draw(st.booleans()),
+        "synchrony": draw(st.sampled_from(synchronies)),
+    }

@@ -179,7 +179,7 @@ def test_disconnected_topology_is_refused(tmp_path):
             "strategy.tp: 3 -> expected a divisor of the 32 attention heads",
         ),
         (("simulate", *LLAMA, "--dp", 5), 3, "job.global_batch: 16 -> expected a multiple of dp 5"),
-        (("simulate", *LLAMA, "--dp", 16), 3, "dp 16 × tp 1 × pp 1 + 0 servers = 16 ranks, but"),
+        (("simulate", *LLAMA, "--dp", 16), 3, "dp 16 × tp 1 × pp 1 × cp 1 + 0 servers = 16 ranks, but"),
         (("simulate", "llama3-8b", "--cluster", "hgx-h100"), 2, "a model needs --global-batch"),
         (("plan", *LLAMA[:-1], 0), 3, "job.seq_len: 0 -> expected at least 1"),
         (("plan", "llama3.1-405b", *LLAMA[1:]), 4, "no plan fits"),

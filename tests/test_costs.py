@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machines import cpu_cluster, gpt, gpt3_175b, gpu, gpu_cluster, job, llama
+from machines import NVLINK, cpu_cluster, gpt, gpt3_175b, gpu, gpu_cluster, job, llama
 
 from traincast.sim import collectives
 from traincast.sim.cluster import Cluster, LayerProfile, OptimizerCost
@@ -15,9 +15,11 @@ from traincast.sim.costs import Costs
 from traincast.sim.errors import InputError
 from traincast.sim.job import Job
 from traincast.sim.kernels import Kernel, hardware_flops_per_token
+from traincast.sim.model import Layer
 from traincast.sim.profiles import line
 from traincast.sim.roofline import kernel_s, kernels_s, wave_efficiency
 from traincast.sim.strategy import Strategy
+from traincast.sim.traffic import boundary_bytes
 
 SHAPE = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
 BIG = Job(model=gpt3_175b(), global_batch=64, seq_len=2048)
@@ -154,33 +156,61 @@ def test_flops_are_those_of_the_papers():
         assert done == pytest.approx(expected, rel=1e-12)
 
 
+def exchanged(costs: Costs, layer: Layer, *, backward: bool = False) -> tuple[float, float]:
+    """Bytes and seconds of all exchanges of one pass through ``layer``."""
+    found = costs.exchanges(layer, backward=backward)
+    return sum(one.total_bytes for one, _ in found), sum(seconds for _, seconds in found)
+
+
 def test_a_block_sends_two_all_reduces_each_way():
     """Of micro_batch x seq x hidden values; full recompute repeats those of forward."""
     block = BIG.model.layers[1]
     size = 2048 * 12288 * 2
     costs = Costs(gpu_cluster(), BIG, Strategy(tp=8))
     again = Costs(gpu_cluster(), BIG, Strategy(tp=8, recompute="full"))
-    assert costs.boundary_bytes == size
-    assert costs.tensor_parallel_bytes(block) == 2 * size
     once = costs.collective_s("all_reduce", size, range(8))
-    assert costs.tensor_parallel_forward_s(block) == costs.tensor_parallel_backward_s(block) == 2 * once
-    assert again.tensor_parallel_backward_s(block) == 4 * once
+    assert exchanged(costs, block) == exchanged(costs, block, backward=True) == (2 * size, 2 * once)
+    assert exchanged(again, block, backward=True) == (4 * size, 4 * once)
+
+
+def test_sequence_parallelism_gathers_and_scatters_instead():
+    """The same bytes over the same links: a ring's all-reduce is a reduce-scatter and an all-gather."""
+    whole, split = (
+        Costs(gpu_cluster(), BIG, Strategy(tp=8, sequence_parallel=parallel)) for parallel in (False, True)
+    )
+    block = BIG.model.layers[1]
+    names = [one.operation for one, _ in split.exchanges(block, backward=False)]
+    assert names == ["all_gather", "reduce_scatter"]
+    assert exchanged(split, block)[0] == 2 * exchanged(whole, block)[0]
 
 
 def test_embedding_and_head_communicate_as_in_megatron():
     """Look-ups are summed forward; the head's input gradient backward, three values a token for the loss."""
     costs = Costs(gpu_cluster(), BIG, Strategy(tp=8))
     embedding, head = BIG.model.layers[0], BIG.model.layers[-1]
-    size = costs.boundary_bytes
-    assert [costs.tensor_parallel_bytes(embedding, backward=b) for b in (False, True)] == [size, 0]
-    assert [costs.tensor_parallel_bytes(head, backward=b) for b in (False, True)] == [3 * 2048 * 4, size]
+    size = boundary_bytes(BIG, Strategy(tp=8))
+    assert [exchanged(costs, embedding, backward=b)[0] for b in (False, True)] == [size, 0]
+    assert [exchanged(costs, head, backward=b)[0] for b in (False, True)] == [3 * 2048 * 4, size]
 
 
-def test_without_tensor_parallelism_nothing_is_sent():
-    """tp 1."""
+def test_what_no_group_shares_is_not_sent():
+    """A single rank."""
     costs = Costs(gpu_cluster(), BIG, Strategy())
-    assert total(costs, "tensor_parallel_forward_s") == total(costs, "tensor_parallel_backward_s") == 0
-    assert total(costs, "tensor_parallel_bytes") == 0
+    for layer in BIG.model.layers[:2]:
+        assert costs.exchanges(layer, backward=False) == costs.exchanges(layer, backward=True) == ()
+
+
+def test_ring_attention_hides_behind_attention():
+    """A long part of the sequence on each rank hides the keys and values that travel, on a fast link."""
+    block = BIG.model.layers[1]
+    strategy = Strategy(cp=2)
+    fast = Costs(gpu_cluster(), BIG, strategy)
+    slow_link = replace(NVLINK, bandwidth=1e9)
+    slow = Costs(gpu_cluster(links={"nvlink": slow_link}), BIG, strategy)
+    assert exchanged(fast, block)[1] == 0
+    assert exchanged(slow, block)[1] > 0
+    assert exchanged(fast, block)[0] == 2 * 12288 * 1024 * 2
+    assert exchanged(fast, block, backward=True)[0] == 2 * exchanged(fast, block)[0]
 
 
 def test_the_optimizer_is_measured_or_bound_by_memory():
@@ -277,7 +307,7 @@ def test_a_megatron_layer_is_near_its_measurement():
         gpu_cluster(), Job(model=model, global_batch=4, seq_len=2048), Strategy(tp=8, micro_batch=4)
     )
     block = model.layers[1]
-    forward = costs.forward_s(block) + costs.tensor_parallel_forward_s(block)
-    backward = costs.backward_s(block) + costs.tensor_parallel_backward_s(block)
+    forward = costs.forward_s(block) + exchanged(costs, block)[1]
+    backward = costs.backward_s(block) + exchanged(costs, block, backward=True)[1]
     assert 7.7e-3 / 2 < forward < 7.7e-3
     assert 11.9e-3 / 2 < backward < 11.9e-3

@@ -6,9 +6,10 @@ import pytest
 
 from traincast.sim.errors import InputError
 from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan, shard
+from traincast.sim.lowering import make_plan
 from traincast.sim.model import Decoder, Model
-from traincast.sim.strategy import Strategy
+from traincast.sim.partition import shard
+from traincast.sim.strategy import SCHEDULES, Strategy
 
 
 def text(actions) -> str:
@@ -79,14 +80,14 @@ def test_shards_balance_parameters(tiny_model):
     ("fields", "message"),
     [
         ({"dp": 3}, "job.global_batch: 8 -> expected a multiple of dp 3 × micro_batch 1 = 3"),
-        ({"pp": 5}, "strategy.pp: 5 -> expected at most 4, the model's layers"),
+        ({"pp": 5}, "strategy.pp: pp 5 × vp 1 -> expected at most 4 stages, the model's layers"),
         ({"tp": 8}, "strategy.tp: 8 -> expected a divisor of the 4 attention heads"),
-        ({"schedule": "1f2b"}, "strategy.schedule: 1f2b -> expected gpipe | 1f1b"),
+        ({"schedule": "1f2b"}, f"strategy.schedule: 1f2b -> expected {' | '.join(SCHEDULES)}"),
         ({"servers": 1}, "strategy.servers: 1 -> expected 0 with gradient_exchange allreduce"),
         (
             {"synchrony": "async"},
-            "strategy.synchrony: async -> expected sync with gradient_exchange allreduce;"
-            " asynchronous updates go through gradient_exchange: parameter_server",
+            "strategy.synchrony: async -> expected sync or local:H with gradient_exchange allreduce;"
+            " updates that do not wait for all go through gradient_exchange: parameter_server",
         ),
         (
             {"gradient_exchange": "parameter_server", "servers": 1, "pp": 2},

@@ -12,8 +12,11 @@ from traincast.sim.lowering import make_plan
 from traincast.sim.plan import Action, Kind, parse_actions
 from traincast.sim.strategy import Strategy
 
+SINGLE = [kind for kind in Kind if kind is not Kind.OVERLAP]
+actions = st.builds(Action, st.integers(0, 10**6), st.sampled_from(SINGLE), st.integers(-1, 10**6))
 
-@given(st.builds(Action, st.integers(0, 10**6), st.sampled_from(Kind), st.integers(-1, 10**6)))
+
+@given(actions | st.builds(Action.overlap, actions, actions))
 def test_text_form_round_trips(action):
     assert Action.parse(str(action)) == action
 
@@ -33,8 +36,8 @@ def test_a_list_reads_back():
 
 
 def test_rank_grid_puts_tensor_parallel_neighbours_together(tiny_job):
-    """[pp, dp, tp], as Megatron-LM orders ranks."""
-    plan = make_plan(tiny_job, Strategy(pp=2, dp=2, tp=2))
-    assert np.array_equal(plan.grid, np.arange(8).reshape(2, 2, 2))
-    assert plan.coordinates(5) == (1, 0, 1)
-    assert plan.rank_actions(5) == plan.actions[1]
+    """[pp, dp, cp, tp], as Megatron-LM orders ranks."""
+    plan = make_plan(tiny_job, Strategy(pp=2, dp=2, cp=2, tp=2))
+    assert np.array_equal(plan.grid, np.arange(16).reshape(2, 2, 2, 2))
+    assert plan.coordinates(11) == (1, 0, 1, 1)
+    assert plan.rank_actions(11) == plan.actions[1]

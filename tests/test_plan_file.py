@@ -1,19 +1,20 @@
 """Plans as files: equal when read back, and refused with every fault when cut off or tampered with."""
 
 import json
-from dataclasses import replace
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import jobs_and_strategies
 
 from traincast.sim.errors import InputError
 from traincast.sim.job import Job
 from traincast.sim.lowering import make_plan
 from traincast.sim.model import Decoder, Model
-from traincast.sim.plan import Plan, Stage, parse_actions
+from traincast.sim.plan import Kind, Plan, Stage, parse_actions
 from traincast.sim.plan_file import plan_from_dict, plan_to_dict, read_plan, write_plan
-from traincast.sim.strategy import Strategy
+from traincast.sim.strategy import SCHEDULES, Strategy
 
 MODEL = Model(
     name="small",
@@ -61,44 +62,33 @@ def test_actions_may_be_lists():
     assert plan_from_dict(data) == BY_HAND
 
 
-strategies = st.builds(
-    Strategy,
-    dp=st.sampled_from([1, 2, 4]),
-    tp=st.sampled_from([1, 2]),
-    pp=st.integers(1, 4),
-    micro_batch=st.sampled_from([1, 2]),
-    schedule=st.sampled_from(["gpipe", "1f1b"]),
-    recompute=st.sampled_from(["none", "full"]),
-)
-servers = st.builds(
-    Strategy,
-    dp=st.integers(1, 4),
-    gradient_exchange=st.just("parameter_server"),
-    servers=st.integers(1, 3),
-    synchrony=st.sampled_from(["sync", "async"]),
-)
-
-
 @settings(deadline=None, max_examples=60)
-@given(strategies | servers)
-def test_every_lawful_plan_reads_back_equal(strategy):
+@given(jobs_and_strategies())
+def test_every_lawful_plan_reads_back_equal(drawn):
     """Through JSON text, so floats and tuples are what they were."""
-    plan = make_plan(replace(JOB, global_batch=24), strategy)
+    plan = make_plan(*drawn)
     assert plan_from_dict(json.loads(json.dumps(plan_to_dict(plan)))) == plan
 
 
 def message(tmp_path, text: str) -> str:
+    """What is said of a plan file, with the first word of every line that is named instead of its number."""
     path = tmp_path / "p.json"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
         read_plan(path)
-    return str(caught.value).replace(str(path), "p.json")
+    lines = text.splitlines()
+
+    def first_word(match: re.Match) -> str:
+        word = re.search(r"\w+", lines[int(match[1]) - 1])
+        return f"p.json:{word[0] if word else ''}:"
+
+    return re.sub(r"p\.json:(\d+):", first_word, str(caught.value).replace(str(path), "p.json"))
 
 
 def test_a_newer_schema_says_so(tmp_path):
     """Instead of complaining of every key that a later version may have changed."""
     assert message(tmp_path, TEXT.replace("plan/1", "plan/2").replace('"job"', '"jobs"')) == (
-        "p.json:2: schema: 'traincast.plan/2' -> expected traincast.plan/1; "
+        "p.json:schema: schema: 'traincast.plan/2' -> expected traincast.plan/1; "
         "it was written by a newer traincast; update this one"
     )
 
@@ -113,13 +103,13 @@ def test_everything_tampered_with_is_told_at_once(tmp_path):
         .replace('"end_layer": 6', '"end_layer": 6.5')
     )
     assert message(tmp_path, text) == (
-        "p.json:8: strategy.dp: true -> expected a whole number\n"
-        "p.json:9: strategy.tpp: unknown key; did you mean tp?\n"
-        "p.json:22: job.seq_len: 'long' -> expected a whole number\n"
-        "p.json:32: model.decoder.hidden: 64000000000 -> expected at most 1000000000\n"
-        "p.json:65: stages[1].end_layer: 6.5 -> expected a whole number\n"
-        "p.json:77: actions[1]: '1X0' is not an action; expected a stage, one of F B I W SEND_F RECV_F "
-        "SEND_B RECV_B REDUCE_GRAD REDUCE_TIED PUSH PULL STEP, an index\n"
+        "p.json:dp: strategy.dp: true -> expected a whole number\n"
+        "p.json:tpp: strategy.tpp: unknown key; did you mean tp?\n"
+        "p.json:seq_len: job.seq_len: 'long' -> expected a whole number\n"
+        "p.json:hidden: model.decoder.hidden: 64000000000 -> expected at most 1000000000\n"
+        "p.json:end_layer: stages[1].end_layer: 6.5 -> expected a whole number\n"
+        "p.json:1RECV_F0: actions[1]: '1X0' is not an action; expected a stage, "
+        f"one of {' '.join(Kind)}, an index\n"
         "6 errors"
     )
 
@@ -131,52 +121,55 @@ def test_everything_tampered_with_is_told_at_once(tmp_path):
         (
             '"traincast.plan/1"',
             '"traincast.cluster/1"',
-            "p.json:2: schema: 'traincast.cluster/1' -> expected traincast.plan/1",
+            "p.json:schema: schema: 'traincast.cluster/1' -> expected traincast.plan/1",
         ),
         (
             '"global_batch": 4',
             '"global_batch": 5',
-            "p.json:21: job.global_batch: 5 -> expected a multiple of dp 2 × micro_batch 1 = 2",
+            "p.json:global_batch: job.global_batch: 5 -> expected a multiple of dp 2 × micro_batch 1 = 2",
         ),
         (
             '"global_batch": 4',
             '"global_batch": 1000000000',
-            "p.json:76: actions[0]: 11 actions for 500000000 micro-batches -> expected two or more for each\n"
-            "p.json:77: actions[1]: 10 actions for 500000000 micro-batches -> expected two or more for each\n"
+            "p.json:0F0: actions[0]: 11 actions for 500000000 micro-batches"
+            " -> expected two or more for each\n"
+            "p.json:1RECV_F0: actions[1]: 10 actions for 500000000 micro-batches"
+            " -> expected two or more for each\n"
             "2 errors",
         ),
         (
             '"schedule": "1f1b"',
             '"schedule": "2f2b"',
-            "p.json:12: strategy.schedule: 2f2b -> expected gpipe | 1f1b",
+            f"p.json:schedule: strategy.schedule: 2f2b -> expected {' | '.join(SCHEDULES)}",
         ),
-        ('"layers": 4', '"layers": 0', "p.json:31: model.decoder.layers: 0 -> expected at least 1"),
+        ('"layers": 4', '"layers": 0', "p.json:layers: model.decoder.layers: 0 -> expected at least 1"),
         (
             '"layers": 4',
             '"layers": 100000000',
-            "p.json:31: model.decoder.layers: 100000000 -> expected at most 10000",
+            "p.json:layers: model.decoder.layers: 100000000 -> expected at most 10000",
         ),
         (
             '"norm": "rmsnorm"',
             '"norm": "batchnorm"',
-            "p.json:40: model.decoder.norm: 'batchnorm' -> expected rmsnorm | layernorm",
+            "p.json:norm: model.decoder.norm: 'batchnorm' -> expected rmsnorm | layernorm",
         ),
         (
             '"end_layer": 6',
             '"end_layer": 7',
-            "p.json:66: stages[1].buckets: buckets of 3 layers -> expected layers 3 to 6, each once",
+            "p.json:buckets: stages[1].buckets: buckets of 3 layers -> expected layers 3 to 6, each once",
         ),
-        ("1F1 ", "", "p.json:77: actions[1]: nothing -> expected 1F1"),
-        ("1F1 ", "1F1 1F1 ", "p.json:77: actions[1]: 1F1 2 times -> expected once"),
+        ("1F1 ", "", "p.json:1RECV_F0: actions[1]: nothing -> expected 1F1"),
+        ("1F1 ", "1F1 1F1 ", "p.json:1RECV_F0: actions[1]: 1F1 2 times -> expected once"),
         (
             " 1REDUCE_GRAD0",
             "",
-            "p.json:77: actions[1]: REDUCE_GRAD of buckets [] -> expected each of the stage's 1 buckets once",
+            "p.json:1RECV_F0: actions[1]: REDUCE_GRAD of (stage, bucket) []"
+            " -> expected each bucket of the rank's stages: [(1, 0)]",
         ),
         (
             '"shards": []',
             '"shards": [[0]]',
-            "p.json:80: shards: 1 lists -> expected 0, one for each server",
+            "p.json:shards: shards: 1 lists -> expected 0, one for each server",
         ),
     ],
 )
@@ -187,11 +180,11 @@ def test_bad_plans(tmp_path, good, bad, expected):
 
 
 def test_a_deadlock_is_shown_on_the_grid(tmp_path):
-    """An order in which stages would wait for ever is refused before anything runs."""
+    """An order in which ranks would wait for ever is refused before anything runs."""
     text = message(
         tmp_path, TEXT.replace("0F0 0SEND_F0", "0RECV_B0 0F0 0SEND_F0").replace(" 0RECV_B0 0B0", " 0B0")
     )
-    assert text.startswith("p.json:75: actions: stages wait for each other: stage 0 waits at 0RECV_B0")
+    assert text.startswith("p.json:actions: actions: ranks wait for each other: rank 0 waits at 0RECV_B0")
     assert "<-- ERROR HERE" in text
 
 

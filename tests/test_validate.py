@@ -5,29 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from strategies import jobs_and_strategies
 
 from traincast.sim.errors import InputError
-from traincast.sim.job import Job
 from traincast.sim.lowering import make_plan
-from traincast.sim.model import Decoder, Model
 from traincast.sim.plan import parse_actions
-from traincast.sim.strategy import SCHEDULES, Strategy
+from traincast.sim.strategy import Strategy
 from traincast.sim.validate import validate
 
 
-@given(
-    pp=st.integers(1, 6),
-    micro_batches=st.integers(1, 9),
-    dp=st.integers(1, 3),
-    name=st.sampled_from(SCHEDULES),
-)
-def test_every_plan_we_make_is_sound(pp, micro_batches, dp, name):
-    decoder = Decoder(layers=6, hidden=8, heads=2, kv_heads=2, head_dim=4, ffn=16, vocab=16, max_positions=16)
-    model = Model(name="m", decoder=decoder)
-    job = Job(model=model, global_batch=dp * micro_batches, seq_len=4, precision="fp32")
-    validate(make_plan(job, Strategy(dp=dp, pp=pp, schedule=name)))
+@settings(deadline=None)
+@given(jobs_and_strategies())
+def test_every_plan_we_make_is_sound(drawn):
+    job, strategy = drawn
+    validate(make_plan(job, strategy))
 
 
 def with_stage(plan, stage: int, text: str):
@@ -48,13 +40,13 @@ def test_deadlock_is_shown_on_the_grid(plan):
         validate(broken)
     first, *grid = str(caught.value).splitlines()
     assert first == (
-        "actions: stages wait for each other: stage 0 waits at 0RECV_B0 for 1SEND_B0"
+        "actions: ranks wait for each other: rank 0 waits at 0RECV_B0 for 1SEND_B0"
         " -> expected an order in which every receive has an earlier send"
     )
     assert [" ".join(line.split()) for line in grid] == [
         "time 0 1 2 3 4 5 6 7 8 9",
-        "stage 0 0F0 0SEND_F0 0F1 0SEND_F1 . . . . . . 0RECV_B0 <-- ERROR HERE",
-        "stage 1 . . 1RECV_F0 1F0 1B0 1RECV_F1 1F1 1B1 1SEND_B1 1STEP",
+        "rank 0 0F0 0SEND_F0 0F1 0SEND_F1 . . . . . . 0RECV_B0 <-- ERROR HERE",
+        "rank 1 . . 1RECV_F0 1F0 1B0 1RECV_F1 1F1 1B1 1SEND_B1 1STEP",
     ]
 
 
@@ -72,7 +64,7 @@ def test_deadlock_is_shown_on_the_grid(plan):
         ),
         (
             "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 0STEP",
-            "actions[1]: 0STEP -> expected an action of stage 1",
+            "actions[1]: 0STEP -> expected no action of stage 0, which rank 0 holds",
         ),
     ],
 )
