@@ -1,0 +1,75 @@
+"""What is communicated: bytes by hand, and sums that no way of dividing changes."""
+
+from __future__ import annotations
+
+import pytest
+from machines import gpt, llama
+
+from traincast.sim.job import Job
+from traincast.sim.model import BLOCK, EMBEDDING, HEAD
+from traincast.sim.strategy import Strategy
+from traincast.sim.traffic import (
+    averaging,
+    boundary_bytes,
+    gathering,
+    layer_collectives,
+    message_bytes,
+    reduction,
+    split_parameters,
+)
+
+JOB = Job(model=gpt(4, 1024, 16, 51200), global_batch=64, seq_len=2048)
+
+
+def summary(collectives) -> list[tuple[str, str, float, int]]:
+    return [(one.dimension, one.operation, one.size_bytes, one.count) for one in collectives]
+
+
+def test_messages_are_the_activations_of_a_micro_batch():
+    """Sequence parallelism sends each rank's part, context parallelism has fewer tokens."""
+    whole = 2 * 2048 * 1024 * 2
+    assert boundary_bytes(JOB, Strategy(micro_batch=2)) == whole
+    assert message_bytes(JOB, Strategy(micro_batch=2, tp=4)) == whole
+    assert message_bytes(JOB, Strategy(micro_batch=2, tp=4, sequence_parallel=True)) == whole / 4
+    assert message_bytes(JOB, Strategy(micro_batch=2, cp=2)) == whole / 2
+
+
+def test_context_parallelism_sends_keys_and_values_or_heads():
+    """A ring passes keys and values on cp - 1 times; all-to-all exchanges queries, output, keys, values."""
+    ring = layer_collectives(JOB, Strategy(cp=4), BLOCK, backward=False)
+    assert summary(ring) == [("cp", "send_recv", 2 * 512 * 1024 * 2, 3)]
+    every = layer_collectives(JOB, Strategy(cp=4, cp_exchange="all_to_all"), BLOCK, backward=False)
+    assert summary(every) == [("cp", "all_to_all", 512 * 1024 * 2, 1)] * 4
+    few_heads = Job(model=llama(), global_batch=8, seq_len=128, precision="bf16")
+    grouped = layer_collectives(few_heads, Strategy(cp=2, cp_exchange="all_to_all"), BLOCK, backward=False)
+    assert [one.size_bytes for one in grouped] == [64 * 256 * 2] * 2 + [64 * 128 * 2] * 2
+
+
+@pytest.mark.parametrize("kind", [EMBEDDING, HEAD])
+def test_context_parallelism_is_a_matter_of_blocks(kind):
+    assert layer_collectives(JOB, Strategy(cp=4), kind, backward=True) == ()
+
+
+def test_sharding_decides_how_gradients_are_reduced():
+    """All-reduce, reduce-scatter, or within groups and then over them (4 bytes a gradient for bf16)."""
+    assert summary(reduction(JOB, Strategy(dp=8), 1000, 0)) == [("dp", "all_reduce", 4000, 1)]
+    for sharding in ("zero1", "zero2", "fsdp"):
+        scattered = reduction(JOB, Strategy(dp=8, sharding=sharding), 1000, 0)
+        assert summary(scattered) == [("dp", "reduce_scatter", 4000, 1)]
+    hybrid = reduction(JOB, Strategy(dp=8, sharding="hsdp", shard_degree=4), 1000, 0)
+    assert summary(hybrid) == [("dp", "reduce_scatter", 4000, 1), ("dp", "all_reduce", 1000, 1)]
+    assert [one.group for one in hybrid] == ["shards", "shard_replicas"]
+
+
+def test_weights_are_gathered_and_averaged_as_computed_with():
+    """2 bytes of bf16; experts among those that hold the same ones."""
+    gathered = gathering(JOB, Strategy(dp=8, sharding="fsdp"), 1000, 500)
+    assert [(one.group, one.size_bytes) for one in gathered] == [("shards", 2000), ("expert_replicas", 1000)]
+    assert [(one.group, one.size_bytes) for one in averaging(JOB, 1000, 0)] == [("replicas", 2000)]
+
+
+def test_parameters_of_a_rank():
+    """tp divides every layer; a dense model has no experts."""
+    layers = JOB.model.layers
+    dense, experts = split_parameters(layers, Strategy(tp=4))
+    assert (dense, experts) == (JOB.model.parameters / 4, 0)
