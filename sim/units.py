@@ -45,6 +45,9 @@ UNITS: dict[str, dict[str, Decimal]] = {
         "min": Decimal(60),
         "h": Decimal(3600),
         "d": Decimal(86400),
+        "days": Decimal(86400),
+        "y": Decimal(31557600),  # a Julian year, 365.25 d
+        "years": Decimal(31557600),
     },
     "compute": _scaled("FLOP/s", "kMGTPE"),
     "flops": _scaled("FLOP", "kMGTPE"),
