@@ -1,0 +1,274 @@
+"""The update protocols as events of a heap: the kernel that `engine_compiled` runs, plain or under numba.
+
+Events happen in order of (time, kind, item); that order is the contract, ties included. The heap holds kind
+and item as one number, kind * items + item. An item is a worker (COMPUTED), or a slot; a copy of an update
+that goes to a shard's further holders is slot + hop * slots. Interfaces and processors serve in order of
+arrival:
+
+    start = max(now, end of what was taken in hand before), end = start + duration
+
+and a message is whole at max(end at the receiver, end at the sender + latency). Each function is written in
+what CPython and numba both run.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Any
+
+from .tables import Tables
+
+COMPUTED, PUSH, PUSH_IN, ARRIVED, APPLIED, CONFIRMED, PULL_IN, PULLED = range(8)
+"""Kinds of events, in the order in which those of one moment happen."""
+
+
+def run_kernel(t: Tables) -> int:
+    """Play all rounds; fills ``t`` and returns the number of events."""
+    events = [(0.0, 0) for _ in range(0)]
+    for slot in range(t.slots):
+        grant(t, events, 0.0, slot)
+    count = 0
+    while events:
+        now, key = heappop(events)
+        kind, item = key // t.items, key % t.items
+        count += 1
+        if kind == COMPUTED:
+            computed(t, events, now, item)
+        elif kind == PUSH:
+            push(t, events, now, item)
+        elif kind == PUSH_IN:
+            push_in(t, events, now, item)
+        elif kind == ARRIVED:
+            arrived(t, events, now, item)
+        elif kind == APPLIED:
+            applied(t, events, now, item)
+        elif kind == CONFIRMED:
+            confirmed(t, events, now, item)
+        elif kind == PULL_IN:
+            pull_in(t, events, now, item)
+        else:
+            pulled(t, events, now, item)
+    return count
+
+
+def grant(t: Tables, events: Any, now: float, number: int) -> None:
+    """The server reads the shard for a worker's next round and answers with it."""
+    slot = t.slot[number]
+    slot.row = (slot.worker * t.rounds + slot.pulls) * t.shards + slot.shard
+    slot.pulls += 1
+    slot.waiting = False
+    update = t.update[slot.row]
+    update.read_s = now
+    update.version = t.shard[slot.shard].applied
+    if slot.at_home:
+        update.pull_start = now
+        heappush(events, (now, PULLED * t.items + number))
+        return
+    update.pull_start = send(t, now, number, slot.shard, holder(t, slot.shard, 0).interface)
+    heappush(events, (update.pull_start + t.latency_s, PULL_IN * t.items + number))
+
+
+def holder(t: Tables, shard: int, hop: int) -> Any:
+    """The place of a server that holds a shard; its own is hop 0."""
+    return t.place[t.workers + (shard + hop) % t.servers]
+
+
+def send(t: Tables, now: float, item: int, shard: int, number: int) -> float:
+    """Take a message in hand at the sender; returns when it begins."""
+    duration = t.transfer_s[shard * len(t.interface) + number]
+    interface = t.interface[number]
+    start = max(now, interface.out_free)
+    interface.out_free = start + duration
+    interface.out_busy += duration
+    t.tail[item] = interface.out_free + t.latency_s
+    return start
+
+
+def receive(t: Tables, now: float, item: int, shard: int, number: int) -> float:
+    """Take a message in hand at the receiver; returns when it is whole."""
+    duration = t.transfer_s[shard * len(t.interface) + number]
+    interface = t.interface[number]
+    interface.in_free = max(now, interface.in_free) + duration
+    interface.in_busy += duration
+    return max(interface.in_free, t.tail[item])
+
+
+def pull_in(t: Tables, events: Any, now: float, number: int) -> None:
+    """The head of the parameters comes to the worker's interface."""
+    slot = t.slot[number]
+    whole = receive(t, now, number, slot.shard, t.place[slot.worker].interface)
+    heappush(events, (whole, PULLED * t.items + number))
+
+
+def pulled(t: Tables, events: Any, now: float, number: int) -> None:
+    """A worker that has all shards computes: one gradient, or as many as there are local steps."""
+    slot = t.slot[number]
+    t.update[slot.row].pull_end = now
+    place = t.place[slot.worker]
+    place.missing -= 1
+    if place.missing > 0:
+        return
+    place.missing = t.shards
+    row = slot.row // t.shards
+    processor = t.processor[place.processor]
+    end = max(now, processor.free)
+    t.round[row].start = end
+    for step in range(row * t.local_steps, (row + 1) * t.local_steps):
+        end = end + t.compute_s[step]
+        processor.busy += t.compute_s[step]
+    t.round[row].end = end
+    processor.free = end
+    heappush(events, (end, COMPUTED * t.items + slot.worker))
+
+
+def computed(t: Tables, events: Any, now: float, worker: int) -> None:
+    """A worker pushes its gradient, shard by shard."""
+    for turn in range(t.shards):
+        number = turn * t.workers + worker
+        slot = t.slot[number]
+        update = t.update[slot.row]
+        if slot.at_home:
+            update.push_start = now
+            heappush(events, (now, ARRIVED * t.items + number))
+        else:
+            update.push_start = send(t, now, number, slot.shard, t.place[worker].interface)
+            heappush(events, (update.push_start + t.latency_s, PUSH_IN * t.items + number))
+
+
+def push(t: Tables, events: Any, now: float, item: int) -> None:
+    """A holder passes an update on to another."""
+    hop, shard = item // t.slots, t.slot[item % t.slots].shard
+    source = holder(t, shard, hop - 1 if t.chain else 0)
+    start = send(t, now, item, shard, source.interface)
+    heappush(events, (start + t.latency_s, PUSH_IN * t.items + item))
+
+
+def push_in(t: Tables, events: Any, now: float, item: int) -> None:
+    """The head of a gradient or an update comes to a server's interface."""
+    shard = t.slot[item % t.slots].shard
+    whole = receive(t, now, item, shard, holder(t, shard, item // t.slots).interface)
+    heappush(events, (whole, ARRIVED * t.items + item))
+
+
+def arrived(t: Tables, events: Any, now: float, item: int) -> None:
+    """The server has a gradient: it applies it, or gathers it with the others of its step."""
+    if item < t.slots:
+        t.update[t.slot[item].row].push_end = now
+    if item < t.slots and t.joint:
+        gather(t, events, now, item)
+    else:
+        apply(t, events, now, item)
+
+
+def gather(t: Tables, events: Any, now: float, number: int) -> None:
+    """Count a gradient in if its step still takes any; else drop it, and let its worker go on."""
+    slot = t.slot[number]
+    shard, update = t.shard[slot.shard], t.update[slot.row]
+    slot.waiting = True
+    if update.version == shard.closed:
+        update.place = shard.closed
+        shard.gathered += 1
+        if shard.gathered == t.needed:
+            shard.gathered = 0
+            shard.closed += 1
+            apply(t, events, now, t.slot_of[slot.shard * t.workers])
+    elif may_read(t, slot.shard, number):
+        grant(t, events, now, number)
+
+
+def apply(t: Tables, events: Any, now: float, item: int) -> None:
+    """A holder's processor takes an update in hand."""
+    slot = t.slot[item % t.slots]
+    shard = t.shard[slot.shard]
+    processor = t.processor[holder(t, slot.shard, item // t.slots).processor]
+    start = max(now, processor.free)
+    processor.free = start + shard.apply_s
+    processor.busy += shard.apply_s
+    if item < t.slots and not t.joint:
+        t.update[slot.row].apply_start = start
+    elif item < t.slots:
+        for other in range(slot.shard * t.workers, (slot.shard + 1) * t.workers):
+            update = t.update[t.slot[t.queue[other]].row]
+            if update.place == shard.closed - 1:
+                update.apply_start = start
+    heappush(events, (start + shard.apply_s, APPLIED * t.items + item))
+
+
+def applied(t: Tables, events: Any, now: float, item: int) -> None:
+    """A holder has the update; the others get it from it, and the workers go on when all have it."""
+    hop, number = item // t.slots, item % t.slots
+    slot = t.slot[number]
+    if hop == 0:
+        note_update(t, now, number)
+        slot.unconfirmed = t.holders - 1
+        if t.holders == 1:
+            confirmed(t, events, now, number)
+        last = min(2, t.holders) if t.chain else t.holders
+        for other in range(1, last):
+            heappush(events, (now, PUSH * t.items + number + other * t.slots))
+        return
+    slot.unconfirmed -= 1
+    if slot.unconfirmed == 0:
+        heappush(events, (now + t.latency_s, CONFIRMED * t.items + number))
+    elif t.chain:
+        heappush(events, (now, PUSH * t.items + item + t.slots))
+
+
+def note_update(t: Tables, now: float, number: int) -> None:
+    """The parameters have changed: write down which gradients did it."""
+    slot = t.slot[number]
+    shard = t.shard[slot.shard]
+    if t.joint:
+        for other in range(slot.shard * t.workers, (slot.shard + 1) * t.workers):
+            update = t.update[t.slot[t.queue[other]].row]
+            if update.place == shard.applied:
+                update.applied_s = now
+    else:
+        update = t.update[slot.row]
+        update.place = shard.applied
+        update.applied_s = now
+    shard.applied += 1
+
+
+def confirmed(t: Tables, events: Any, now: float, number: int) -> None:
+    """All holders have the update: whoever waited for it reads the new parameters."""
+    shard = t.slot[number].shard
+    if not advance(t, shard, number):
+        if may_read(t, shard, number):
+            grant(t, events, now, number)
+        return
+    for place in range(shard * t.workers, (shard + 1) * t.workers):
+        other = t.queue[place]
+        if t.slot[other].waiting and may_read(t, shard, other):
+            grant(t, events, now, other)
+
+
+def may_read(t: Tables, number_of_shard: int, number: int) -> bool:
+    """Whether a waiting worker's next round may begin.
+
+    Joint: when there is news and all holders have it. Else: when it is not too far ahead.
+    """
+    shard, slot = t.shard[number_of_shard], t.slot[number]
+    if t.joint:
+        return t.update[slot.row].version < shard.slowest < t.rounds and shard.applied == shard.slowest
+    return slot.pulls < t.rounds and slot.pulls - t.bound <= shard.slowest
+
+
+def advance(t: Tables, number_of_shard: int, number: int) -> bool:
+    """Count an update that all holders have; whether others than its own worker may wait for it."""
+    shard, slot = t.shard[number_of_shard], t.slot[number]
+    if t.joint:
+        shard.slowest += 1
+        return True
+    slot.waiting = True
+    slot.clock += 1
+    if slot.clock - 1 != shard.slowest:
+        return False
+    shard.at_slowest -= 1
+    if shard.at_slowest > 0:
+        return False
+    shard.slowest += 1
+    for place in range(number_of_shard * t.workers, (number_of_shard + 1) * t.workers):
+        if t.slot[t.queue[place]].clock == shard.slowest:
+            shard.at_slowest += 1
+    return True
