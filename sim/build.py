@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .activations import layer_activation_bytes
 from .build_passes import PassCosts
 from .cluster import Cluster
@@ -18,6 +20,7 @@ from .errors import InputError
 from .placement import COMPUTE, Messenger, Placement
 from .plan import Action, Kind, Plan
 from .program import Program, SpanLabel
+from .slowness import Slowness
 from .steps import Step, steps_of
 from .traffic import Collective, message_bytes, split_parameters
 
@@ -33,6 +36,8 @@ class Built:
     """Parameter servers: (worker, server, pull operation, step operation) of every update."""
     steps: list[tuple[int, int]] = field(default_factory=list)
     """(rank, operation) of every optimizer step, in order on each rank."""
+    slowness: np.ndarray | None = None
+    """Factors on time by row, as operations name them (`slowness.py`); None where all ranks are alike."""
 
 
 def build_program(plan: Plan, cluster: Cluster, rounds: int = 1) -> Built:
@@ -82,6 +87,7 @@ class _Walk:
         self.costs = Costs(cluster, plan.job, plan.strategy)
         folded = cluster.host is None
         self.program = Program(axes=self.costs.groups.axes if folded else {})
+        self.slowness = Slowness(cluster, plan.world_size, self.program.lanes)
         self.placement = Placement(self.program, cluster, plan.world_size)
         self.messenger = Messenger(self.program, self.placement, self.costs)
         slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
@@ -115,7 +121,7 @@ class _Walk:
                 )
                 raise InputError(f"the plan's actions wait for each other: {stuck}")
         steps = [(rank.number, op) for rank in self.ranks.values() for op in rank.stepped]
-        return Built(self.program, list(self.ranks), steps=steps)
+        return Built(self.program, list(self.ranks), steps=steps, slowness=self.slowness.table)
 
     def _try(self, rank: _Rank, step: Step) -> bool:
         """Add what ``step`` costs; False if it must wait for another rank."""
@@ -157,6 +163,7 @@ class _Walk:
                 (self.program.stream(rank.number, COMPUTE),),
                 spans=(self._label(rank.number, step.action, exchange.dimension),),
                 size_bytes=exchange.size_bytes,
+                rank=self.slowness.collective_row(self.costs.groups[exchange.group], rank.number),
                 sync=self.costs.groups[exchange.group].sync if self.program.axes else (),
             )
         rank.last_op = rank.passes[step.number] = op
@@ -202,6 +209,7 @@ class _Walk:
             name=action.kind.value,
             labels=(self._label(rank.number, action, "pp"), self._label(target, receive, "pp")),
             blocking=not self.plan.strategy.overlap_transfers,
+            row=self.slowness.message_row(rank.number, target),
         )
         self.sent[target, receive] = transfer
 
@@ -321,14 +329,17 @@ class _Walk:
             streams += [self.program.stream(r, COMPUTE) for r in present]
         is_tied = action.kind is Kind.REDUCE_TIED
         own = {r: Action(self._tied_stage(r), action.kind) if is_tied else action for r in present}
+        group = self.costs.groups[collective.group]
         folded = bool(self.program.axes) and not is_tied
+        row = self.slowness.message_row(present[0], present[-1]) if is_tied else -1
         return self.program.add(
             seconds,
             tuple(streams),
             after=[wait for r in present for wait in arrived[r]],
             spans=tuple(self._label(r, own[r], collective.dimension) for r in present),
             size_bytes=collective.size_bytes,
-            sync=self.costs.groups[collective.group].sync if folded else (),
+            rank=self.slowness.collective_row(group, present[0]) if folded else row,
+            sync=group.sync if folded else (),
         )
 
     def _tied_stage(self, rank: int) -> int:

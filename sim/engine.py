@@ -7,22 +7,17 @@ the same spans to the last bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from importlib import import_module
 from statistics import NormalDist
 
 import numpy as np
 
 from .build import Built, build_program
 from .cluster import Cluster
-from .errors import InputError
-from .jitter import jittered
 from .memory import memory
 from .plan import Plan
+from .play import LaneRun, Played, Player, Seconds
 from .program import Program
 from .trace import Span, Trace
-
-ENGINES = {"compiled": ".engine_compiled", "simpy": ".engine_simpy"}
 
 ASYNC_ROUNDS = 12
 """Updates of each worker that an asynchronous prediction plays."""
@@ -50,36 +45,32 @@ def simulate(
     Raises:
         InputError: the plan's actions wait for each other, or the engine is unknown.
     """
-    run = _engine(engine)
     built = build_program(plan, cluster, ASYNC_ROUNDS)
-    durations = [op.duration for op in built.program.operations]
-    starts, ends = run(built.program, durations)
-    step = step_time_s(plan, built, ends)
-    drawn = _draw(plan, cluster, built, step, samples, seed) if samples else (step,)
+    player = Player(built, cluster, plan.world_size, engine)
+    played = player.once()
+    step = step_time_s(plan, built, played.lanes[0].ends, played.makespan)
+    drawn = _draw(plan, cluster, player, step, samples, seed) if samples else (step,)
     return Trace.of(
-        _spans(built.program, starts, ends),
+        [span for run in played.lanes for span in _spans(built.program, run)],
         source="predicted",
         world_size=plan.world_size,
         step_times_s=drawn,
-        peak_memory_bytes=_peak_memory(plan, cluster, built.ranks),
-        metadata=_metadata(plan, cluster, built, starts, ends, engine, seed, step),
+        peak_memory_bytes=_peak_memory(
+            plan, cluster, [r + run.lane for run in played.lanes for r in built.ranks]
+        ),
+        metadata=_metadata(plan, cluster, built, played, engine, seed, step),
     )
 
 
-def _engine(name: str):
-    if name not in ENGINES:
-        raise InputError(f"engine {name!r} is unknown; expected {' | '.join(ENGINES)}")
-    return import_module(ENGINES[name], __package__).run
-
-
-def step_time_s(plan: Plan, built: Built, ends: Sequence[float]) -> float:
+def step_time_s(plan: Plan, built: Built, ends: Seconds, makespan: float) -> float:
     """Seconds of one step: the makespan, or, asynchronous, the time in which ``dp`` updates are applied.
 
     The latter is ``dp`` over the sum of the workers' rates. Rates are taken after a warm-up and until the
     first worker has made its last update, so that nobody runs alone.
     """
     if not built.updates:
-        return _synchronous_step_s(plan, built, ends)
+        steps = plan.strategy.steps(plan.job)
+        return _steady_step_s(plan, built, ends) if plan.strategy.is_unflushed else makespan / steps
     applied: dict[int, list[float]] = {}
     for worker, server, _, step in built.updates:
         if server == 0:
@@ -93,18 +84,16 @@ def step_time_s(plan: Plan, built: Built, ends: Sequence[float]) -> float:
     return plan.strategy.dp / sum(rates)
 
 
-def _synchronous_step_s(plan: Plan, built: Built, ends: Sequence[float]) -> float:
-    """The makespan of a step, or the mean of several; of a pipeline that never drains, only full ones count."""
-    steps = plan.strategy.steps(plan.job)
-    if not plan.strategy.is_unflushed:
-        return max(ends) / steps
-    filling = plan.strategy.filling_steps(plan.job)
+def _steady_step_s(plan: Plan, built: Built, ends: Seconds) -> float:
+    """The mean of the steps in which a pipeline that never drains is full, by the first rank's updates."""
+    steps, filling = plan.strategy.steps(plan.job), plan.strategy.filling_steps(plan.job)
     of_first = [ends[op] for rank, op in built.steps if rank == built.ranks[0]]
     a_step = len(of_first) // steps
-    return (of_first[(steps - filling) * a_step - 1] - of_first[filling * a_step - 1]) / (steps - 2 * filling)
+    full = of_first[(steps - filling) * a_step - 1] - of_first[filling * a_step - 1]
+    return float(full) / (steps - 2 * filling)
 
 
-def staleness(built: Built, starts: Sequence[float], ends: Sequence[float]) -> list[int]:
+def staleness(built: Built, starts: Seconds, ends: Seconds) -> list[int]:
     """Of every update on server 0, in order: how many others came between its pull and its own step."""
     updates = sorted((ends[step], starts[pull]) for _, server, pull, step in built.updates if server == 0)
     applied = [end for end, _ in updates]
@@ -112,14 +101,14 @@ def staleness(built: Built, starts: Sequence[float], ends: Sequence[float]) -> l
 
 
 def _draw(
-    plan: Plan, cluster: Cluster, built: Built, step: float, samples: int, seed: int
+    plan: Plan, cluster: Cluster, player: Player, step: float, samples: int, seed: int
 ) -> tuple[float, ...]:
-    """``samples`` step times: the jittered program's, times the error that the calibration leaves.
+    """``samples`` step times: those with luck, times the error that the calibration leaves.
 
     The error's factors are the lognormal's own quantiles in an order drawn from ``seed``, so a few samples
     already have its median, 1, and its spread.
     """
-    steps = _jittered_steps(plan, cluster, built, samples, seed) if cluster.jitter else [step] * samples
+    steps = _lucky_steps(plan, player, samples, seed) if player.has_luck else [step] * samples
     known = [cluster.residuals[name] for name in STEP_RESIDUALS if name in cluster.residuals]
     residual = max(known, default=UNCALIBRATED_RESIDUAL)
     places = np.random.default_rng(seed).permutation(samples)
@@ -128,34 +117,28 @@ def _draw(
     return tuple(s * factor for s, factor in zip(steps, factors, strict=True))
 
 
-def _jittered_steps(plan: Plan, cluster: Cluster, built: Built, samples: int, seed: int) -> list[float]:
-    from .engine_compiled import flatten, run_flat
-
-    flat = flatten(built.program)
-    durations = np.array([op.duration for op in built.program.operations])
-    steps = []
-    for lane in range(samples):
-        _, ends = run_flat(flat, jittered(durations, cluster.jitter, seed, lane).tolist())
-        steps.append(step_time_s(plan, built, ends))
-    return steps
+def _lucky_steps(plan: Plan, player: Player, samples: int, seed: int) -> list[float]:
+    if player.built.updates or plan.strategy.is_unflushed:
+        return [step_time_s(plan, player.built, ends, max(ends)) for ends in player.ends(samples, seed)]
+    return [step_time_s(plan, player.built, (), makespan) for makespan in player.makespans(samples, seed)]
 
 
-def _spans(program: Program, starts: Sequence[float], ends: Sequence[float]) -> list[Span]:
-    """One span for each label of an operation; operations with a parent lengthen its span."""
+def _spans(program: Program, run: LaneRun) -> list[Span]:
+    """One span for each label of an operation on a lane; operations with a parent lengthen its span."""
     last: dict[int, float] = {}
     flops: dict[int, float] = {}
     for op in program.operations:
         root = op.id if op.parent < 0 else op.parent
-        last[root] = max(last.get(root, 0.0), ends[op.id])
+        last[root] = max(last.get(root, 0.0), float(run.ends[op.id]))
         flops[root] = flops.get(root, 0.0) + op.flops
     return [
         Span(
-            label.rank,
+            label.rank + run.lane,
             label.stream,
             label.action,
             label.stage,
             label.micro_batch,
-            starts[op.id],
+            float(run.starts[op.id]),
             last[op.id],
             op.size_bytes,
             flops[op.id],
@@ -180,8 +163,7 @@ def _metadata(
     plan: Plan,
     cluster: Cluster,
     built: Built,
-    starts: Sequence[float],
-    ends: Sequence[float],
+    played: Played,
     engine: str,
     seed: int,
     step: float,
@@ -195,5 +177,6 @@ def _metadata(
         "folded": len(built.ranks) < plan.world_size,
     }
     if built.updates:
-        metadata["staleness"] = staleness(built, starts, ends)
+        run = played.lanes[0]
+        metadata["staleness"] = staleness(built, run.starts, run.ends)
     return metadata

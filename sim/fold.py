@@ -28,6 +28,10 @@ class Unfolded:
     """int64[n], the folded operation"""
     lane: np.ndarray
     """int64[n], its lane; where lanes meet, the first of them"""
+    first: list[np.ndarray]
+    """By folded operation: the one that begins it, by lane."""
+    last: list[np.ndarray]
+    """By folded operation: the one that ends it, by lane."""
 
 
 def lane_groups(axes: Mapping[str, int], sync: tuple[str, ...]) -> np.ndarray:
@@ -99,7 +103,13 @@ class _Unfolding:
             base += [operation.id] * added
             firsts = range(self.lanes) if added > len(groups) else groups[:, 0].tolist()
             lane += [*firsts] * (added // len(firsts))
-        return Unfolded(program=program, base=np.array(base, np.int64), lane=np.array(lane, np.int64))
+        return Unfolded(
+            program=program,
+            base=np.array(base, np.int64),
+            lane=np.array(lane, np.int64),
+            first=self.first,
+            last=self.last,
+        )
 
     def _streams(self) -> dict[tuple[int, str], int]:
         streams = {

@@ -83,19 +83,26 @@ class Messenger:
         labels: tuple[SpanLabel, ...],
         resources: tuple[int, ...] = (),
         blocking: bool = False,
+        row: int = -1,
     ) -> int:
         """Add one message and return the transfer; `receive` ends it.
 
         A host-staged message takes processor time from both ends (the overhead o of LogP, Culler et al.
         1993): the sender's beside the transfer, the receiver's at its end. While a ``blocking`` one is
-        under way its sender computes nothing.
+        under way its sender computes nothing. ``row`` is where it finds its slowness.
         """
         wall, cpu = self._times(size_bytes, source, target)
         streams = (self.program.stream(source, f"{name}>{target}"),)
         if blocking:
             streams += (self.program.stream(source, COMPUTE),)
         op = self.program.add(
-            wall - cpu, streams, after=after, spans=labels, size_bytes=size_bytes, resources=resources
+            wall - cpu,
+            streams,
+            after=after,
+            spans=labels,
+            size_bytes=size_bytes,
+            resources=resources,
+            rank=row,
         )
         if cpu:
             self.placement.compute(source, cpu, after)

@@ -50,7 +50,8 @@ class Operation:
     size_bytes: float = 0.0
     flops: float = 0.0
     rank: int = -1
-    """Whose compute it is, on lane 0; -1 is communication. What slows a rank slows its operations."""
+    """Whose compute it is, on lane 0, or another row of the slowness that a run may have (`slowness.py`); -1
+    is communication that nothing slows."""
     sync: tuple[str, ...] = ()
     """Axes over which lanes meet in this operation, as a collective's members do."""
     pattern: str = ""
