@@ -38,12 +38,20 @@ from .output import echo_json, note
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the spans, as Perfetto opens them.",
 )
+@click.option("--slow-rank", multiple=True, metavar="RANK=FACTOR", help="A rank that computes slower.")
+@click.option("--slow-node", multiple=True, metavar="NODE=FACTOR", help="A node that computes slower.")
+@click.option("--slow-link", multiple=True, metavar="NODE=FRACTION", help="A node with less bandwidth.")
+@click.option("--jitter", type=click.FloatRange(0.0, 10.0), help="Spread of every operation's time.")
 @seed_option
 @json_option
 def command(
     what: str,
     cluster_name: str,
     nodes: int | None,
+    slow_rank: tuple[str, ...],
+    slow_node: tuple[str, ...],
+    slow_link: tuple[str, ...],
+    jitter: float | None,
     engine: str,
     samples: int,
     trace_path: Path | None,
@@ -59,6 +67,7 @@ def command(
           --global-batch 64 --seq-len 8192 --recompute selective
     """
     from ..sim.engine import simulate
+    from ..sim.luck import merged, parse_slow
     from ..sim.metrics import metrics
     from ..sim.planner import Ranked
     from ..sim.result import prediction_to_dict
@@ -68,6 +77,9 @@ def command(
     cluster = cluster_from(cluster_name, nodes)
     plan = plan_from(what, cluster, options)
     validate(plan)
+    luck = parse_slow(slow_rank, slow_node, slow_link, ranks=plan.world_size, nodes=cluster.nodes)
+    spread = cluster.jitter if jitter is None else jitter
+    cluster = replace(cluster, luck=merged(cluster.luck, luck), jitter=spread)
     trace = simulate(plan, cluster, engine=engine, samples=samples, seed=seed)
     if trace_path:
         write_trace(trace, trace_path)
