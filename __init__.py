@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .sim.space import strategies
     from .sim.strategy import Strategy
     from .sim.trace import Span, Trace
-    from .sim.trace_file import read_trace, write_trace
+    from .sim.trace_file import write_trace
+    from .sim.trace_reader import read_trace
 
 __version__ = "0.1.0"
 
@@ -59,7 +60,7 @@ _HOMES = {
     "read_cluster": "sim.cluster_file",
     "read_model": "sim.hf_config",
     "read_plan": "sim.plan_file",
-    "read_trace": "sim.trace_file",
+    "read_trace": "sim.trace_reader",
     "search": "sim.planner",
     "simulate": "sim.engine",
     "strategies": "sim.space",

@@ -38,6 +38,8 @@ from .output import echo_json, note
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the spans, as Perfetto opens them.",
 )
+@click.option("--all-ranks", is_flag=True, help="Write like ranks to the trace too, not one for all of them.")
+@click.option("--max-slices", type=click.IntRange(min=1), help="Spans of the trace at most.  [default: 1e6]")
 @click.option("--slow-rank", multiple=True, metavar="RANK=FACTOR", help="A rank that computes slower.")
 @click.option("--slow-node", multiple=True, metavar="NODE=FACTOR", help="A node that computes slower.")
 @click.option("--slow-link", multiple=True, metavar="NODE=FRACTION", help="A node with less bandwidth.")
@@ -48,6 +50,8 @@ def command(
     what: str,
     cluster_name: str,
     nodes: int | None,
+    all_ranks: bool,
+    max_slices: int | None,
     slow_rank: tuple[str, ...],
     slow_node: tuple[str, ...],
     slow_link: tuple[str, ...],
@@ -71,7 +75,7 @@ def command(
     from ..sim.metrics import metrics
     from ..sim.planner import Ranked
     from ..sim.result import prediction_to_dict
-    from ..sim.trace_file import write_trace
+    from ..sim.trace_file import MAX_SLICES, write_trace
     from ..sim.validate import validate
 
     cluster = cluster_from(cluster_name, nodes)
@@ -82,8 +86,8 @@ def command(
     cluster = replace(cluster, luck=merged(cluster.luck, luck), jitter=spread)
     trace = simulate(plan, cluster, engine=engine, samples=samples, seed=seed)
     if trace_path:
-        write_trace(trace, trace_path)
-        note(f"wrote {trace_path}")
+        left = write_trace(trace, trace_path, unfold=all_ranks, max_slices=max_slices or MAX_SLICES)
+        note(f"wrote {trace_path}" + (f"; {left:,} ranks are like those in it" if left else ""))
     ranked = Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace))
     if as_json:
         echo_json({"schema": "traincast.prediction/1", **prediction_to_dict(ranked)})

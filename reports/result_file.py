@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..sim.errors import Fault, InputError
 from ..sim.trace import Trace
-from ..sim.trace_file import read_trace
+from ..sim.trace_reader import read_trace
 
 SCHEMA = "traincast.result/1"
 MAX_BYTES = 64 * 2**20

@@ -175,6 +175,7 @@ def _metadata(
         "seed": seed,
         "deterministic_step_time_s": step,
         "folded": len(built.ranks) < plan.world_size,
+        "lanes": built.program.lanes,
     }
     if built.updates:
         run = played.lanes[0]

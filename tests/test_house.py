@@ -24,6 +24,7 @@ EXECUTOR_MAY_USE = {
     "strategy",
     "trace",
     "trace_file",
+    "trace_reader",
     "units",
 }
 """Nouns that both halves share; costs, engines and planner are not among them."""

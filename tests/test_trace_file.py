@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim import trace_file
+from traincast.sim import trace_file, trace_reader
 from traincast.sim.errors import InputError, UsageError
 from traincast.sim.trace import Span, Trace
-from traincast.sim.trace_file import read_trace, write_trace
+from traincast.sim.trace_file import write_trace
+from traincast.sim.trace_reader import read_trace
 
 SECONDS = st.floats(min_value=0, max_value=1e5, allow_subnormal=False)
 NAMES = st.text(min_size=1, max_size=8).filter(lambda text: text.isprintable())
@@ -146,7 +147,7 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None
 
 
 def document() -> dict[str, Any]:
-    return json.loads("".join(trace_file._lines(example())))
+    return json.loads("".join(trace_file._lines(example(), [])))
 
 
 def event(doc: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def test_all_faults_come_at_once_up_to_a_limit(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(doc))
     with pytest.raises(InputError) as caught:
         read_trace(tmp_path / "x.json")
-    assert len(caught.value.faults) == trace_file.MAX_FAULTS
+    assert len(caught.value.faults) == trace_reader.MAX_FAULTS
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_a_gzip_bomb_is_stopped_early(tmp_path: Path) -> None:
 def test_the_expanded_size_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the limit reading stops, whatever the ratio."""
     write_trace(example(), tmp_path / "x.json.gz")
-    monkeypatch.setattr(trace_file, "MAX_EXPANDED_BYTES", 100)
+    monkeypatch.setattr(trace_reader, "MAX_EXPANDED_BYTES", 100)
     with pytest.raises(InputError, match="too large when expanded"):
         read_trace(tmp_path / "x.json.gz")
 
@@ -253,3 +254,14 @@ def test_only_regular_files_are_opened(kind: str, tmp_path: Path) -> None:
         os.mkfifo(path)
     with pytest.raises(InputError, match="not a regular one"):
         read_trace(path)
+
+
+def test_like_ranks_are_written_out_as_far_as_slices_reach(tmp_path):
+    """Two lanes: rank 1 is like rank 0; with too few slices it stays out, and the writer says so."""
+    span = Span(rank=0, stream="compute", action="0F0", stage=0, micro_batch=0, start=0.0, end=1.0)
+    trace = Trace.of([span], source="predicted", world_size=2, step_times_s=(1.0,), metadata={"lanes": 2})
+    path = tmp_path / "t.trace.json.gz"
+    assert write_trace(trace, path) == 1
+    assert write_trace(trace, path, unfold=True, max_slices=1) == 1
+    assert write_trace(trace, path, unfold=True) == 0
+    assert read_trace(path).spans == (span, span._replace(rank=1))
