@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from .failures import Failures
+from .luck import Luck
+
 Curve = tuple[tuple[float, float], ...]
 """Points (x, y), x rising; between points y is linear in log x, outside it stays at the end value."""
 
@@ -196,6 +199,10 @@ class Cluster:
     """Given where ranks run on the host's cores; absent on GPUs."""
     jitter: float = 0.0
     """Coefficient of variation of one action's time, as measured."""
+    luck: Luck | None = None
+    """Who is slow; absent where nobody is."""
+    failures: Failures | None = None
+    """How often what breaks; absent where the file says nothing of it."""
     residuals: Mapping[str, float] = field(default_factory=dict)
     """Median absolute relative error of each calibrated fit."""
     description: str = ""

@@ -11,6 +11,8 @@ from typing import Any
 from .cluster import Cluster
 from .document import Document, did_you_mean, shown
 from .errors import Fault
+from .fabric_check import fabric_faults
+from .luck_file import luck_faults
 from .units import format_quantity
 
 MAX_ACCELERATORS = 10**7
@@ -33,10 +35,20 @@ def topology_faults(document: Document) -> list[Fault]:
     data = document.data
     nodes = _whole(data.get("nodes"))
     faults = [*_total_faults(document, nodes), *_switch_faults(document), *_link_faults(document, nodes)]
+    faults += luck_faults(document, nodes, nodes * _whole(data.get("accelerators_per_node")))
     wire_faults = _wire_faults(document, nodes)
     if not wire_faults and not faults:
         wire_faults = _connection_faults(document, nodes)
-    return [*faults, *wire_faults]
+    return [*faults, *wire_faults, *fabric_faults(document), *_group_faults(document, nodes)]
+
+
+def _group_faults(document: Document, nodes: int) -> list[Fault]:
+    """Groups of nodes must be all nodes."""
+    groups = [group for group in _list(document.data, "node_groups") if isinstance(group, dict)]
+    total = sum(_whole(group.get("nodes")) for group in groups)
+    if not groups or total == nodes or not all(_whole(group.get("nodes")) for group in groups):
+        return []
+    return [document.fault(("node_groups",), f"{total} nodes", f"{nodes} in all, as nodes says")]
 
 
 def _whole(value: Any) -> int:
@@ -158,6 +170,8 @@ def warnings(document: Document, cluster: Cluster) -> list[Fault]:
     for name, link in cluster.links.items():
         place = ("links", name)
         limit = ACCELERATOR_LINK_BANDWIDTH
+        if link.joins in ("switches", "zones"):
+            continue  # a trunk stands for a bundle of any width
         if link.joins == "nodes":
             limit = NODE_BANDWIDTH if link.per_node else NIC_BANDWIDTH
         if link.bandwidth > limit:

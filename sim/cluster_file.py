@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cluster import Accelerator, Cluster, Curve
+from .cluster import Accelerator, Cluster, Curve, FabricSpec
 from .document import Document, did_you_mean, faults_from_pydantic, in_order, log_doubts, raise_faults, shown
 from .errors import Fault, InputError
 from .files import load_document, write_text_atomic
+from .luck_file import failures_to_dict, luck_to_dict
 from .units import exact_quantity
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def check_cluster(document: Document) -> tuple[Cluster | None, list[Fault], list
         errors += faults
         # The faults of a named accelerator are told with its own file; here it only takes its place.
         data["accelerator"] = named or AcceleratorForm.model_construct()
+    if isinstance(data.get("node_groups"), list):
+        data["node_groups"], faults = _named_groups(document, data["node_groups"])
+        errors += faults
+        if data["node_groups"] and isinstance(data["node_groups"][0], dict):
+            data.setdefault("accelerator", data["node_groups"][0].get("accelerator"))
     try:
         form = ClusterForm.model_validate(data)
     except ValidationError as error:
@@ -112,15 +118,32 @@ def _accelerator_form(document: Document) -> tuple[AcceleratorForm | None, list[
         return None, faults_from_pydantic(document, error, AcceleratorForm)
 
 
-def _named_accelerator(document: Document, name: str) -> tuple[AcceleratorForm | None, list[Fault]]:
-    """An accelerator that the cluster file only names."""
+def _named_groups(document: Document, groups: list[Any]) -> tuple[list[Any], list[Fault]]:
+    """``groups`` with the accelerators they only name read from their files."""
+    from .cluster_schema import AcceleratorForm
+
+    read, errors = [], []
+    for index, group in enumerate(groups):
+        if isinstance(group, dict) and isinstance(group.get("accelerator"), str):
+            place = ("node_groups", index, "accelerator")
+            named, faults = _named_accelerator(document, group["accelerator"], place)
+            errors += faults
+            group = {**group, "accelerator": named or AcceleratorForm.model_construct()}
+        read.append(group)
+    return read, errors
+
+
+def _named_accelerator(
+    document: Document, name: str, place: tuple[str | int, ...] = ("accelerator",)
+) -> tuple[AcceleratorForm | None, list[Fault]]:
+    """An accelerator that the cluster file only names at ``place``."""
     presets = accelerator_presets()
     folder = Path(document.file).parent / "accelerators"
     own = folder / f"{name}.yaml"
     path = own if _NAME.match(name) and own.is_file() else presets.get(name)
     if path is None:
         hint = did_you_mean(name, presets)
-        return None, [document.fault(("accelerator",), shown(name), "the name of an accelerator", hint)]
+        return None, [document.fault(place, shown(name), "the name of an accelerator", hint)]
     try:
         return _accelerator_form(load_document(path))
     except InputError as error:
@@ -183,9 +206,17 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
         "links": {name: _link(link) for name, link in cluster.links.items()},
         "switches": list(cluster.switches),
         "wires": [{"from": wire.a, "to": wire.b, "link": wire.link} for wire in cluster.wires],
+        "fabric": _fabric(cluster.fabric) if cluster.fabric else {},
+        "library": cluster.library,
+        "node_groups": [
+            {"nodes": group.nodes, "accelerator": accelerator_to_dict(group.accelerator)}
+            for group in cluster.node_groups
+        ],
         "transports": [_transport(transport) for transport in cluster.transports],
         "host": _host(cluster.host) if cluster.host else {},
         "jitter": cluster.jitter,
+        "luck": luck_to_dict(cluster.luck) if cluster.luck else {},
+        "failures": failures_to_dict(cluster.failures) if cluster.failures else {},
         "residuals": dict(cluster.residuals),
     }
     return _without_defaults(data)
@@ -271,7 +302,16 @@ def _link(link: Any) -> dict[str, Any]:
         "source": link.source,
     }
     data = {key: value for key, value in data.items() if value not in ("", [])}
-    return {**data, "per_node": True} if link.per_node else data
+    return {**data, **{key: True for key in ("per_node", "in_network") if getattr(link, key)}}
+
+
+def _fabric(fabric: FabricSpec) -> dict[str, Any]:
+    numbers = ("radix", "pod", "groups", "routers", "trunk")
+    data = {"kind": fabric.kind, "dimensions": list(fabric.dimensions)}
+    data |= {name: getattr(fabric, name) for name in numbers}
+    if fabric.oversubscription != 1:
+        data["oversubscription"] = _value(fabric.oversubscription, "count")
+    return _without_defaults(data)
 
 
 def _transport(transport: Any) -> dict[str, Any]:
@@ -280,8 +320,9 @@ def _transport(transport: Any) -> dict[str, Any]:
         "ranks": transport.ranks,
         "times": _curve(transport.times_s, "bytes", "time"),
     }
-    cpu = _curve(transport.cpu_times_s, "bytes", "time")
-    return {**data, "cpu_times": cpu} if cpu else data
+    data["cpu_times"] = _curve(transport.cpu_times_s, "bytes", "time")
+    data["source"] = transport.source
+    return _without_defaults(data)
 
 
 def _host(host: Any) -> dict[str, Any]:

@@ -11,9 +11,19 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    model_validator,
+)
 
 from . import cluster as parts
+from . import failures, luck
 from .document import RefusalError, printable, shown
 from .units import parse_quantity
 
@@ -21,6 +31,7 @@ CLUSTER_SCHEMA = "traincast.cluster/1"
 ACCELERATOR_SCHEMA = "traincast.accelerator/1"
 MAX_ACCELERATORS = 10**7
 MAX_TEXT = 4000
+PUBLISHED = failures.Failures()
 
 PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 
@@ -80,6 +91,8 @@ NumberOrNone = Annotated[float, BeforeValidator(_quantity("count", zero=True))]
 Fraction = Annotated[
     float, BeforeValidator(_quantity("count", most=1.0, words="a fraction above 0 and at most 1"))
 ]
+SlowFactor = Annotated[float, BeforeValidator(_quantity("count", most=luck.MAX_FACTOR))]
+BandwidthOrNone = Annotated[float, BeforeValidator(_quantity("bandwidth", zero=True))]
 Whole = Annotated[StrictInt, Field(ge=1, le=MAX_ACCELERATORS)]
 WholeOrNone = Annotated[StrictInt, Field(ge=0, le=MAX_ACCELERATORS)]
 Text = Annotated[str, AfterValidator(_text)]
@@ -90,6 +103,7 @@ FlopsCurve = Annotated[tuple[tuple[Flops, Fraction], ...], AfterValidator(_risin
 BytesCurve = Annotated[tuple[tuple[Bytes, Fraction], ...], AfterValidator(_rising)]
 TimeCurve = Annotated[tuple[tuple[Bytes, Time], ...], AfterValidator(_rising)]
 ProcessorCurve = Annotated[tuple[tuple[Bytes, TimeOrNone], ...], AfterValidator(_rising)]
+FractionCurve = Annotated[tuple[tuple[Fraction, SlowFactor], ...], AfterValidator(_rising)]
 FactorCurve = Annotated[tuple[tuple[Number, Number], ...], AfterValidator(_rising)]
 
 
@@ -257,6 +271,76 @@ class HostForm(_Strict):
         )
 
 
+class StragglerForm(_Strict):
+    rank: WholeOrNone | None = None
+    node: WholeOrNone | None = None
+    factor: SlowFactor = Field(description="a factor on the time of compute, as 1.5")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> StragglerForm:
+        if (self.rank is None) == (self.node is None):
+            raise RefusalError("both rank and node" if self.node is not None else "no place", "rank or node")
+        return self
+
+    def read(self) -> luck.Straggler:
+        kind, place = ("node", self.node) if self.rank is None else ("rank", self.rank)
+        return luck.Straggler(kind=kind, place=place or 0, factor=self.factor)
+
+
+class TransientForm(_Strict):
+    probability: Fraction = Field(description="a probability of one rank in one step, as 0.01")
+    factors: FractionCurve = Field(min_length=1, description="points, as [[0.5, 1.1], [1, 3]], or [[1, 1.5]]")
+
+    def read(self) -> luck.Transient:
+        return luck.Transient(probability=self.probability, factors=self.factors)
+
+
+class SlowLinkForm(_Strict):
+    node: WholeOrNone = Field(description="a node's number, from 0")
+    bandwidth: Fraction = Field(description="the fraction of bandwidth left, as 0.25")
+
+    def read(self) -> luck.SlowLink:
+        return luck.SlowLink(node=self.node, bandwidth=self.bandwidth)
+
+
+class LuckForm(_Strict):
+    stragglers: tuple[StragglerForm, ...] = ()
+    transient: TransientForm | None = None
+    slow_links: tuple[SlowLinkForm, ...] = ()
+
+    def read(self) -> luck.Luck:
+        return luck.Luck(
+            stragglers=tuple(straggler.read() for straggler in self.stragglers),
+            transient=self.transient.read() if self.transient else None,
+            slow_links=tuple(link.read() for link in self.slow_links),
+        )
+
+
+class FailuresForm(_Strict):
+    """What is left out is as published for the largest runs; a mean time of `0 s` is never."""
+
+    accelerator_mtbf: TimeOrNone = PUBLISHED.accelerator_mtbf_s
+    node_mtbf: TimeOrNone = PUBLISHED.node_mtbf_s
+    switch_mtbf: TimeOrNone = PUBLISHED.switch_mtbf_s
+    nodes_per_switch: Whole = PUBLISHED.nodes_per_switch
+    software_mtbf: TimeOrNone = PUBLISHED.software_mtbf_s
+    shape: Number = PUBLISHED.shape
+    detection: TimeOrNone = PUBLISHED.detection_s
+    restart: TimeOrNone = PUBLISHED.restart_s
+    repair: TimeOrNone = PUBLISHED.repair_s
+    spare_nodes: WholeOrNone | None = PUBLISHED.spare_nodes
+    checkpoint: TimeOrNone = PUBLISHED.checkpoint_s
+    checkpoint_stall: TimeOrNone = PUBLISHED.checkpoint_stall_s
+    storage_bandwidth: BandwidthOrNone = PUBLISHED.storage_bandwidth
+    source: Text = ""
+
+    def read(self) -> failures.Failures:
+        fields = self.model_dump()
+        return failures.Failures(
+            **{name + "_s" if name in failures.TIMES else name: value for name, value in fields.items()}
+        )
+
+
 class ClusterForm(_Strict):
     schema_: Literal["traincast.cluster/1"] = Field(alias="schema", description=CLUSTER_SCHEMA)
     name: Name = Field(description="the cluster's name")
@@ -272,6 +356,8 @@ class ClusterForm(_Strict):
     transports: tuple[TransportForm, ...] = ()
     host: HostForm | None = None
     jitter: NumberOrNone = 0.0
+    luck: LuckForm | None = None
+    failures: FailuresForm | None = None
     residuals: dict[Name, NumberOrNone] = Field(default_factory=dict)
     description: Text = ""
     source: Text = ""
@@ -292,6 +378,8 @@ class ClusterForm(_Strict):
             transports=tuple(transport.read() for transport in self.transports),
             host=self.host.read() if self.host else None,
             jitter=self.jitter,
+            luck=self.luck.read() if self.luck else None,
+            failures=self.failures.read() if self.failures else None,
             residuals=dict(self.residuals),
             description=self.description,
             source=self.source,

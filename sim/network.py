@@ -1,150 +1,53 @@
-"""The path a group of ranks communicates over, and the seconds a communication takes on it.
+"""The seconds a communication of a group of ranks takes on a cluster, and by which algorithm.
 
-Rank r is on node r // accelerators_per_node. Inside a node ranks use the link that joins accelerators;
-between nodes each uses its own NIC, or the node's, shared. Contention is static: a link is shared evenly
-by all that can use it at once. A measured curve is used before any closed form.
+A measured curve is used before any tuner, and a library's tuner before the closed forms; `paths.py` says
+what the group gets of the links.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import replace
 
-from .cluster import Cluster, Link, TransportCurve
-from .collectives import collective_s, point_to_point_s
+from .cluster import Cluster, TransportCurve
+from .collectives import (
+    AUTO,
+    HIERARCHICAL,
+    HOST_STAGED,
+    IN_NETWORK,
+    RING,
+    TREE,
+    cheapest,
+    check_names,
+    collective_s,
+    point_to_point_s,
+)
 from .curves import interpolate, interpolate_time
-from .errors import InputError
+from .paths import Path, nodes_of, path, spread_path, tiers_of
+from .protocols import COLLNET, NVLS, NVLS_TREE, Choice, Machine
+from .protocols import choose as choose_by_nccl
+
+__all__ = [
+    "MEASURED",
+    "SEND_RECV",
+    "Choice",
+    "Path",
+    "choose",
+    "nodes_of",
+    "path",
+    "processor_s",
+    "transport",
+]
 
 SEND_RECV = "send_recv"
+MEASURED, DIRECT = "measured", "direct"
 
+_ALONG_RINGS = (AUTO, RING, TREE, IN_NETWORK)
+"""Algorithms that cross each pair of nodes by all NICs of a node together; in the others each rank uses its
+own."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
-    """What joins a group of ranks, as one number for each thing a closed form asks."""
-
-    bandwidth: float
-    """bytes/s that one rank of a ring through the group sends, before the link's efficiency"""
-    latency: float
-    """seconds of the longest hop, one way"""
-    ring_latency: float
-    """seconds of the average hop of a ring through the group; most stay inside a node"""
-    link: Link
-    """The link that limits the bandwidth."""
-
-
-def nodes_of(cluster: Cluster, ranks: Sequence[int]) -> dict[int, int]:
-    """How many of ``ranks`` are on each node, nodes in order."""
-    per_node = cluster.accelerators_per_node
-    return Counter(rank // per_node for rank in sorted(ranks))
-
-
-def path(cluster: Cluster, ranks: Sequence[int], *, sharing: int = 1) -> Path:
-    """The path of a ring through ``ranks``.
-
-    ``sharing`` is how many groups like this one cross a node's shared (`per_node`) link at the same time.
-    Across nodes a group with k members in each node enters and leaves it by k NICs, as NCCL's rings do, so
-    a ring reaches min(accelerator link, k x NIC).
-
-    Raises:
-        InputError: the cluster has no such link, or its wires do not join the nodes.
-    """
-    members = nodes_of(cluster, ranks)
-    if len(members) == 1:
-        link = _link(cluster, "accelerators")
-        return Path(bandwidth=link.bandwidth, latency=link.latency, ring_latency=link.latency, link=link)
-    per_node = min(members.values())
-    between = _between_nodes(cluster, list(members), per_node, sharing)
-    inside = cluster.link("accelerators")
-    hops_inside = len(ranks) - len(members)
-    if not hops_inside or inside is None:
-        return between
-    ring_latency = (hops_inside * inside.latency + len(members) * between.ring_latency) / len(ranks)
-    narrow = inside if inside.bandwidth < between.bandwidth else between.link
-    return Path(
-        bandwidth=min(inside.bandwidth, between.bandwidth),
-        latency=between.latency,
-        ring_latency=ring_latency,
-        link=narrow,
-    )
-
-
-def _link(cluster: Cluster, joins: str) -> Link:
-    link = cluster.link(joins)
-    if link is None:
-        raise InputError(f"cluster {cluster.name} has no link that joins {joins}")
-    return link
-
-
-def _between_nodes(cluster: Cluster, nodes: list[int], per_node: int, sharing: int) -> Path:
-    if cluster.wires:
-        return _wired(cluster, nodes, per_node, sharing)
-    link = _link(cluster, "nodes")
-    return Path(
-        bandwidth=_node_bandwidth(link, per_node, sharing),
-        latency=link.latency,
-        ring_latency=link.latency,
-        link=link,
-    )
-
-
-def _node_bandwidth(link: Link, per_node: int, sharing: int) -> float:
-    """What a group with ``per_node`` members in a node gets of the node's link or links."""
-    return link.bandwidth / sharing if link.per_node else link.bandwidth * per_node
-
-
-def _wired(cluster: Cluster, nodes: list[int], per_node: int, sharing: int) -> Path:
-    """A ring over the nodes in order, each hop by its shortest route (fewest wires).
-
-    A wire's bandwidth is shared by the hops that cross it in the same direction; parallel wires add up.
-    """
-    routes = [_route(cluster, a, b) for a, b in zip(nodes, [*nodes[1:], nodes[0]], strict=True)]
-    crossings: dict[tuple[str, str], int] = {}
-    for route in routes:
-        for edge in pairwise(route):
-            crossings[edge] = crossings.get(edge, 0) + 1
-    wires = _wires(cluster)
-    shares = [
-        (_edge_bandwidth(wires[frozenset(edge)], edge, per_node, sharing) / count, wires[frozenset(edge)][0])
-        for edge, count in crossings.items()
-    ]
-    bandwidth, link = min(shares, key=lambda share: share[0])
-    latencies = [sum(wires[frozenset(edge)][0].latency for edge in pairwise(route)) for route in routes]
-    return Path(
-        bandwidth=bandwidth,
-        latency=max(latencies),
-        ring_latency=sum(latencies) / len(latencies),
-        link=link,
-    )
-
-
-def _wires(cluster: Cluster) -> dict[frozenset[str], list[Link]]:
-    """Links by the pair of ends they join, both directions."""
-    wires: dict[frozenset[str], list[Link]] = {}
-    for wire in cluster.wires:
-        wires.setdefault(frozenset((wire.a, wire.b)), []).append(cluster.links[wire.link])
-    return wires
-
-
-def _edge_bandwidth(links: list[Link], edge: tuple[str, str], per_node: int, sharing: int) -> float:
-    """A wire at a node is each NIC's own or the node's; a wire between switches is what it is."""
-    at_node = any(end.startswith("node") for end in edge)
-    if at_node:
-        return sum(_node_bandwidth(link, per_node, sharing) for link in links)
-    return sum(link.bandwidth for link in links)
-
-
-def _route(cluster: Cluster, source: int, target: int) -> list[str]:
-    import networkx
-
-    graph = networkx.Graph()
-    graph.add_edges_from((wire.a, wire.b) for wire in cluster.wires)
-    ends = f"node{source}", f"node{target}"
-    try:
-        return networkx.shortest_path(graph, *ends)
-    except (networkx.NetworkXNoPath, networkx.NodeNotFound):
-        raise InputError(f"no wires of cluster {cluster.name} join {ends[0]} to {ends[1]}") from None
+_NCCL_NAMES = {RING: (RING,), TREE: (TREE,), IN_NETWORK: (NVLS, NVLS_TREE, COLLNET), AUTO: ()}
+"""What NCCL calls the algorithms it has."""
 
 
 def transport(
@@ -153,29 +56,51 @@ def transport(
     ranks: Sequence[int],
     size_bytes: float,
     *,
-    algorithm: str = "auto",
+    algorithm: str = AUTO,
     sharing: int = 1,
 ) -> float:
     """Seconds of ``operation`` (a collective or `send_recv`) on ``ranks`` with ``size_bytes``.
 
+    ``sharing`` is how many groups like this one communicate at the same time. See `choose`.
+    """
+    return choose(cluster, operation, ranks, size_bytes, algorithm=algorithm, sharing=sharing).seconds
+
+
+def choose(
+    cluster: Cluster,
+    operation: str,
+    ranks: Sequence[int],
+    size_bytes: float,
+    *,
+    algorithm: str = AUTO,
+    sharing: int = 1,
+) -> Choice:
+    """The algorithm and protocol that ``operation`` takes, and its seconds.
+
     A measured curve of the operation is used where the group spreads over nodes as the measured one did,
     ranks filling node after node. For another number of ranks its seconds are scaled by the ratio of the
     closed forms, and where the host's cores carry the bytes by that of the ranks a core carries.
-    Anything else is the closed form at the link's efficiency for this size.
+    Else the cluster's library chooses. Anything else is the closed form at the link's efficiency for
+    this size, `auto` the cheapest.
+
+    Raises:
+        InputError: an unknown operation or algorithm, or ranks that nothing joins.
     """
     if len(ranks) < 2:
-        return 0.0
-    staged = is_host_staged(cluster)
+        return Choice(algorithm=algorithm, protocol="", seconds=0.0)
     curve = measured_curve(cluster, operation, ranks)
     if curve is None:
-        return _closed_form_s(cluster, operation, ranks, size_bytes, algorithm, sharing)
+        return _modelled(cluster, operation, ranks, size_bytes, algorithm, sharing)
     seconds = interpolate_time(curve.times_s, size_bytes)
     if curve.ranks != len(ranks):
         seconds *= _ratio_of_ranks(cluster, operation, curve.ranks, ranks, size_bytes)
-    if algorithm != "auto" and not staged and operation != SEND_RECV and cluster.links:
-        chosen = _closed_form_s(cluster, operation, ranks, size_bytes, algorithm, sharing)
-        seconds *= chosen / _closed_form_s(cluster, operation, ranks, size_bytes, "auto", sharing)
-    return seconds
+    if algorithm != AUTO and not is_host_staged(cluster) and operation != SEND_RECV and cluster.links:
+        chosen = _modelled(cluster, operation, ranks, size_bytes, algorithm, sharing)
+        usual = _modelled(cluster, operation, ranks, size_bytes, AUTO, sharing)
+        return Choice(
+            algorithm=algorithm, protocol=chosen.protocol, seconds=seconds * chosen.seconds / usual.seconds
+        )
+    return Choice(algorithm=MEASURED, protocol="", seconds=seconds)
 
 
 def processor_s(cluster: Cluster, operation: str, ranks: Sequence[int], size_bytes: float) -> float:
@@ -229,20 +154,79 @@ def _ratio_of_ranks(
     return ratio
 
 
-def _closed_form_s(
-    cluster: Cluster, operation: str, ranks: Sequence[int], size_bytes: float, algorithm: str, sharing: int
-) -> float:
-    way = path(cluster, ranks, sharing=sharing)
-    bandwidth = way.bandwidth * (interpolate(way.link.efficiency, size_bytes) if way.link.efficiency else 1.0)
+def _modelled(
+    cluster: Cluster, operation: str, ranks: Sequence[int], size: float, algorithm: str, sharing: int
+) -> Choice:
+    """By the library's tuner or the closed forms."""
     if operation == SEND_RECV:
-        return point_to_point_s(size_bytes, bandwidth, way.latency)
-    return collective_s(
+        way = path(cluster, ranks, sharing=sharing)
+        seconds = point_to_point_s(size, _effective(way, size), way.latency)
+        return Choice(algorithm=DIRECT, protocol="", seconds=seconds)
+    check_names(operation, algorithm)
+    if is_host_staged(cluster):
+        return _host_staged(cluster, operation, ranks, size, sharing)
+    if algorithm not in _ALONG_RINGS or operation == "all_to_all":
+        return _spread(cluster, operation, ranks, size, algorithm, sharing)
+    way = path(cluster, ranks, sharing=sharing)
+    if cluster.library == "nccl" and algorithm in _NCCL_NAMES:
+        return choose_by_nccl(operation, size, _machine(cluster, ranks, way, size), _NCCL_NAMES[algorithm])
+    bandwidth = _effective(way, size)
+    if algorithm == AUTO:
+        hops = (way.ring_latency, way.latency)
+        seconds, name = cheapest(operation, size, len(ranks), bandwidth, hops, in_network=way.link.in_network)
+        return Choice(algorithm=name, protocol="", seconds=seconds)
+    seconds = collective_s(
         operation,
-        size_bytes,
+        size,
         len(ranks),
         bandwidth,
         way.ring_latency,
         algorithm=algorithm,
         tree_latency=way.latency,
-        host_staged=is_host_staged(cluster),
     )
+    return Choice(algorithm=algorithm, protocol="", seconds=seconds)
+
+
+def _host_staged(cluster: Cluster, operation: str, ranks: Sequence[int], size: float, sharing: int) -> Choice:
+    way = path(cluster, ranks, sharing=sharing)
+    seconds = collective_s(
+        operation, size, len(ranks), _effective(way, size), way.ring_latency, host_staged=True
+    )
+    return Choice(algorithm=HOST_STAGED, protocol="", seconds=seconds)
+
+
+def _spread(
+    cluster: Cluster, operation: str, ranks: Sequence[int], size: float, algorithm: str, sharing: int
+) -> Choice:
+    """Collectives in which each rank uses its own NIC: all-to-alls, and algorithms with far partners."""
+    way = spread_path(cluster, ranks, sharing=sharing)
+    tiers = ()
+    if algorithm == HIERARCHICAL:
+        reached = interpolate(way.link.efficiency, size) if way.link.efficiency else 1.0
+        tiers = tuple(
+            replace(tier, bandwidth=tier.bandwidth * reached)
+            for tier in tiers_of(cluster, ranks, sharing=sharing)
+        )
+    seconds = collective_s(
+        operation, size, len(ranks), _effective(way, size), way.latency, algorithm=algorithm, tiers=tiers
+    )
+    return Choice(algorithm=DIRECT if algorithm == AUTO else algorithm, protocol="", seconds=seconds)
+
+
+def _machine(cluster: Cluster, ranks: Sequence[int], way: Path, size: float) -> Machine:
+    """The ranks as NCCL's tuner sees them."""
+    inside, between = cluster.link("accelerators"), cluster.link("nodes")
+    return Machine(
+        ranks=len(ranks),
+        nodes=len(nodes_of(cluster, ranks)),
+        bandwidth=_effective(way, size),
+        network_s=way.latency,
+        nvls=inside is not None and inside.in_network,
+        collnet=between is not None and between.in_network,
+    )
+
+
+def _effective(way: Path, size_bytes: float) -> float:
+    """bytes/s of the path at the efficiency its link has for this size."""
+    reached = interpolate(way.link.efficiency, size_bytes) if way.link.efficiency else 1.0
+    return way.bandwidth * reached

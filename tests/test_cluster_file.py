@@ -295,7 +295,7 @@ BAD = [
         "joins: accelerators,",
         "c.yaml:6: links: no link between the 2 nodes; add one with joins: nodes",
     ),
-    ("joins: nodes,", "joins: racks,", "c.yaml:8: links.ib.joins: 'racks' -> expected accelerators or nodes"),
+    ("joins: nodes,", "joins: racks,", "c.yaml:8: links.ib.joins: 'racks' -> expected accelerators, nodes, switches, zones or host"),
     (
         "traincast.cluster/1",
         "traincast.cluster/2",
