@@ -16,6 +16,9 @@ class PassTimes:
     """Gradient of its weights, which nobody waits for (W)."""
     transfer_s: float = 0.0
     """From one stage to the next, either way; nothing between stages of one rank."""
+    kept_share: float = 1.0
+    """Share of a micro-batch's activations that stay from its input gradient to its weight gradient; zb-1p
+    and zb-2p reckon with it."""
 
     @classmethod
     def alike(
@@ -26,6 +29,7 @@ class PassTimes:
         input_gradient_s: float = 1.0,
         weight_gradient_s: float = 1.0,
         transfer_s: float = 0.0,
+        kept_share: float = 1.0,
     ) -> PassTimes:
         """The same seconds for all of ``stages`` stages."""
         return cls(
@@ -33,6 +37,7 @@ class PassTimes:
             input_gradient_s=(input_gradient_s,) * stages,
             weight_gradient_s=(weight_gradient_s,) * stages,
             transfer_s=transfer_s,
+            kept_share=kept_share,
         )
 
     def backward_s(self, stage: int) -> float:

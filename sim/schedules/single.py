@@ -1,15 +1,8 @@
-"""Pipeline schedules: the order of forward and backward passes on each stage, compute only.
-
-A schedule is data: for every stage a tuple of Actions. Sends, receives and gradient exchange are added
-by the passes of `lowering.py`.
-"""
+"""Schedules with one stage a rank and whole backwards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from .errors import InputError
-from .plan import Action, Actions, Kind
+from ..plan import Action, Actions, Kind
 
 
 def gpipe(stages: int, micro_batches: int) -> tuple[Actions, ...]:
@@ -39,21 +32,3 @@ def _one_f_one_b_stage(stage: int, stages: int, micro_batches: int) -> Actions:
         if warmup + i < micro_batches:
             actions.append(Action(stage, Kind.FORWARD, warmup + i))
     return tuple(actions)
-
-
-_BUILDERS: dict[str, Callable[[int, int], tuple[Actions, ...]]] = {"gpipe": gpipe, "1f1b": one_f_one_b}
-
-
-def stage_rank(name: str, stage: int, ranks: int) -> int:
-    return stage % ranks
-
-
-def schedule_faults(name, ranks, virtual_stages, micro_batches):
-    return []
-
-
-def schedule(name: str, stages: int, virtual: int = 1, micro_batches: int = 1, times=None) -> tuple[Actions, ...]:
-    """The named schedule, by stage. Raises InputError for a name that is none."""
-    if name not in _BUILDERS:
-        raise InputError(f"schedule {name!r} is unknown; expected {' | '.join(_BUILDERS)}")
-    return _BUILDERS[name](stages, micro_batches)
