@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -25,6 +26,8 @@ COMMANDS = {
     "run": "Train by a plan with torch.distributed and measure it.",
     "compare": "Lay a measured trace beside a predicted one.",
     "report": "Write one self-contained HTML report of a directory of results.",
+    "collective": "Seconds and bandwidth of a collective, by size and ranks.",
+    "import": "Take over what another program measured.",
     "check": "Check input files and show every fault at once.",
     "doctor": "Say what this machine can do and what is missing.",
 }
@@ -39,7 +42,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return import_module(f".commands.{cmd_name}", __package__).command
+        module = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        return import_module(f".commands.{module}", __package__).command
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):

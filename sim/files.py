@@ -25,6 +25,7 @@ __all__ = [
     "did_you_mean",
     "faults_from_pydantic",
     "load_document",
+    "load_text",
     "parse_document",
     "raise_faults",
     "shown",
@@ -48,9 +49,17 @@ def load_document(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
     Raises:
         InputError: the file cannot be read, or is not a sound document.
     """
+    return parse_document(load_text(path, max_bytes=max_bytes), printable(os.fspath(path)))
+
+
+def load_text(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> str:
+    """The text of the file at ``path``, of at most ``max_bytes``.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or is no UTF-8 text.
+    """
     file = printable(os.fspath(path))
-    text = _decode(_read(Path(path), file, max_bytes), file)
-    return parse_document(text, file)
+    return _decode(_read(Path(path), file, max_bytes), file)
 
 
 def parse_document(text: str, file: str) -> Document:
