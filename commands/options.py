@@ -19,6 +19,7 @@ from ..sim.strategy import (
     OFFLOADS,
     RECOMPUTES,
     SCHEDULES,
+    SELF_ARRANGED,
     SHARDINGS,
     Strategy,
 )
@@ -203,9 +204,15 @@ def plan_of(job: Job, options: dict, cluster: Cluster) -> Plan:
     from ..sim.lowering import make_plan
     from ..sim.planner import describe
 
-    orders = None
+    strategy = strategy_from(options, cluster)
     if options.get("schedule_csv"):
         from ..sim.schedule_csv import read_schedule_csv
 
         orders = read_schedule_csv(options["schedule_csv"])
-    return make_plan(job, strategy_from(options, cluster), describe(cluster), orders=orders)
+        return make_plan(job, strategy, describe(cluster), orders=orders)
+    times = None
+    if strategy.schedule in SELF_ARRANGED and not [*job.faults(), *strategy.faults(job)]:
+        from ..sim.build_passes import pass_times
+
+        times = pass_times(job, strategy, cluster)
+    return make_plan(job, strategy, describe(cluster), times=times)

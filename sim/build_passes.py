@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .cluster import Cluster
 from .costs import Costs
+from .job import Job
 from .model import Layer
+from .partition import partition
+from .pass_times import PassTimes
 from .plan import Action, Kind
+from .strategy import Strategy
+from .traffic import message_bytes
 
 
 class Exchange(NamedTuple):
@@ -81,3 +87,23 @@ def _side_by_side(parts: list[PassCost]) -> PassCost:
     shown = max(0.0, total - compute) / total if total else 0.0
     kept = tuple(one._replace(seconds=one.seconds * shown) for one in exchanges) if shown else ()
     return PassCost(compute, sum(part.flops for part in parts), kept)
+
+
+def pass_times(job: Job, strategy: Strategy, cluster: Cluster) -> PassTimes:
+    """The seconds of every stage's passes, exchanges included, and of the message between the first two
+    ranks: what a schedule that arranges itself looks at."""
+    costs = Costs(cluster, job, strategy)
+    known = PassCosts(costs, 1.0)
+
+    def seconds(kind: Kind) -> tuple[float, ...]:
+        every = (known.of(Action(s.index, kind), (tuple(s.layer_indices),)) for s in partition(job, strategy))
+        return tuple(cost.compute_s + sum(one.seconds for one in cost.exchanges) for cost in every)
+
+    places = strategy.replicas * strategy.tp
+    deep = strategy.pp > 1
+    return PassTimes(
+        forward_s=seconds(Kind.FORWARD),
+        input_gradient_s=seconds(Kind.INPUT_GRADIENT),
+        weight_gradient_s=seconds(Kind.WEIGHT_GRADIENT),
+        transfer_s=costs.transfer_s(message_bytes(job, strategy), 0, places) if deep else 0.0,
+    )

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import simpy
+from simpy.events import EventPriority
 
 from .failures import FailureTimes
 from .long_run import CAUSES, LongJob, Runs, WholeJob, whole
 
-_LAST = 2
+_LAST = EventPriority(2)
 """Priority of an event that comes after all others of its tick; simpy's own are 0 and 1."""
 
 Events = Generator[simpy.Event, Any, Any]

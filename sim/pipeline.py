@@ -6,7 +6,7 @@ travel beside them, and nothing else costs time. `build.py` makes the Program of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .errors import InputError
@@ -31,6 +31,8 @@ class Timeline:
     starts: tuple[tuple[float, ...], ...]
     """By rank and place in its order."""
     ends: tuple[tuple[float, ...], ...]
+
+    times: PassTimes
 
     @property
     def makespan_s(self) -> float:
@@ -59,6 +61,15 @@ class Timeline:
         """Share of the step time in which a rank has nothing to do, mean over ranks (Qi et al. 2024)."""
         return 1 - sum(self.busy_s) / (len(self.orders) * self.step_time_s)
 
+    def passes(self, rank: int) -> Iterator[tuple[Action, float, float]]:
+        """Every pass of ``rank`` with its start and end; of an overlap one after the other."""
+        for action, start, end in zip(self.orders[rank], self.starts[rank], self.ends[rank], strict=True):
+            middle = start
+            for part in action.parts[:-1]:
+                begin, middle = middle, middle + pass_s(part, self.times)
+                yield part, begin, middle
+            yield action.passes[-1], middle, end
+
 
 def pipeline_timeline(orders: Sequence[Actions], times: PassTimes) -> Timeline:
     """When the passes of ``orders`` (by rank) happen, each as soon as it can.
@@ -78,6 +89,7 @@ def pipeline_timeline(orders: Sequence[Actions], times: PassTimes) -> Timeline:
         orders=tuple(orders),
         starts=tuple(tuple(starts[a:b]) for a, b in pieces),
         ends=tuple(tuple(ends[a:b]) for a, b in pieces),
+        times=times,
     )
 
 
@@ -184,9 +196,7 @@ def _message(program: Program, action: Action, after: int, route: tuple[int, int
         return after
     kind = Kind.SEND_F if action.kind is Kind.FORWARD else Kind.SEND_B
     sender, receiver = route
-    label = SpanLabel(
-        sender, "pp", str(Action(action.stage, kind, action.index)), action.stage, action.index
-    )
+    label = SpanLabel(sender, "pp", str(Action(action.stage, kind, action.index)), action.stage, action.index)
     stream = program.stream(sender, f"{kind} {receiver}")
     return program.add(seconds, (stream,), after=[(after, 0.0)], spans=(label,))
 

@@ -9,6 +9,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from .collectives import COLLECTIVE_ALGORITHMS
 from .errors import Fault
 from .job import Job
 
@@ -31,6 +32,8 @@ SCHEDULES = (
     "csv",
 )
 """`csv` is any other order, which the plan carries."""
+SELF_ARRANGED = ("zb-1p", "zb-2p")
+"""Schedules that look at the seconds of the passes."""
 UNFLUSHED = ("pipedream", "pipedream-2bw")
 """Schedules that never drain the pipeline: weights are stashed instead (Narayanan et al. 2019, 2021)."""
 GRADIENT_EXCHANGES = ("allreduce", "parameter_server")
@@ -38,7 +41,6 @@ SYNCHRONIES = ("sync", "async", "stale", "backup", "local")
 COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
 """Synchronies that take a number, as `stale:2`, and what it counts."""
 RECOMPUTES = ("none", "selective", "full")
-COLLECTIVE_ALGORITHMS = ("auto", "ring", "tree")
 SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
 CP_EXCHANGES = ("ring", "all_to_all")
 OFFLOADS = ("none", "optimizer", "activations", "both")

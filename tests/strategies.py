@@ -101,7 +101,7 @@ def models(draw: st.DrawFn, max_layers: int = 4) -> Model:
 
 
 def _experts(draw: st.DrawFn, experts: int, layers: int) -> dict[str, int]:
-    if not experts:
+    if not experts or "experts" not in Decoder.__slots__:
         return {}
     return {
         "experts": experts,

@@ -17,6 +17,4 @@ def stage_rank(name: str, stage: int, ranks: int) -> int:
 
 def rank_stages(name: str, rank: int, ranks: int, virtual_stages: int) -> tuple[int, ...]:
     """The stages that pipeline rank ``rank`` holds, in order."""
-    return tuple(
-        stage for stage in range(ranks * virtual_stages) if stage_rank(name, stage, ranks) == rank
-    )
+    return tuple(stage for stage in range(ranks * virtual_stages) if stage_rank(name, stage, ranks) == rank)

@@ -17,9 +17,7 @@ def zb_h1(stages: int, micro_batches: int) -> tuple[Actions, ...]:
     The bubble is (p - 1)(F + B - W). The order is that of torch's ScheduleInterleavedZeroBubble with one
     stage a rank.
     """
-    return tuple(
-        _delayed(stage, stages - stage - 1, stage, micro_batches) for stage in range(stages)
-    )
+    return tuple(_delayed(stage, stages - stage - 1, stage, micro_batches) for stage in range(stages))
 
 
 def zb_h2(stages: int, micro_batches: int) -> tuple[Actions, ...]:
