@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .errors import InputError
 from .pass_times import PassTimes
@@ -59,7 +60,7 @@ class Timeline:
     @property
     def bubble_rate(self) -> float:
         """Share of the step time in which a rank has nothing to do, mean over ranks (Qi et al. 2024)."""
-        return 1 - sum(self.busy_s) / (len(self.orders) * self.step_time_s)
+        return max(0.0, 1 - sum(self.busy_s) / (len(self.orders) * self.step_time_s))
 
     def passes(self, rank: int) -> Iterator[tuple[Action, float, float]]:
         """Every pass of ``rank`` with its start and end; of an overlap one after the other."""
@@ -84,7 +85,7 @@ def pipeline_timeline(orders: Sequence[Actions], times: PassTimes) -> Timeline:
     bounds = [0]
     for own in orders:
         bounds.append(bounds[-1] + len(own))
-    pieces = list(zip(bounds[:-1], bounds[1:], strict=True))
+    pieces = list(pairwise(bounds))
     return Timeline(
         orders=tuple(orders),
         starts=tuple(tuple(starts[a:b]) for a, b in pieces),

@@ -57,7 +57,7 @@ class _Choices:
     backward_first: bool
     """A forward that would hold up the next backward is put off, where the stage can afford the gap."""
     fill_all: bool
-    """A gap shorter than a weight gradient is filled even on a stage that has had smaller gaps than others."""
+    """A gap shorter than a weight gradient is filled on every stage, not just where gaps add up most."""
 
 
 class _Arrangement:

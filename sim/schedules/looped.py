@@ -27,7 +27,9 @@ def _interleaved_rank(rank: int, ranks: int, virtual_stages: int, micro_batches:
     return (*forwards[:warmup], *(action for pair in pairs for action in pair), *backwards[steady:])
 
 
-def _in_rounds(kind: Kind, chunks, rank: int, ranks: int, per_round: int, micro_batches: int) -> list[Action]:
+def _in_rounds(
+    kind: Kind, chunks: Iterable[int], rank: int, ranks: int, per_round: int, micro_batches: int
+) -> list[Action]:
     """Passes of one kind: ``per_round`` micro-batches through every chunk, then the next ones."""
     in_order = list(chunks)
     return [
