@@ -58,7 +58,7 @@ def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, ti
     shown = [first, *(picture(trace, MAX_SPANS, first.ranks) for trace in traces[1:])]
     unit, unit_name = formats.axis_unit(max(part.length_s for part in shown))
     height = 1.3 + sum(0.6 + 0.34 * len(part.ranks) for part in shown)
-    figure = _figure(9.0, height)
+    figure = new_figure(9.0, height)
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axis, trace, part in zip(axes, traces, shown, strict=True):
         _gantt(axis, part, unit)
@@ -71,7 +71,7 @@ def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, ti
     handles = [_patch(p.label, p.colour, p.hatch) for p in PHASES if p.key in used]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9)
     figure.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _gantt(axis: Any, shown: Picture, unit: float) -> None:
@@ -90,13 +90,13 @@ def _gantt(axis: Any, shown: Picture, unit: float) -> None:
     axis.set_yticks(range(len(shown.ranks)), labels=[f"rank {rank}" for rank in shown.ranks])
     axis.set_ylim(len(shown.ranks) - 0.4, -0.6)
     axis.set_xlim(left=0)
-    _clean(axis)
+    clean(axis)
 
 
 def accuracy_png(plans: Sequence[PlanEntry], path: Path) -> None:
     """Step times with p5 to p95; beside them, where plans were run, the signed error with its band."""
     runs = [entry for entry in plans if entry.measured and entry.error_pct is not None]
-    figure = _figure(9.0, 1.4 + 0.3 * len(plans))
+    figure = new_figure(9.0, 1.4 + 0.3 * len(plans))
     columns = 2 if runs else 1
     ratios = [5, 3][:columns]
     axes = figure.subplots(1, columns, sharey=True, squeeze=False, width_ratios=ratios)[0]
@@ -114,8 +114,8 @@ def accuracy_png(plans: Sequence[PlanEntry], path: Path) -> None:
     axes[0].set_xlabel(f"step time, {unit_name} (p5, p50, p95)")
     axes[0].legend(frameon=False, fontsize=9)
     for axis in axes:
-        _clean(axis)
-    _save(figure, path)
+        clean(axis)
+    save(figure, path)
 
 
 def _whiskers(
@@ -151,7 +151,7 @@ def memory_png(entry: PlanEntry, capacity_bytes: float, path: Path) -> None:
     """Bytes by stage and part, stacked, against the capacity, with measured peaks where there are some."""
     names = memory_names(entry)
     parts = [memory_parts(row) for row in entry.predicted.memory]
-    figure = _figure(9.0, 1.6 + 0.36 * len(names))
+    figure = new_figure(9.0, 1.6 + 0.36 * len(names))
     axis = figure.subplots()
     left = [0.0] * len(names)
     for key, (label, colour, hatch, _) in MEMORY_PARTS.items():
@@ -174,11 +174,11 @@ def memory_png(entry: PlanEntry, capacity_bytes: float, path: Path) -> None:
     axis.set_xlabel(f"GiB at the peak{beyond}")
     axis.set_title(plain(name_of(entry)), loc="left", fontsize=11, fontweight="bold")
     figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9)
-    _clean(axis)
-    _save(figure, path)
+    clean(axis)
+    save(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """A figure of its own, without pyplot's global state; saving it as PNG draws with Agg."""
     from matplotlib.figure import Figure
 
@@ -191,14 +191,14 @@ def _patch(label: str, colour: str, hatch: str) -> Any:
     return Patch(facecolor=colour, edgecolor=HATCH_GREY, hatch=hatch, label=label)
 
 
-def _clean(axis: Any) -> None:
+def clean(axis: Any) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="x", color="#e3e7ec", linewidth=0.7)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=9)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     """The same figure gives the same bytes: no date and no version in the file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

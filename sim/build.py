@@ -246,11 +246,7 @@ class _Walk:
         if step.what == "offload":
             rank.offloaded[place] = op
         else:
-            rank.received[action] = op
-            rank.gathered.setdefault(self._next_pass(rank, action), []).append(op)
-
-    def _next_pass(self, rank: _Rank, action: Action) -> int:
-        return next(step.number for step in rank.queue if step.what == "pass" and step.action == action)
+            rank.gathered.setdefault(step.number, []).append(op)
 
     def _activation_bytes(self, layer: int) -> float:
         job, strategy = self.plan.job, self.plan.strategy

@@ -57,6 +57,10 @@ class _Cutter:
         """By number of a pass: what is issued right behind it."""
         self.ahead: list[tuple[int, Step]] = []
         """(number of the pass before which it is issued, step)"""
+        self.offloaded: dict[tuple[int, int], int] = {}
+        """(stage, micro-batch) to the number of the forward after which its activations leave."""
+        self.offloaded: dict[tuple[int, int], int] = {}
+        """(stage, micro-batch) to the number of the forward after which its activations leave."""
         self.passes = 0
 
     def steps(self) -> list[Step]:
@@ -109,11 +113,8 @@ class _Cutter:
 
     def _cut_pass(self, place: int, action: Action) -> None:
         segments = self._segments(place, action)
-        if self._is_offloaded and action.kind in (Kind.BACKWARD, Kind.INPUT_GRADIENT):
-            fetch = Step(
-                action=action, what="fetch", layers=(self._layers(action.stage),), after=self.passes - 2
-            )
-            self.ahead.append((max(0, self.passes - 1), fetch))
+        if self._is_offloaded:
+            self._fetch_ahead(action)
         for number, (layers, bucket) in enumerate(segments):
             if not self.to_gather.isdisjoint(part.stage for part in action.passes):
                 self._gather_ahead(action, tuple(i for part in layers for i in part))
@@ -132,8 +133,29 @@ class _Cutter:
             self.passes += 1
         if action.kind is not Kind.WEIGHT_GRADIENT:
             self.to_gather -= {part.stage for part in action.passes}
-        if self._is_offloaded and action.kind is Kind.FORWARD:
-            self.cut.append(Step(action=action, what="offload", layers=(self._layers(action.stage),)))
+        if self._is_offloaded:
+            self._offload(action)
+
+    def _fetch_ahead(self, action: Action) -> None:
+        """A backward's activations come back one pass ahead, once they have left."""
+        for part in action.passes:
+            if part.kind not in (Kind.BACKWARD, Kind.INPUT_GRADIENT):
+                continue
+            fetch = Step(
+                action=part,
+                what="fetch",
+                layers=(self._layers(part.stage),),
+                number=self.passes,
+                after=self.passes - 2,
+            )
+            issued = max(self.passes - 1, self.offloaded[part.stage, part.index] + 1)
+            self.ahead.append((issued, fetch))
+
+    def _offload(self, action: Action) -> None:
+        for part in action.passes:
+            if part.kind is Kind.FORWARD:
+                self.cut.append(Step(action=part, what="offload", layers=(self._layers(part.stage),)))
+                self.offloaded[part.stage, part.index] = self.passes - 1
 
     @property
     def _is_offloaded(self) -> bool:

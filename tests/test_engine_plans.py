@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import cpu_cluster, gpu_cluster
@@ -11,11 +13,11 @@ from traincast.sim import engine_compiled, engine_simpy
 from traincast.sim.build import COMPUTE, build_program
 from traincast.sim.cluster import Cluster
 from traincast.sim.engine import simulate
+from traincast.sim.fold import unfold
 from traincast.sim.job import Job
 from traincast.sim.lowering import make_plan
+from traincast.sim.luck import Luck, SlowLink, Straggler, Transient
 from traincast.sim.strategy import Strategy
-
-small = settings(max_examples=250, deadline=None)
 
 
 def agree(job: Job, strategy: Strategy, cluster: Cluster, rounds: int) -> None:
@@ -36,18 +38,65 @@ def test_drawn_strategies_are_lawful(drawn: tuple[Job, Strategy]) -> None:
     assert [*job.faults(), *strategy.faults(job, strategy.world_size)] == []
 
 
-@small
+@settings(max_examples=400, deadline=None)
 @given(jobs_and_strategies(), st.integers(1, 3))
 def test_engines_agree_on_gpus(drawn: tuple[Job, Strategy], rounds: int) -> None:
     """Ranks folded, transfers between stages, servers' cards shared."""
-    agree(*drawn, gpu_cluster(nodes=8, per_node=8), rounds)
+    agree(*drawn, gpu_cluster(nodes=16, per_node=8), rounds)
 
 
-@small
+@settings(max_examples=250, deadline=None)
 @given(jobs_and_strategies(max_degree=2), st.integers(1, 3))
 def test_engines_agree_on_shared_cores(drawn: tuple[Job, Strategy], rounds: int) -> None:
     """Every rank built, cores shared in time slices, where ties are the norm."""
     agree(*drawn, cpu_cluster(ranks=drawn[1].world_size, cores=2), rounds)
+
+
+@st.composite
+def lucks(draw: st.DrawFn, world_size: int, nodes: int) -> Luck:
+    """Slow ranks, nodes and links, and ranks that are slow in single steps."""
+    ranks = draw(st.sets(st.integers(0, world_size - 1), max_size=3))
+    slow_nodes = draw(st.sets(st.integers(0, nodes - 1), max_size=1))
+    links = draw(st.sets(st.integers(0, nodes - 1), max_size=2))
+    transient = Transient(probability=0.3, factors=((0.5, 1.2), (1.0, 3.0)))
+    return Luck(
+        stragglers=(
+            *(Straggler(kind="rank", place=rank, factor=1.5) for rank in sorted(ranks)),
+            *(Straggler(kind="node", place=node, factor=2.0) for node in sorted(slow_nodes)),
+        ),
+        slow_links=tuple(SlowLink(node=node, bandwidth=0.25) for node in sorted(links)),
+        transient=draw(st.sampled_from([None, transient])),
+    )
+
+
+@settings(max_examples=350, deadline=None)
+@given(jobs_and_strategies(max_degree=2), st.data())
+def test_folded_runs_equal_unfolded_ones(drawn: tuple[Job, Strategy], data: st.DataObject) -> None:
+    """Whoever is slow, and however luck falls: lanes of the folded program give the bits that the reference
+    engine gives for every rank by itself."""
+    job, strategy = drawn
+    cluster = gpu_cluster(nodes=16, per_node=2, jitter=data.draw(st.sampled_from([0.0, 0.1])))
+    cluster = replace(cluster, luck=data.draw(lucks(strategy.workers, cluster.nodes)))
+    plan = make_plan(job, strategy)
+    lanes, written_out = (
+        simulate(plan, cluster, engine=engine, samples=2, seed=5) for engine in ("compiled", "simpy")
+    )
+    assert lanes.spans == written_out.spans
+    assert lanes.step_times_s == written_out.step_times_s
+    assert {**lanes.metadata, "engine": ""} == {**written_out.metadata, "engine": ""}
+
+
+@settings(max_examples=150, deadline=None)
+@given(jobs_and_strategies(max_degree=2))
+def test_alike_ranks_fold_to_the_bit(drawn: tuple[Job, Strategy]) -> None:
+    """Where nobody is slow, every lane of the program written out is the folded one."""
+    program = build_program(make_plan(*drawn), gpu_cluster(nodes=16, per_node=2), 1).program
+    unfolded = unfold(program)
+    starts, ends = engine_compiled.run(program)
+    all_starts, all_ends = engine_simpy.run(unfolded.program)
+    for op, (first, last) in enumerate(zip(unfolded.first, unfolded.last, strict=True)):
+        assert {all_starts[one] for one in first.tolist()} == {starts[op]}
+        assert {all_ends[one] for one in last.tolist()} == {ends[op]}
 
 
 @settings(max_examples=25, deadline=None)
