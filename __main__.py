@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": "Rank the ways to train a model on a cluster.",
     "simulate": "Predict one step of one strategy or plan.",
     "memory": "Memory of every pipeline rank, by what fills it.",
+    "goodput": "How often to save, and what failures leave of the time.",
     "schedule": "Step time, bubble and memory of pipeline schedules.",
     "calibrate": "Measure this machine and write it as a cluster file.",
     "run": "Train by a plan with torch.distributed and measure it.",

@@ -24,6 +24,19 @@ def seconds(value: float | None) -> str:
     return f"{value / unit:,.{digits}f} {name}"
 
 
+_DURATIONS = ((31_557_600.0, "years"), (86_400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def duration(value: float | None) -> str:
+    """Seconds from a second to years in the unit that suits: ``5.8 years``, ``3.1 h``, ``2 min``."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    if abs(value) < 1.0:
+        return seconds(value)
+    unit, name = next((u, n) for u, n in _DURATIONS if abs(value) >= u)
+    return f"{value / unit:,.3g} {name}" if abs(value / unit) < 1000 else f"{value / unit:,.0f} {name}"
+
+
 def axis_unit(longest_s: float) -> tuple[float, str]:
     """How many seconds the unit of an axis is that reaches to ``longest_s``, and the unit's name."""
     return (1.0, "seconds") if longest_s >= 10 else (1e-3, "milliseconds")

@@ -1,0 +1,56 @@
+"""A picture of goodput against the interval between checkpoints: simulated runs, and what Daly expects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import formats
+from .charts import PREDICTED
+from .figures import clean, new_figure, plain, save
+
+EXPECTED_COLOUR, MARK_COLOUR = "#009E73", "#555555"
+
+
+def goodput_png(
+    points: Sequence[tuple[float, float, float, float, float]],
+    marks: Mapping[str, float],
+    path: Path,
+    title: str = "",
+) -> None:
+    """Draw ``points`` (interval in seconds, p5, p50, p95, expected by the closed form), shares from 0 to 1.
+
+    ``marks`` are intervals by name, drawn as lines where they lie within the points.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    intervals = [point[0] for point in points]
+    low, middle, high, expected = ([100.0 * point[place] for point in points] for place in range(1, 5))
+    figure = new_figure(8.0, 4.4)
+    axis = figure.subplots()
+    axis.fill_between(intervals, low, high, color=PREDICTED, alpha=0.2, linewidth=0, label="p5 to p95")
+    axis.plot(intervals, middle, color=PREDICTED, linewidth=1.8, label="simulated runs, median")
+    axis.plot(intervals, expected, color=EXPECTED_COLOUR, linestyle=":", linewidth=1.8, label="Daly's model")
+    styles = ("-", "--", "-.")
+    for place, (name, interval) in enumerate(marks.items()):
+        if intervals[0] <= interval <= intervals[-1]:
+            label = f"{plain(name)}: {formats.duration(interval)}"
+            axis.axvline(interval, color=MARK_COLOUR, linewidth=1, linestyle=styles[place % 3], label=label)
+    axis.set_xscale("log")
+    ticks = [tick for tick in TICKS_S if intervals[0] <= tick <= intervals[-1]]
+    axis.set_xticks(ticks, labels=[formats.duration(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("training between checkpoints")
+    axis.set_ylabel("goodput, % of the time")
+    axis.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
+    axis.legend(frameon=False, fontsize=9)
+    clean(axis)
+    save(figure, path)
+
+
+TICKS_S = (
+    *(1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0),
+    *(3 * 3600.0, 10 * 3600.0, 86400.0, 3 * 86400.0, 10 * 86400.0, 30 * 86400.0),
+)
+"""Round durations, about a third of a decade apart."""
