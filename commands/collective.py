@@ -1,4 +1,4 @@
-"""`traincast collective`: seconds and bandwidth of a collective by size and ranks, as nccl-tests prints it."""
+"""`traincast collective`: time and bandwidth of a collective by size and ranks, as nccl-tests prints it."""
 
 from __future__ import annotations
 

@@ -133,6 +133,8 @@ class FabricSpec:
     """dragonfly: groups; wan: zones"""
     routers: int = 0
     """dragonfly: routers of a group"""
+    parallel: int = 1
+    """dragonfly: links between every two groups, each way"""
     trunk: str = ""
     """Name of the link between switches (dragonfly: between groups); without one they are as the ports."""
 

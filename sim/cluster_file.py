@@ -309,6 +309,8 @@ def _fabric(fabric: FabricSpec) -> dict[str, Any]:
     numbers = ("radix", "pod", "groups", "routers", "trunk")
     data = {"kind": fabric.kind, "dimensions": list(fabric.dimensions)}
     data |= {name: getattr(fabric, name) for name in numbers}
+    if fabric.parallel != 1:
+        data["parallel"] = fabric.parallel
     if fabric.oversubscription != 1:
         data["oversubscription"] = _value(fabric.oversubscription, "count")
     return _without_defaults(data)

@@ -225,6 +225,7 @@ class FabricForm(_Strict):
     dimensions: Annotated[tuple[Whole, ...], Field(max_length=6)] = ()
     groups: WholeOrNone = 0
     routers: WholeOrNone = 0
+    parallel: Whole = 1
     trunk: Text = ""
 
     def read(self) -> parts.FabricSpec:

@@ -22,7 +22,7 @@ _UPLINKS = ("oversubscription", "trunk")
 OPTIONAL = {
     "fat_tree": ("pod", *_UPLINKS),
     "rail": _UPLINKS,
-    "dragonfly": ("trunk",),
+    "dragonfly": ("parallel", "trunk"),
     "wan": ("radix", "pod", *_UPLINKS),
 }
 """By kind the keys it may have besides."""

@@ -23,7 +23,7 @@ from .collectives import (
     point_to_point_s,
 )
 from .curves import interpolate, interpolate_time
-from .paths import Path, nodes_of, path, spread_path, tiers_of
+from .paths import Path, is_torus, nodes_of, path, spread_path, tiers_of
 from .protocols import COLLNET, NVLS, NVLS_TREE, Choice, Machine
 from .protocols import choose as choose_by_nccl
 
@@ -165,6 +165,10 @@ def _modelled(
     check_names(operation, algorithm)
     if is_host_staged(cluster):
         return _host_staged(cluster, operation, ranks, size, sharing)
+    if algorithm == AUTO and operation != "all_to_all" and is_torus(cluster):
+        # Trees have no place on a torus; a ring through all, or rings along one axis after the other.
+        ways = [_modelled(cluster, operation, ranks, size, name, sharing) for name in (RING, HIERARCHICAL)]
+        return min(ways, key=lambda choice: choice.seconds)
     if algorithm not in _ALONG_RINGS or operation == "all_to_all":
         return _spread(cluster, operation, ranks, size, algorithm, sharing)
     way = path(cluster, ranks, sharing=sharing)

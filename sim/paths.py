@@ -49,7 +49,7 @@ def path(cluster: Cluster, ranks: Sequence[int], *, sharing: int = 1) -> Path:
         InputError: the cluster has no such link, or its wires do not join the nodes.
     """
     members = nodes_of(cluster, ranks)
-    torus = cluster.fabric is not None and cluster.fabric.kind == "torus"
+    torus = is_torus(cluster)
     if len(members) == 1 and not torus:
         link = _link(cluster, "accelerators")
         return Path(bandwidth=link.bandwidth, latency=link.latency, ring_latency=link.latency, link=link)
@@ -106,8 +106,12 @@ def _on_fabric(cluster: Cluster, ranks: Sequence[int], sharing: int) -> Path:
 
 def _crossbar_size(cluster: Cluster) -> int:
     """Accelerators that reach each other without the fabric."""
-    torus = cluster.fabric is not None and cluster.fabric.kind == "torus"
-    return 1 if torus else cluster.accelerators_per_node
+    return 1 if is_torus(cluster) else cluster.accelerators_per_node
+
+
+def is_torus(cluster: Cluster) -> bool:
+    """Whether accelerators are joined to their neighbours, also those of one node."""
+    return cluster.fabric is not None and cluster.fabric.kind == "torus"
 
 
 def _link_of_kind(cluster: Cluster, kind: int) -> Link:
@@ -188,7 +192,7 @@ def spread_path(cluster: Cluster, ranks: Sequence[int], *, sharing: int = 1) -> 
     """
     way = path(cluster, ranks, sharing=sharing)
     members = nodes_of(cluster, ranks)
-    torus = cluster.fabric is not None and cluster.fabric.kind == "torus"
+    torus = is_torus(cluster)
     if len(members) == 1 and not torus:
         return way
     if cluster.fabric is not None:

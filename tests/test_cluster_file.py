@@ -27,6 +27,7 @@ from traincast.sim.cluster_file import (
 )
 from traincast.sim.errors import InputError
 from traincast.sim.files import load_document, parse_document
+from traincast.sim.network import transport
 
 GOOD = """\
 schema: traincast.cluster/1
@@ -129,7 +130,9 @@ def test_presets_are_sound_and_sourced(tmp_path, name):
     assert cluster is not None
     assert cluster.name == name
     assert all("https://" in source for source in (cluster.source, cluster.accelerator.source))
-    assert all(link.efficiency and link.source for link in cluster.links.values())
+    assert all(link.source for link in cluster.links.values())
+    assert all(link.efficiency for link in cluster.links.values()) or cluster.fabric is not None
+    assert transport(cluster, "all_reduce", range(cluster.accelerators), 2**30) > 0
     write_cluster(cluster, tmp_path / "copy.yaml")
     assert read_cluster(tmp_path / "copy.yaml") == cluster
 
@@ -295,7 +298,11 @@ BAD = [
         "joins: accelerators,",
         "c.yaml:6: links: no link between the 2 nodes; add one with joins: nodes",
     ),
-    ("joins: nodes,", "joins: racks,", "c.yaml:8: links.ib.joins: 'racks' -> expected accelerators, nodes, switches, zones or host"),
+    (
+        "joins: nodes,",
+        "joins: racks,",
+        "c.yaml:8: links.ib.joins: 'racks' -> expected accelerators, nodes, switches, zones or host",
+    ),
     (
         "traincast.cluster/1",
         "traincast.cluster/2",

@@ -100,7 +100,7 @@ def _outer(spec: FabricSpec, node_count: int, each: int, port: Speed, trunk: Spe
     if spec.kind == "torus":
         return _torus(spec, hosts, port)
     if spec.kind == "dragonfly":
-        return _dragonfly(spec, hosts, speeds)
+        return _dragonfly(spec, hosts, each, speeds)
     if spec.kind == "rail":
         shape = rails.Shape(
             nodes=node_count, rails=each, radix=spec.radix, oversubscription=spec.oversubscription
@@ -128,8 +128,15 @@ def _torus(spec: FabricSpec, hosts: int, port: Speed) -> Fabric:
     return torus(spec.dimensions, bandwidth=port[0], latency=port[1])
 
 
-def _dragonfly(spec: FabricSpec, hosts: int, speeds: dict[str, float]) -> Fabric:
-    shape = dragonflies.Shape(groups=spec.groups, routers=spec.routers, hosts_per_router=spec.radix)
+def _dragonfly(spec: FabricSpec, hosts: int, each: int, speeds: dict[str, float]) -> Fabric:
+    """A node's adapters hang on different routers where numbers allow it, as in HPE Cray EX cabinets."""
+    shape = dragonflies.Shape(
+        groups=spec.groups,
+        routers=spec.routers,
+        hosts_per_router=spec.radix,
+        parallel=spec.parallel,
+        rails=each if spec.routers % each == 0 else 1,
+    )
     if shape.hosts < hosts:
         raise InputError(
             f"a dragonfly of {spec.groups} groups x {spec.routers} routers x {spec.radix} hosts has"

@@ -1,7 +1,8 @@
 """Dragonflies: groups of routers, each router joined to all of its group, each group to all groups.
 
 After Kim, Dally, Scott & Abts 2008, with minimal routes: to the router of one's group that has the link to
-the target's group, over it, and on to the target's router. Every pair of groups has one global link.
+the target's group, over it, and on to the target's router. Where a pair of groups has several global links,
+the target decides among them, and among the routers they start from (D-mod-k); nothing is adaptive.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class Shape:
     routers: int
     """of one group"""
     hosts_per_router: int
+    parallel: int = 1
+    """global links between every two groups, each way"""
+    rails: int = 1
+    """neighbouring hosts (adapters of a node) that hang on as many neighbouring routers; divides routers"""
 
     @property
     def group_hosts(self) -> int:
@@ -30,10 +35,14 @@ class Shape:
     def hosts(self) -> int:
         return self.groups * self.group_hosts
 
+    def router_of(self, hosts: np.ndarray) -> np.ndarray:
+        """The router each of ``hosts`` hangs on, counted through all groups."""
+        return hosts // self.rails // self.hosts_per_router * self.rails + hosts % self.rails
+
     @property
     def global_ports(self) -> int:
         """Global links of a router, so that its group reaches every other."""
-        return max(1, -(-(self.groups - 1) // self.routers))
+        return max(1, -(-(self.groups - 1) * self.parallel // self.routers))
 
 
 def dragonfly(
@@ -44,9 +53,10 @@ def dragonfly(
     arrays = link_arrays(
         (2 * shape.hosts, PORT, bandwidth, latency),
         (shape.groups * shape.routers**2, TRUNK, bandwidth, latency),
-        (shape.groups**2, TRUNK, trunk_bandwidth, trunk_latency),
+        (shape.groups**2 * shape.parallel, TRUNK, trunk_bandwidth, trunk_latency),
     )
-    levels = (("router", shape.hosts_per_router), ("group", shape.group_hosts), ("fabric", shape.hosts))
+    chassis = shape.hosts_per_router * shape.rails
+    levels = (("chassis", chassis), ("group", shape.group_hosts), ("fabric", shape.hosts))
     return Fabric(
         kind="dragonfly",
         hosts=shape.hosts,
@@ -58,22 +68,22 @@ def dragonfly(
 
 def _route(shape: Shape, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Host up, local, global, local, host down; steps that lead nowhere are left out."""
-    counts = (shape.hosts, shape.hosts, shape.groups * shape.routers**2, shape.groups**2)
+    counts = (shape.hosts, shape.hosts, shape.groups * shape.routers**2, 0)
     _, down, local, far = starts(counts)
-    start, end = sources // shape.hosts_per_router, targets // shape.hosts_per_router
+    start, end = shape.router_of(sources), shape.router_of(targets)
     group, other = start // shape.routers, end // shape.routers
-    apart = group != other
-    leaves = np.where(apart, group * shape.routers + _gateway(shape, group, other), end)
-    enters = np.where(apart, other * shape.routers + _gateway(shape, other, group), end)
+    apart, lane = group != other, targets % shape.parallel
+    leaves = np.where(apart, group * shape.routers + _gateway(shape, group, other, lane), end)
+    enters = np.where(apart, other * shape.routers + _gateway(shape, other, group, lane), end)
     return columns(
         sources,
         where(start != leaves, local + start * shape.routers + leaves % shape.routers),
-        where(apart, far + group * shape.groups + other),
+        where(apart, far + (group * shape.groups + other) * shape.parallel + lane),
         where(apart & (enters != end), local + enters * shape.routers + end % shape.routers),
         down + targets,
     )
 
 
-def _gateway(shape: Shape, group: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Which router of ``group`` has the link to ``other``: consecutive links on consecutive ports."""
-    return (other - group - 1) % shape.groups // shape.global_ports
+def _gateway(shape: Shape, group: np.ndarray, other: np.ndarray, lane: np.ndarray) -> np.ndarray:
+    """Which router of ``group`` has link ``lane`` to ``other``: consecutive links on consecutive ports."""
+    return ((other - group - 1) % shape.groups * shape.parallel + lane) // shape.global_ports
