@@ -1,7 +1,8 @@
 """Schedules as CSV in PyTorch's format: a row for every pipeline rank, a cell for every slot.
 
-Empty cells are idle slots. It is what `_PipelineScheduleRuntime._load_csv` of `torch.distributed.pipelining` reads with its format
-`compute_only`: forwards `2F0`, backwards `2B0` or their halves `2I0` and `2W0`, and pairs side by side
+Empty cells are idle slots. It is what `_PipelineScheduleRuntime._load_csv` of torch.distributed.pipelining
+reads with its format `compute_only`: forwards `2F0`, backwards `2B0` or their halves `2I0` and `2W0`, and
+pairs side by side
 `(0F3;7B1)OVERLAP_F_B`.
 """
 

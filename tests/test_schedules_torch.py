@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from traincast.sim.plan import Action, Actions, Kind
-from traincast.sim.schedules import gpipe, one_f_one_b
+from traincast.sim.schedules import gpipe, one_f_one_b, schedule, schedule_faults
 
 torch = pytest.importorskip("torch")
 schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
@@ -57,9 +57,9 @@ def played(schedule_class: Any, stages: int, micro_batches: int) -> tuple[Action
     noted = []
     for index in range(stages):
         stage = NotingStage(index, stages)
-        schedule = schedule_class(stage, micro_batches)
-        schedule._initialize_stage = lambda *_: None  # would exchange shapes between processes
-        schedule._step_microbatches()
+        played_one = schedule_class(stage, micro_batches)
+        played_one._initialize_stage = lambda *_: None  # would exchange shapes between processes
+        played_one._step_microbatches()
         noted.append(tuple(stage.notes))
     return tuple(noted)
 
@@ -72,10 +72,10 @@ def table(pipeline_order: dict[int, list[Any]]) -> tuple[Actions, ...]:
     )
 
 
-def multi_stage(schedule_class: Any, stages: int, micro_batches: int) -> Any:
-    """A schedule for several stages a rank, with one stage on each."""
-    stage = SimpleNamespace(num_stages=stages, group_size=stages, group_rank=0, submod=None)
-    return schedule_class([stage], micro_batches)
+def multi_stage(schedule_class: Any, ranks: int, virtual: int, micro_batches: int) -> Any:
+    """A schedule for ``virtual`` stages on each of ``ranks`` ranks, made without a process group."""
+    stage = SimpleNamespace(num_stages=ranks * virtual, group_size=ranks, group_rank=0, submod=None)
+    return schedule_class([stage] * virtual, micro_batches)
 
 
 @sizes
@@ -93,15 +93,15 @@ def test_one_f_one_b_does_what_torch_does(stages: int, micro_batches: int) -> No
 @sizes
 def test_gpipe_is_torchs_table(stages: int, micro_batches: int) -> None:
     """ScheduleGPipe's pipeline order."""
-    schedule = schedules.ScheduleGPipe(NotingStage(0, stages), micro_batches)
-    assert gpipe(stages, micro_batches) == table(schedule.pipeline_order)
+    theirs = schedules.ScheduleGPipe(NotingStage(0, stages), micro_batches)
+    assert gpipe(stages, micro_batches) == table(theirs.pipeline_order)
 
 
 @sizes
 def test_one_f_one_b_is_torchs_table_but_for_the_last_stage(stages: int, micro_batches: int) -> None:
     """Schedule1F1B's pipeline order; on its last stage torch counts forwards from 1, not as it then runs."""
-    schedule = schedules.Schedule1F1B(NotingStage(0, stages), micro_batches)
-    theirs, ours = table(schedule.pipeline_order), one_f_one_b(stages, micro_batches)
+    made = schedules.Schedule1F1B(NotingStage(0, stages), micro_batches)
+    theirs, ours = table(made.pipeline_order), one_f_one_b(stages, micro_batches)
     assert theirs[:-1] == ours[:-1]
     off_by_one = tuple(
         Action(a.stage, a.kind, a.index + 1) if a.kind is Kind.FORWARD else a for a in ours[-1]
@@ -109,25 +109,46 @@ def test_one_f_one_b_is_torchs_table_but_for_the_last_stage(stages: int, micro_b
     assert theirs[-1] == off_by_one
 
 
-@pytest.mark.parametrize(("stages", "micro_batches"), [(1, 3), (2, 4), (3, 6), (4, 4), (4, 8), (6, 24)])
-def test_interleaved_1f1b_with_one_stage_a_rank_keeps_our_order_within_each_kind(
-    stages: int, micro_batches: int
-) -> None:
-    """It warms up twice as far ahead, so only the order of forwards and that of backwards are ours; the
-    last stage, which never warms up, is the same."""
-    theirs = table(multi_stage(schedules.ScheduleInterleaved1F1B, stages, micro_batches).pipeline_order)
-    ours = one_f_one_b(stages, micro_batches)
-    for their_stage, our_stage in zip(theirs, ours, strict=True):
-        for kind in (Kind.FORWARD, Kind.BACKWARD):
-            assert [a for a in their_stage if a.kind is kind] == [a for a in our_stage if a.kind is kind]
-    assert theirs[-1] == ours[-1]
+GRID = [
+    (ranks, virtual, micro_batches)
+    for ranks in (1, 2, 3, 4, 6, 8)
+    for virtual in (1, 2, 3)
+    for micro_batches in (1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 25)
+]
+MULTI_STAGE = {
+    "interleaved": "ScheduleInterleaved1F1B",
+    "loopedbfs": "ScheduleLoopedBFS",
+    "zbv": "ScheduleZBVZeroBubble",
+    "dualpipev": "ScheduleDualPipeV",
+}
 
 
-@pytest.mark.parametrize(("stages", "micro_batches"), [(2, 3), (4, 4), (4, 8)])
-def test_loop_bfs_with_one_stage_a_rank_is_gpipe_with_backwards_in_reverse(
-    stages: int, micro_batches: int
-) -> None:
-    """Breadth-first with one stage a rank: the same forwards, and the backwards last in, first out."""
-    theirs = table(multi_stage(schedules.ScheduleLoopedBFS, stages, micro_batches).pipeline_order)
-    ours = gpipe(stages, micro_batches)
-    assert theirs == tuple((*own[:micro_batches], *reversed(own[micro_batches:])) for own in ours)
+def of_torch(class_name: str, ranks: int, virtual: int, micro_batches: int) -> tuple[Actions, ...] | None:
+    """The table of a schedule with several stages a rank; None where torch refuses these sizes."""
+    try:
+        made = multi_stage(getattr(schedules, class_name), ranks, virtual, micro_batches)
+    except ValueError:
+        return None
+    return table(made.pipeline_order)
+
+
+@pytest.mark.parametrize("name", MULTI_STAGE)
+def test_schedules_of_several_stages_are_torchs_tables(name: str) -> None:
+    """On a grid of sizes, overlaps included; what torch refuses, we refuse."""
+    compared = 0
+    for ranks, virtual, micro_batches in GRID:
+        theirs = of_torch(MULTI_STAGE[name], ranks, virtual, micro_batches)
+        if theirs is None:
+            assert schedule_faults(name, ranks, virtual, micro_batches)
+        else:
+            assert schedule(name, ranks, virtual, micro_batches) == theirs, (ranks, virtual, micro_batches)
+            compared += 1
+    assert compared >= 30
+
+
+def test_zb_h1_is_torchs_interleaved_zero_bubble_with_one_stage() -> None:
+    """torch implements it for any number of stages a rank."""
+    for ranks, _, micro_batches in GRID:
+        theirs = of_torch("ScheduleInterleavedZeroBubble", ranks, 1, micro_batches)
+        if theirs is not None:
+            assert schedule("zb-h1", ranks, 1, micro_batches) == theirs, (ranks, micro_batches)
