@@ -18,6 +18,7 @@ from .plan import Plan
 from .play import LaneRun, Played, Player, Seconds
 from .program import Program
 from .trace import Span, Trace
+from .updates.predict import plays_updates, predict_updates
 
 ASYNC_ROUNDS = 12
 """Updates of each worker that an asynchronous prediction plays."""
@@ -45,6 +46,8 @@ def simulate(
     Raises:
         InputError: the plan's actions wait for each other, or the engine is unknown.
     """
+    if plays_updates(plan, cluster):
+        return _simulate_updates(plan, cluster, engine, samples, seed)
     built = build_program(plan, cluster, ASYNC_ROUNDS)
     player = Player(built, cluster, plan.world_size, engine)
     played = player.once()
@@ -59,6 +62,29 @@ def simulate(
             plan, cluster, [r + run.lane for run in played.lanes for r in built.ranks]
         ),
         metadata=_metadata(plan, cluster, built, played, engine, seed, step),
+    )
+
+
+def _simulate_updates(plan: Plan, cluster: Cluster, engine: str, samples: int, seed: int) -> Trace:
+    """Parameter servers: who is served first, and when, is decided update by update."""
+    found = predict_updates(plan, cluster, engine=engine, samples=samples, seed=seed)
+    step = found.step_time_s
+    return Trace.of(
+        found.spans,
+        source="predicted",
+        world_size=plan.world_size,
+        step_times_s=_with_residual(cluster, found.drawn_s, seed) if samples else (step,),
+        peak_memory_bytes=_peak_memory(plan, cluster, list(range(plan.world_size))),
+        metadata={
+            "label": plan.strategy.label,
+            "cluster": cluster.name,
+            "engine": engine,
+            "seed": seed,
+            "deterministic_step_time_s": step,
+            "folded": False,
+            "lanes": 1,
+            **found.metadata,
+        },
     )
 
 
@@ -109,11 +135,15 @@ def _draw(
     already have its median, 1, and its spread.
     """
     steps = _lucky_steps(plan, player, samples, seed) if player.has_luck else [step] * samples
+    return _with_residual(cluster, steps, seed)
+
+
+def _with_residual(cluster: Cluster, steps: list[float], seed: int) -> tuple[float, ...]:
     known = [cluster.residuals[name] for name in STEP_RESIDUALS if name in cluster.residuals]
     residual = max(known, default=UNCALIBRATED_RESIDUAL)
-    places = np.random.default_rng(seed).permutation(samples)
+    places = np.random.default_rng(seed).permutation(len(steps))
     normal = NormalDist()
-    factors = [math.exp(residual * normal.inv_cdf((place + 0.5) / samples)) for place in places]
+    factors = [math.exp(residual * normal.inv_cdf((place + 0.5) / len(steps))) for place in places]
     return tuple(s * factor for s, factor in zip(steps, factors, strict=True))
 
 

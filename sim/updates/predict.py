@@ -1,0 +1,246 @@
+"""A Plan with parameter servers on a Cluster, as an UpdateModel; and its record as a predicted Trace.
+
+Every worker has its own interface (or its node's, where a link is the node's), and so has every server that
+is not at a worker's place. On a host whose cores several ranks share, their computing takes as much longer
+as there are more of them than cores; time slices are not played here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..cluster import Cluster
+from ..costs import Costs
+from ..jitter import jittered
+from ..luck import link_factor, persistent_factors, transient_factors
+from ..plan import Action, Actions, Kind, Plan
+from ..trace import Span
+from .engine import run_updates
+from .model import UpdateModel
+from .record import UpdateRecord
+
+ROUNDS = 12
+"""Rounds that are played where workers do not keep step, so that most of them see the steady state."""
+
+COMPUTE, SERVERS = "compute", "ps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the updates of a plan come to."""
+
+    spans: list[Span]
+    step_time_s: float
+    drawn_s: list[float]
+    """By sample: the step time with its luck."""
+    metadata: dict[str, object]
+
+
+def plays_updates(plan: Plan, cluster: Cluster) -> bool:
+    """Whether a plan is predicted here: those with servers, but for steady ones on cores that ranks share.
+
+    There `build_server` plays the kernel's time slices, which matter more than the network does.
+    """
+    strategy = plan.strategy
+    if strategy.gradient_exchange != "parameter_server":
+        return False
+    plain = strategy.server_replicas == 1 and not strategy.servers_colocated
+    return cluster.host is None or not plain or strategy.synchrony not in ("sync", "async")
+
+
+def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, seed: int) -> Prediction:
+    """The spans without luck, the step time, and ``samples`` step times with luck.
+
+    Raises:
+        InputError: the engine is unknown, or the cluster has no link between a worker and a server.
+    """
+    costs = Costs(cluster, plan.job, plan.strategy)
+    model = update_model(plan, cluster, costs)
+    record = run_updates(model, engine=engine)
+    steps = model.local_steps
+    drawn = [
+        run_updates(update_model(plan, cluster, costs, seed, sample), engine=engine).step_time_s / steps
+        for sample in range(samples)
+    ]
+    return Prediction(
+        spans=spans(plan, costs, record),
+        step_time_s=record.step_time_s / steps,
+        drawn_s=drawn,
+        metadata={
+            "staleness": record.staleness.tolist(),
+            "dropped": record.dropped,
+            "server_utilisation": _of_servers(plan, record),
+        },
+    )
+
+
+def _of_servers(plan: Plan, record: UpdateRecord) -> dict[str, list[float]]:
+    """Shares of the run in which each server's processor worked, and its interface received and sent."""
+    places = list(plan.server_ranks)
+    return {
+        "processor": record.utilisation(record.processor_busy_s)[-plan.strategy.servers :].tolist(),
+        "receives": record.utilisation(record.in_busy_s)[_interfaces(plan, record, places)].tolist(),
+        "sends": record.utilisation(record.out_busy_s)[_interfaces(plan, record, places)].tolist(),
+    }
+
+
+def _interfaces(plan: Plan, record: UpdateRecord, ranks: list[int]) -> list[int]:
+    count = len(record.in_busy_s)
+    per_interface = -(-plan.world_size // count)
+    return [rank // per_interface for rank in ranks]
+
+
+def update_model(
+    plan: Plan, cluster: Cluster, costs: Costs, seed: int = 0, sample: int | None = None
+) -> UpdateModel:
+    """What decides the updates of ``plan``; with ``sample``, the luck of that sample in it."""
+    s = plan.strategy
+    name, count = s.protocol
+    # Holders copy an update before the next round reads it, so it takes a second round to see that.
+    gradients = max(1, count) * (2 if s.server_replicas > 1 else 1)
+    if name in ("async", "stale", "backup"):
+        gradients = ROUNDS
+    layers = plan.job.model.layers
+    sizes = [sum(costs.layer_gradient_bytes(layers[i]) for i in own) for own in plan.shards]
+    parameters = [sum(layers[i].parameters for i in own) for own in plan.shards]
+    crowding = _crowding(plan, cluster, costs)
+    interface = _interface_of(plan, cluster)
+    latency, rates = _network(plan, cluster, costs, max(sizes), interface)
+    return UpdateModel(
+        synchrony=s.synchrony,
+        compute_s=_compute_s(plan, cluster, costs, crowding, (s.dp, gradients), seed, sample),
+        shard_bytes=sizes,
+        apply_s=[costs.optimizer_s(count) * crowding for count in parameters],
+        servers=s.servers,
+        replicas=s.server_replicas,
+        colocated=s.servers_colocated,
+        shared_processor=s.servers_colocated and cluster.host is not None,
+        worker_interface=interface[: s.dp],
+        server_interface=[interface[rank] for rank in plan.server_ranks],
+        bandwidth=rates,
+        latency_s=latency,
+    )
+
+
+def _crowding(plan: Plan, cluster: Cluster, costs: Costs) -> float:
+    if cluster.host is None:
+        return 1.0
+    ranks = min(plan.world_size, cluster.accelerators_per_node)
+    return max(1.0, ranks / cluster.host.cores) * costs.concurrency_factor(ranks)
+
+
+def _compute_s(
+    plan: Plan,
+    cluster: Cluster,
+    costs: Costs,
+    crowding: float,
+    shape: tuple[int, int],
+    seed: int,
+    sample: int | None,
+) -> np.ndarray:
+    """float64[worker, gradient]; a worker that averages steps its own parameters after each gradient."""
+    seconds = sum(_pass_seconds(plan, costs)) * plan.micro_batches * crowding
+    if plan.strategy.protocol[0] == "local":
+        seconds += costs.optimizer_s(sum(layer.parameters for layer in plan.job.model.layers)) * crowding
+    factors = persistent_factors(cluster, plan.world_size)
+    if sample is not None:
+        factors = factors * transient_factors(cluster, seed, sample, plan.world_size)
+    each = np.full(shape, seconds) * factors[: shape[0], None]
+    if sample is None or not cluster.jitter:
+        return each
+    return jittered(each.reshape(-1), cluster.jitter, seed, sample).reshape(shape)
+
+
+def _pass_seconds(plan: Plan, costs: Costs) -> tuple[float, float]:
+    """Of one micro-batch: forward and backward."""
+    layers = plan.job.model.layers
+    return sum(map(costs.forward_s, layers)), sum(map(costs.backward_s, layers))
+
+
+def _interface_of(plan: Plan, cluster: Cluster) -> list[int]:
+    """By rank: its own interface, or its node's where the nodes' link is the node's."""
+    link = cluster.link("nodes")
+    per_node = cluster.accelerators_per_node
+    across = plan.world_size > per_node
+    shared = across and link is not None and link.per_node
+    return [rank // per_node if shared else rank for rank in range(plan.world_size)]
+
+
+def _network(
+    plan: Plan, cluster: Cluster, costs: Costs, size_bytes: float, interface: list[int]
+) -> tuple[float, list[float]]:
+    """Latency, and the bandwidth of every interface, as a message to the farthest rank sees them."""
+    ends = (0, plan.world_size - 1) if plan.world_size > 1 else (0, 0)
+    latency = costs.transfer_s(1.0, *ends)
+    whole = costs.transfer_s(size_bytes, *ends)
+    rate = max(1.0, size_bytes - 1.0) / max(whole - latency, 1e-12)
+    per_node = cluster.accelerators_per_node
+    rates = [rate] * (max(interface) + 1)
+    for rank, number in enumerate(interface):
+        rates[number] = rate * link_factor(cluster, rank // per_node)
+    return latency, rates
+
+
+def spans(plan: Plan, costs: Costs, record: UpdateRecord) -> list[Span]:
+    """The record's spans: what workers compute, what passes between them and the servers, the steps."""
+    found: list[Span] = []
+    for worker in range(record.place.shape[0]):
+        for turn in range(record.place.shape[1]):
+            if not np.isnan(record.compute_end_s[worker, turn]):
+                found += _passes(plan, costs, record, worker, turn)
+            for number, server in enumerate(plan.server_ranks):
+                found += _messages(costs, plan, record, worker, turn, number, server)
+    return [*found, *_steps(plan, record)]
+
+
+def _passes(plan: Plan, costs: Costs, record: UpdateRecord, worker: int, turn: int) -> list[Span]:
+    """A round's forwards and backwards, which share its seconds as they share their sum."""
+    start, end = record.compute_start_s[worker, turn], record.compute_end_s[worker, turn]
+    own: Actions = tuple(a for a in plan.actions[0] if a.kind in (Kind.FORWARD, Kind.BACKWARD))
+    forward, backward = _pass_seconds(plan, costs)
+    weights = np.array([forward if a.kind is Kind.FORWARD else backward for a in own])
+    edges = start + (end - start) * np.concatenate([[0.0], np.cumsum(weights)]) / weights.sum()
+    layers = plan.job.model.layers
+    flops = {
+        Kind.FORWARD: sum(map(costs.forward_flops, layers)),
+        Kind.BACKWARD: sum(map(costs.backward_flops, layers)),
+    }
+    return [
+        Span(worker, COMPUTE, str(a), 0, a.index, float(edges[i]), float(edges[i + 1]), 0.0, flops[a.kind])
+        for i, a in enumerate(own)
+    ]
+
+
+def _messages(
+    costs: Costs, plan: Plan, record: UpdateRecord, worker: int, turn: int, number: int, server: int
+) -> list[Span]:
+    """A round's pull and push of one shard, on the worker and on its server."""
+    layers = plan.job.model.layers
+    size = sum(costs.layer_gradient_bytes(layers[i]) for i in plan.shards[number])
+    place = (worker, turn, number)
+    found = []
+    for kind, start, end in (
+        (Kind.PULL, record.pull_start_s[place], record.pull_end_s[place]),
+        (Kind.PUSH, record.push_start_s[place], record.push_end_s[place]),
+    ):
+        if server == worker or np.isnan(end):
+            continue
+        for rank, index in ((worker, -1), (server, worker)):
+            action = str(Action(0, kind, index))
+            found.append(Span(rank, SERVERS, action, 0, index, float(start), float(end), size))
+    return found
+
+
+def _steps(plan: Plan, record: UpdateRecord) -> list[Span]:
+    """Every update once, on the server that holds the shard first."""
+    action = str(Action(0, Kind.STEP))
+    found = set()
+    for number, server in enumerate(plan.server_ranks):
+        done = record.place[:, :, number] >= 0
+        times = zip(
+            record.apply_start_s[:, :, number][done], record.applied_s[:, :, number][done], strict=True
+        )
+        found |= {Span(server, COMPUTE, action, 0, -1, float(start), float(end)) for start, end in times}
+    return sorted(found)
