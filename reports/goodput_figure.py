@@ -9,7 +9,7 @@ from . import formats
 from .charts import PREDICTED
 from .figures import clean, new_figure, plain, save
 
-EXPECTED_COLOUR, MARK_COLOUR = "#009E73", "#555555"
+EXPECTED_COLOUR, MARK_COLOUR = "#D55E00", "#555555"
 
 
 def goodput_png(
