@@ -20,6 +20,7 @@ from .collectives import (
     cheapest,
     check_names,
     collective_s,
+    hierarchical_s,
     point_to_point_s,
 )
 from .curves import interpolate, interpolate_time
@@ -203,18 +204,26 @@ def _spread(
     cluster: Cluster, operation: str, ranks: Sequence[int], size: float, algorithm: str, sharing: int
 ) -> Choice:
     """Collectives in which each rank uses its own NIC: all-to-alls, and algorithms with far partners."""
-    way = spread_path(cluster, ranks, sharing=sharing)
-    tiers = ()
     if algorithm == HIERARCHICAL:
-        reached = interpolate(way.link.efficiency, size) if way.link.efficiency else 1.0
-        tiers = tuple(
-            replace(tier, bandwidth=tier.bandwidth * reached)
-            for tier in tiers_of(cluster, ranks, sharing=sharing)
-        )
+        return _hierarchical(cluster, operation, ranks, size, sharing)
+    way = spread_path(cluster, ranks, sharing=sharing)
     seconds = collective_s(
-        operation, size, len(ranks), _effective(way, size), way.latency, algorithm=algorithm, tiers=tiers
+        operation, size, len(ranks), _effective(way, size), way.latency, algorithm=algorithm
     )
     return Choice(algorithm=DIRECT if algorithm == AUTO else algorithm, protocol="", seconds=seconds)
+
+
+def _hierarchical(
+    cluster: Cluster, operation: str, ranks: Sequence[int], size: float, sharing: int
+) -> Choice:
+    """Tier by tier, all at the efficiency of the link that limits the whole."""
+    way = path(cluster, ranks, sharing=sharing)
+    reached = _effective(way, size) / way.bandwidth
+    tiers = tuple(
+        replace(tier, bandwidth=tier.bandwidth * reached)
+        for tier in tiers_of(cluster, ranks, sharing=sharing)
+    )
+    return Choice(algorithm=HIERARCHICAL, protocol="", seconds=hierarchical_s(operation, size, tiers))
 
 
 def _machine(cluster: Cluster, ranks: Sequence[int], way: Path, size: float) -> Machine:

@@ -243,7 +243,8 @@ def tiers_of(cluster: Cluster, ranks: Sequence[int], *, sharing: int = 1) -> tup
     if len(members) == 1 or len(sizes) > 1 or sizes == {1}:
         return (Tier(ranks=len(ranks), bandwidth=way.bandwidth, latency=way.ring_latency),)
     per_node = sizes.pop()
-    inside = path(cluster, [rank for rank in ranks if rank // cluster.accelerators_per_node == min(members)])
+    first = min(members)
+    inside = path(cluster, [rank for rank in ranks if rank // cluster.accelerators_per_node == first])
     share = _own_bandwidth(cluster, way, per_node, sharing)
     return (
         Tier(ranks=per_node, bandwidth=inside.bandwidth, latency=inside.ring_latency),

@@ -66,8 +66,11 @@ def flows_reach(
     )
 
 
-MOST_ROUNDS = 64
+MOST_ROUNDS, LEAST_ROUNDS = 64, 4
 """Rounds of an all-to-all that are laid on the links; of more, so many spread evenly over all."""
+
+MOST_CROSSINGS = 2**22
+"""Links crossed by all rounds that are laid, about; long routes of many ranks are judged by fewer rounds."""
 
 
 def all_pairs_reach(fabric: Fabric, ranks: np.ndarray, per_node: int, sharing: int = 1) -> Reach:
@@ -77,8 +80,10 @@ def all_pairs_reach(fabric: Fabric, ranks: np.ndarray, per_node: int, sharing: i
     """
     ordered = np.sort(np.asarray(ranks, np.int64))
     count = len(ordered)
-    rounds = np.unique(np.linspace(1, count - 1, min(MOST_ROUNDS, count - 1)).astype(np.int64))
     places = np.arange(count)
+    longest = fabric.steps(ordered, ordered[(places + count // 2) % count]).shape[1]
+    limit = max(LEAST_ROUNDS, min(MOST_ROUNDS, MOST_CROSSINGS // (count * longest)))
+    rounds = np.unique(np.linspace(1, count - 1, min(limit, count - 1)).astype(np.int64))
     targets = ordered[(places + rounds[:, None]) % count]
     sources = np.broadcast_to(ordered, targets.shape)
     return flows_reach(fabric, sources, targets, per_node, sharing, len(rounds))
