@@ -15,6 +15,8 @@ from .output import echo_json, note
 
 if TYPE_CHECKING:
     from ..sim.pipeline import Timeline
+    from ..sim.plan import Actions
+    from ..sim.trace import Trace
 
 ALL = "all"
 DRAWN_COLUMNS = 150
@@ -144,7 +146,7 @@ def _in_flight(timeline: Timeline) -> list[float]:
     return [in_flight(own) / _stages(own) for own in timeline.orders]
 
 
-def _stages(own) -> int:
+def _stages(own: Actions) -> int:
     return len({part.stage for action in own for part in action.passes})
 
 
@@ -173,7 +175,7 @@ def _show(timelines: dict[str, Timeline]) -> None:
     if len(timelines) == 1:
         from ..reports.passes import drawing
 
-        lines = drawing(next(iter(timelines.values())), DRAWN_COLUMNS, DRAWN_RANKS)
+        lines = drawing(_trace(next(iter(timelines.values()))), DRAWN_COLUMNS, DRAWN_RANKS)
         if lines:
             click.echo("\n".join(["", *lines]))
 
@@ -188,6 +190,12 @@ def _by_rank(kept: list[float]) -> str:
 
 def _draw(name: str, timeline: Timeline, path: Path) -> None:
     from ..reports.figures import timeline_png
+
+    timeline_png(_trace(timeline), None, path, title=f"{name}: bubble {timeline.bubble_rate:.1%}")
+
+
+def _trace(timeline: Timeline) -> Trace:
+    """The passes as a trace, which reports can draw."""
     from ..sim.trace import Span, Trace
 
     spans = [
@@ -195,10 +203,5 @@ def _draw(name: str, timeline: Timeline, path: Path) -> None:
         for rank in range(len(timeline.orders))
         for part, start, end in timeline.passes(rank)
     ]
-    trace = Trace.of(
-        spans,
-        source="predicted",
-        world_size=len(timeline.orders),
-        step_times_s=(timeline.step_time_s,),
-    )
-    timeline_png(trace, None, path, title=f"{name}: bubble {timeline.bubble_rate:.1%}")
+    steps = (timeline.step_time_s,)
+    return Trace.of(spans, source="predicted", world_size=len(timeline.orders), step_times_s=steps)

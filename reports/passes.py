@@ -1,42 +1,37 @@
-"""A pipeline's timeline as text: a line for every rank, a letter for every moment."""
+"""A pipeline's passes as text: a line for every rank, to scale."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from ..sim.trace import Span, Trace
 
-if TYPE_CHECKING:
-    from ..sim.pipeline import Timeline
-
-_LETTERS = {"F": "F", "B": "B", "I": "I", "W": "W"}
 IDLE = "·"
 
 
-def drawing(timeline: Timeline, columns: int, ranks: int) -> list[str]:
-    """Lines that show every pass to scale, or none where ``columns`` or ``ranks`` are too few.
+def drawing(trace: Trace, columns: int, ranks: int) -> list[str]:
+    """Lines that show every pass of ``trace``, or none where ``columns`` or ``ranks`` are too few.
 
     A pass is its letter and micro-batch, as `F3`, followed by `-` until it ends; later stages of a rank
     have small letters.
     """
-    shortest = min(
-        (end - start for rank in range(len(timeline.orders)) for _, start, end in timeline.passes(rank)
-         if end > start),
-        default=0.0,
-    )  # fmt: skip
-    if not shortest or len(timeline.orders) > ranks:
+    shortest = min((span.duration for span in trace.spans if span.duration > 0), default=0.0)
+    if not shortest or len(trace.ranks) > ranks:
         return []
-    most = max(part.index for own in timeline.orders for action in own for part in action.passes)
-    cell = shortest / (1 + len(str(most)))
-    if timeline.makespan_s / cell > columns:
+    cell = shortest / (1 + len(str(max(span.micro_batch for span in trace.spans))))
+    width = max(span.end for span in trace.spans) / cell
+    if width > columns:
         return []
-    return [_line(timeline, rank, cell) for rank in range(len(timeline.orders))]
+    return [_line(trace, rank, cell, round(width)) for rank in trace.ranks]
 
 
-def _line(timeline: Timeline, rank: int, cell: float) -> str:
-    text = [IDLE] * round(timeline.makespan_s / cell)
-    first = min(part.stage for action in timeline.orders[rank] for part in action.passes)
-    for part, start, end in timeline.passes(rank):
-        name = _LETTERS[part.kind] if part.stage == first else _LETTERS[part.kind].lower()
-        left, right = round(start / cell), round(end / cell)
-        label = f"{name}{part.index}".ljust(right - left, "-")[: right - left]
-        text[left:right] = label
+def _line(trace: Trace, rank: int, cell: float, width: int) -> str:
+    text = [IDLE] * width
+    spans = [span for span in trace.spans if span.rank == rank]
+    first = min(span.stage for span in spans)
+    for span in spans:
+        left, right = round(span.start / cell), round(span.end / cell)
+        text[left:right] = _label(span, span.stage == first).ljust(right - left, "-")[: right - left]
     return f"rank {rank:>2} {''.join(text)}"
+
+
+def _label(span: Span, first: bool) -> str:
+    return f"{span.kind if first else span.kind.lower()}{span.micro_batch}"

@@ -43,7 +43,7 @@ class _Tail:
 
     step_s: float
     reduce_s: tuple[tuple[float, ...], ...]
-    """By stage it holds: each bucket's reduction, the one that is ready last at the end."""
+    """By stage it holds: the reductions that nothing hides, all buckets' or the last one's."""
 
 
 def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
@@ -54,14 +54,15 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
     the cores that ranks share. A pipeline that is never drained has no forwards to wait for.
     """
     slowdown = _slowdown(costs, strategy)
+    staged = costs.cluster.host is not None and costs.cluster.host.host_staged
     parts = partition(job, strategy)
-    stages = [_times(costs, job, stage, slowdown) for stage in parts]
+    times = _StageCosts(costs, slowdown)
+    stages = [times.of(stage) for stage in parts]
     held = _held(strategy)
     tails = [
-        _tail(costs, job, strategy, rank, [parts[s] for s in own], slowdown) for rank, own in enumerate(held)
+        _tail(costs, job, rank, [parts[s] for s in own], slowdown, staged) for rank, own in enumerate(held)
     ]
     micro_batches = strategy.micro_batches(job)
-    staged = costs.cluster.host is not None and costs.cluster.host.host_staged
     bound = _cores_s(costs, stages, tails, micro_batches, strategy)
     for own, tail in zip(held, tails, strict=True):
         compute = micro_batches * sum(stages[s].forward_s + stages[s].backward_s for s in own)
@@ -111,34 +112,51 @@ def _slowdown(costs: Costs, strategy: Strategy) -> float:
     return costs.concurrency_factor(min(strategy.world_size, costs.cluster.accelerators_per_node))
 
 
-def _times(costs: Costs, job: Job, stage: Stage, slowdown: float) -> _StageTimes:
-    alike = _alike([job.model.layers[i] for i in stage.layer_indices])
+class _StageCosts:
+    """Seconds of stages; those with as many layers of each kind cost the same."""
 
-    def seconds(cost: Callable[[Layer], float]) -> float:
-        return sum(count * cost(layer) for layer, count in alike)
+    def __init__(self, costs: Costs, slowdown: float):
+        self.costs, self.slowdown = costs, slowdown
+        self._known: dict[tuple[tuple[str, int], ...], _StageTimes] = {}
 
-    def exchanges(backward: bool) -> float:
-        return seconds(lambda layer: sum(s for _, s in costs.exchanges(layer, backward=backward)))
+    def of(self, stage: Stage) -> _StageTimes:
+        layers = self.costs.job.model.layers[stage.first_layer : stage.end_layer]
+        counts = Counter(layer.kind for layer in layers)
+        key = tuple(sorted(counts.items()))
+        if key not in self._known:
+            self._known[key] = self._times([(layer, counts[layer.kind]) for layer in _one_of_each(layers)])
+        return self._known[key]
 
-    forward = seconds(costs.forward_s) * slowdown
-    backward = seconds(costs.backward_s) * slowdown
-    return _StageTimes(
-        forward_s=forward + exchanges(False),
-        backward_s=backward + exchanges(True),
-        compute_s=forward + backward,
-    )
+    def _times(self, alike: list[tuple[Layer, int]]) -> _StageTimes:
+        """``alike`` is one layer of each kind and how many there are of it."""
+        costs = self.costs
+
+        def seconds(cost: Callable[[Layer], float]) -> float:
+            return sum(count * cost(layer) for layer, count in alike)
+
+        def exchanges(backward: bool) -> float:
+            return seconds(lambda layer: sum(s for _, s in costs.exchanges(layer, backward=backward)))
+
+        forward = seconds(costs.forward_s) * self.slowdown
+        backward = seconds(costs.backward_s) * self.slowdown
+        return _StageTimes(
+            forward_s=forward + exchanges(False),
+            backward_s=backward + exchanges(True),
+            compute_s=forward + backward,
+        )
 
 
 def _tail(
-    costs: Costs, job: Job, strategy: Strategy, pipeline_rank: int, held: list[Stage], slowdown: float
+    costs: Costs, job: Job, pipeline_rank: int, held: list[Stage], slowdown: float, staged: bool
 ) -> _Tail:
-    layers = job.model.layers
+    layers, strategy = job.model.layers, costs.strategy
     dense, experts = split_parameters((layers[i] for stage in held for i in stage.layer_indices), strategy)
     steps_itself = strategy.gradient_exchange != "parameter_server"
     first = pipeline_rank * strategy.replicas * strategy.tp
 
     def reduce(buckets: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
-        sizes = [split_parameters((layers[i] for i in bucket), strategy) for bucket in buckets]
+        counted = buckets if staged else buckets[-1:]
+        sizes = [split_parameters((layers[i] for i in bucket), strategy) for bucket in counted]
         return tuple(
             sum(costs.group_s(one, first) for one in reduction(job, strategy, *size)) for size in sizes
         )
@@ -149,7 +167,5 @@ def _tail(
     )
 
 
-def _alike(layers: Sequence[Layer]) -> list[tuple[Layer, int]]:
-    """One layer of each kind, which all cost the same, and how many there are of it."""
-    counts = Counter(layer.kind for layer in layers)
-    return [(layer, counts[layer.kind]) for layer in {layer.kind: layer for layer in layers}.values()]
+def _one_of_each(layers: Sequence[Layer]) -> list[Layer]:
+    return list({layer.kind: layer for layer in layers}.values())

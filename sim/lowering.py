@@ -45,21 +45,47 @@ def make_plan(
         faults = order_faults(strategy, strategy.micro_batches(job), orders)
     if faults:
         raise InputError(faults)
-    stages = partition(job, strategy)
-    actions = _with_transfers(job, strategy, orders, times)
+    passes = sketch(job, strategy, orders=orders, times=times)
+    if orders is None:
+        actions = _schedule_with_transfers(*_order_of(job, strategy), times)
+    else:
+        actions = add_transfers(orders)
+    if strategy.protocol[0] == "local":
+        actions = repeat_steps(actions, strategy.steps(job), strategy.micro_batches(job))
     if strategy.gradient_exchange == "parameter_server":
         actions = add_push_and_pull(actions)
     else:
-        actions = _with_updates(actions, job, strategy, stages)
+        actions = _with_updates(actions, job, strategy, passes.stages)
+    return replace(
+        passes,
+        actions=actions,
+        server_actions=server_actions(strategy),
+        cluster=cluster or {},
+    )
+
+
+def sketch(
+    job: Job, strategy: Strategy, *, orders: Orders | None = None, times: PassTimes | None = None
+) -> Plan:
+    """The plan of a lawful strategy with nothing but its passes: all that its memory depends on."""
+    if orders is None:
+        orders = schedule(*_order_of(job, strategy), times)
     return Plan(
         job=job,
         strategy=strategy,
-        stages=stages,
-        actions=actions,
-        server_actions=server_actions(strategy),
+        stages=partition(job, strategy),
+        actions=orders,
         shards=shard(job.model, strategy.servers),
-        cluster=cluster or {},
     )
+
+
+def _order_of(job: Job, strategy: Strategy) -> tuple[str, int, int, int]:
+    """Name and sizes of a strategy's schedule; one that never drains goes on as 1f1b."""
+    micro_batches = strategy.micro_batches(job)
+    if strategy.is_unflushed:
+        micro_batches *= strategy.steps(job)
+    name = "1f1b" if strategy.schedule in UNFLUSHED else strategy.schedule
+    return name, strategy.pp, strategy.vp, micro_batches
 
 
 def order_faults(strategy: Strategy, micro_batches: int, orders: Orders | None = None) -> list:
@@ -73,23 +99,11 @@ def order_faults(strategy: Strategy, micro_batches: int, orders: Orders | None =
     return schedule_faults(name, strategy.pp, strategy.vp, micro_batches)
 
 
-def _with_transfers(job: Job, strategy: Strategy, orders: Orders | None, times: PassTimes | None) -> Orders:
-    micro_batches, steps = strategy.micro_batches(job), strategy.steps(job)
-    if orders is not None:
-        lowered = add_transfers(orders)
-    elif strategy.is_unflushed:
-        lowered = _pipeline("1f1b", strategy.pp, 1, micro_batches * steps, times)
-    else:
-        name = "1f1b" if strategy.schedule in UNFLUSHED else strategy.schedule
-        lowered = _pipeline(name, strategy.pp, strategy.vp, micro_batches, times)
-    if strategy.protocol[0] == "local":
-        lowered = repeat_steps(lowered, steps, micro_batches)
-    return lowered
-
-
 @lru_cache(maxsize=128)
-def _pipeline(name: str, ranks: int, virtual: int, micro_batches: int, times: PassTimes | None) -> Orders:
-    """A schedule with its transfers; kept, since a search asks for the same one again and again."""
+def _schedule_with_transfers(
+    name: str, ranks: int, virtual: int, micro_batches: int, times: PassTimes | None
+) -> Orders:
+    """Kept, since a search asks for the same one again and again."""
     return add_transfers(schedule(name, ranks, virtual, micro_batches, times))
 
 

@@ -6,8 +6,11 @@ The peak of a rank is the most that its micro-batches in flight keep, found by w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
 
 from .activations import layer_activation_bytes, logits_bytes
 from .cluster import Cluster
@@ -15,7 +18,7 @@ from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .model import EMBEDDING, HEAD
 from .partition import held_parameters
-from .plan import Action, Kind, Plan, Stage
+from .plan import Actions, Kind, Plan, Stage
 from .strategy import Strategy
 from .traffic import message_bytes, split_parameters
 
@@ -82,21 +85,43 @@ def memory(plan: Plan, cluster: Cluster) -> tuple[RankMemory, ...]:
     return (*workers, *servers)
 
 
-def in_flight(actions: Iterable[Action], sizes: Mapping[int, float] | None = None) -> float:
+class _Kept:
+    """A list of actions that is known by its identity, which a search asks for again and again."""
+
+    def __init__(self, actions: Actions):
+        self.actions = actions
+
+    def __hash__(self) -> int:
+        return id(self.actions)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kept) and other.actions is self.actions
+
+
+@lru_cache(maxsize=1024)
+def _events(kept: _Kept) -> tuple[np.ndarray, np.ndarray]:
+    """The stages of ``kept.actions`` in order, and +1 where a forward keeps, -1 where a backward frees."""
+    stages, signs = [], []
+    for action in kept.actions:
+        for part in action.passes:
+            if part.kind is Kind.FORWARD or part.kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT):
+                stages.append(part.stage)
+                signs.append(1.0 if part.kind is Kind.FORWARD else -1.0)
+    return np.array(stages, dtype=np.int64), np.array(signs)
+
+
+def in_flight(actions: Actions, sizes: Mapping[int, float] | None = None) -> float:
     """The most that is kept between forward and backward at any moment of ``actions``.
 
     ``sizes`` is what one micro-batch keeps on each stage; without it micro-batches are counted.
     """
-    held = most = 0.0
-    for action in actions:
-        for part in action.passes:
-            size = 1.0 if sizes is None else sizes[part.stage]
-            if part.kind is Kind.FORWARD:
-                held += size
-                most = max(most, held)
-            elif part.kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT):
-                held -= size
-    return most
+    stages, signs = _events(_Kept(actions))
+    if not len(stages):
+        return 0.0
+    by_stage = np.ones(int(stages.max()) + 1)
+    for stage, size in (sizes or {}).items():
+        by_stage[stage : stage + 1] = size
+    return max(0.0, float(np.cumsum(signs * by_stage[stages]).max()))
 
 
 def state_bytes(job: Job) -> tuple[int, int, int]:
@@ -224,8 +249,8 @@ def _logits_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
     last = len(plan.stages) - 1
     if all(stage.index != last for stage in held):
         return 0.0
-    of_head = (a for a in plan.actions[pipeline_rank] for part in a.passes if part.stage == last)
-    flying = in_flight(of_head, {stage.index: float(stage.index == last) for stage in plan.stages})
+    only_head = {stage.index: float(stage.index == last) for stage in held}
+    flying = in_flight(plan.actions[pipeline_rank], only_head)
     return logits_bytes(
         plan.job.model.decoder,
         micro_batch=plan.strategy.micro_batch,

@@ -18,6 +18,7 @@ import numpy as np
 
 from .errors import InputError
 from .job import Job
+from .stage_placement import stage_rank
 from .strategy import Strategy
 
 
@@ -154,14 +155,16 @@ class Plan:
 
     @cached_property
     def stage_ranks(self) -> tuple[int, ...]:
-        """By stage: the pipeline rank that holds it, which is the one that runs it."""
-        found: dict[int, int] = {}
-        for rank, actions in enumerate(self.actions):
-            for action in actions:
-                if len(found) == len(self.stages):
-                    break
-                for part in action.passes:
-                    found.setdefault(part.stage, rank)
+        """By stage: the pipeline rank that holds it; where the schedule is a file's, the one that runs it."""
+        if self.strategy.schedule != "csv":
+            name, ranks = self.strategy.schedule, self.strategy.pp
+            return tuple(stage_rank(name, stage, ranks) for stage in range(len(self.stages)))
+        found = {
+            part.stage: rank
+            for rank, actions in enumerate(self.actions)
+            for action in actions
+            for part in action.passes
+        }
         return tuple(found.get(stage.index, 0) for stage in self.stages)
 
     def rank_stages(self, pipeline_rank: int) -> list[Stage]:

@@ -19,7 +19,7 @@ from .costs import Costs
 from .engine import simulate
 from .errors import NoPlanError
 from .job import Job
-from .lowering import make_plan, order_faults
+from .lowering import make_plan, order_faults, sketch
 from .memory import memory
 from .metrics import Metrics, metrics
 from .plan import Plan
@@ -116,12 +116,12 @@ def _search(
             result.bounded = len(bounds) - done
             break
         progress(f"simulated {done} of at most {len(bounds)}", 0.3 + 0.6 * done / len(bounds))
-        plan = make_plan(job, strategy, describe(cluster))
-        short = max(place.short_bytes for place in memory(plan, cluster))
+        short = max(place.short_bytes for place in memory(sketch(job, strategy), cluster))
         if short > 0:
             result.refusals["memory"] += 1
             closest = min(closest or (short, label), (short, label))
             continue
+        plan = make_plan(job, strategy, describe(cluster))
         trace = simulate(plan, cluster, seed=seed, samples=0 if sampled_later else samples)
         best.append((_step_s(trace), label, plan, trace))
         best.sort(key=lambda item: item[:2])

@@ -2,8 +2,7 @@
 
 Empty cells are idle slots. It is what `_PipelineScheduleRuntime._load_csv` of torch.distributed.pipelining
 reads with its format `compute_only`: forwards `2F0`, backwards `2B0` or their halves `2I0` and `2W0`, and
-pairs side by side
-`(0F3;7B1)OVERLAP_F_B`.
+pairs side by side `(0F3;7B1)OVERLAP_F_B`.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def _count_faults(plan: Plan) -> list[Fault]:
     for rank, actions in enumerate(plan.actions):
         parts = [part for action in actions for part in action.passes]
         counts = Counter((part.stage, part.kind, part.index) for part in parts)
-        strange = _foreign_faults(rank, parts, holders, len(plan.stages))
+        strange = _foreign_faults(rank, parts, holders, plan.stage_ranks)
         faults += strange
         if strange:
             continue
@@ -72,16 +72,17 @@ def _count_faults(plan: Plan) -> list[Fault]:
     return faults
 
 
-def _foreign_faults(rank: int, parts: list[Action], holders: dict[int, int], stages: int) -> list[Fault]:
-    """Actions of stages that do not exist or belong to an earlier rank; fills ``holders``."""
+def _foreign_faults(
+    rank: int, parts: list[Action], holders: dict[int, int], ranks: tuple[int, ...]
+) -> list[Fault]:
+    """Actions of stages that do not exist or belong to another rank; fills ``holders``."""
     faults = []
     for part in parts:
-        if not 0 <= part.stage < stages:
-            expected = f"an action of stages 0 to {stages - 1}"
+        if not 0 <= part.stage < len(ranks):
+            expected = f"an action of stages 0 to {len(ranks) - 1}"
             faults.append(Fault(path=f"actions[{rank}]", found=str(part), expected=expected))
-        elif holders.setdefault(part.stage, rank) != rank:
-            owner = holders[part.stage]
-            expected = f"no action of stage {part.stage}, which rank {owner} holds"
+        elif ranks[part.stage] != rank or holders.setdefault(part.stage, rank) != rank:
+            expected = f"no action of stage {part.stage}, which rank {ranks[part.stage]} holds"
             faults.append(Fault(path=f"actions[{rank}]", found=str(part), expected=expected))
     return faults
 

@@ -14,10 +14,10 @@ from functools import lru_cache
 from ..errors import Fault, InputError
 from ..pass_times import PassTimes
 from ..plan import Actions
+from ..stage_placement import rank_stages, stage_rank
 from .automatic import zb_1p, zb_2p
 from .dualpipev import dualpipev
 from .looped import interleaved, looped_bfs
-from .placement import rank_stages, stage_rank
 from .rules import schedule_faults
 from .single import gpipe, one_f_one_b
 from .zbv import zbv
