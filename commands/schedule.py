@@ -61,6 +61,13 @@ def _time(name: str, default: str, text: str):
 @_time("--weight-gradient", "1ms", "Second half of its backward.")
 @_time("--transfer", "0s", "From one rank to the next.")
 @click.option(
+    "--kept-share",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Of activations, what stays between the halves of a backward (zb-1p, zb-2p).",
+)
+@click.option(
     "--csv", "csv_file", type=click.Path(path_type=Path), help="Write the order in PyTorch's format."
 )
 @click.option("--png", "png_file", type=click.Path(path_type=Path), help="Draw it.")
@@ -135,6 +142,7 @@ def _timeline(name: str, ranks: int, stages: int, micro_batches: int, seconds: d
         input_gradient_s=seconds["input_gradient"] / stages,
         weight_gradient_s=seconds["weight_gradient"] / stages,
         transfer_s=seconds["transfer"],
+        kept_share=seconds["kept_share"],
     )
     return pipeline_timeline(schedule(name, ranks, stages, micro_batches, times), times)
 
