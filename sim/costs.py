@@ -270,7 +270,9 @@ class Costs:
         return min(ranks, self.cluster.accelerators_per_node)
 
     def _placed(self, ranks: Sequence[int]) -> tuple:
-        """What of ``ranks`` decides their path: on wires the nodes, else how many on each of them."""
+        """What of ``ranks`` decides their path: on a fabric all, on wires the nodes, else how many each."""
+        if self.cluster.fabric is not None:
+            return tuple(ranks)
         members = network.nodes_of(self.cluster, ranks)
         if self.cluster.wires:
             return tuple(members.items())

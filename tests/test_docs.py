@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_nccl_tests import TEXT as NCCL_TESTS
 
 import traincast
 
@@ -25,6 +26,7 @@ def blocks(language: str) -> list[str]:
 def test_every_command_of_the_guide_runs(tmp_path):
     """In order, in one directory, as a reader would type them."""
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "all_reduce.txt").write_text(NCCL_TESTS)
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
     assert len(commands) > 8
     for command in commands:
