@@ -50,6 +50,9 @@ _LL_LIMITS = (87.7e9, 39.0e9, 20.4e9)
 _POST_S = 1e-6
 """Seconds to post one network operation on an Intel host (getNetOverhead); Simple posts three."""
 
+COLLNET_ON_HOPPER, NVLS_PART = 0.85, 5 / 6
+"""Fractions of the bus that in-network sums reach."""
+
 _CHANNELS = 16
 """Channels of an HGX H100, for the size at which rings of many nodes slow down."""
 
@@ -142,8 +145,10 @@ def _bandwidth(operation: str, size: float, machine: Machine, algorithm: str, pr
     if algorithm == TREE:
         return _tree_bandwidth(size, machine, protocol) / 2
     if algorithm == COLLNET:
-        return machine.bandwidth * 0.85 / 2
-    return machine.bandwidth * 5 / 6
+        return machine.bandwidth * COLLNET_ON_HOPPER / 2
+    # A node of a tree of more than two has two children to hear.
+    halved = algorithm == NVLS_TREE and machine.nodes > 2
+    return machine.bandwidth / (2 if halved else 1) * NVLS_PART
 
 
 def _ring_bandwidth(operation: str, machine: Machine, protocol: str) -> float:

@@ -68,6 +68,12 @@ def test_switches_that_add_are_used_where_there_are_some():
     )
     assert usable("all_gather", replace(NODE, nvls=True)) == ("ring", "nvls")
     assert usable("broadcast", replace(NODE, nvls=True)) == ("ring",)
+    tree = [
+        seconds("all_reduce", 2.0**30, replace(m, nvls=True))["nvls_tree", "Simple"] for m in (PAIR, MANY)
+    ]
+    assert tree == pytest.approx(
+        [23e-6 + 2 * 14e-6 + 2**30 / 300e9, 23e-6 + 2 * 6 * 14e-6 + 2**30 / 150e9], rel=1e-12
+    )
 
 
 @given(
