@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .costs import Costs
 from .job import Job
+from .mixed import accelerators_of
 from .model import Layer
 from .partition import partition
 from .plan import Stage
@@ -51,8 +52,13 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
 
     The latest of: for each rank, the forwards before its first stage, its own compute, then either its last
     reduction and optimizer step or the backwards before its first stage; and all compute spread evenly over
-    the cores that ranks share. A pipeline that is never drained has no forwards to wait for.
+    the cores that ranks share. A pipeline that is never drained has no forwards to wait for. Where
+    accelerators differ, as if all were the kind that is fastest at this.
     """
+    kinds = accelerators_of(costs.cluster)
+    if len(kinds) > 1:
+        clusters = [replace(costs.cluster, accelerator=kind, node_groups=()) for kind in kinds]
+        return min(lower_bound_s(Costs(one, job, strategy), job, strategy) for one in clusters)
     slowdown = _slowdown(costs, strategy)
     staged = costs.cluster.host is not None and costs.cluster.host.host_staged
     parts = partition(job, strategy)

@@ -15,8 +15,8 @@ import numpy as np
 from .activations import layer_activation_bytes
 from .build_passes import PassCosts
 from .cluster import Cluster
-from .costs import Costs
 from .errors import InputError
+from .mixed import MixedCosts
 from .placement import COMPUTE, Messenger, Placement
 from .plan import Action, Kind, Plan
 from .program import Program, SpanLabel
@@ -84,15 +84,18 @@ class _Walk:
 
     def __init__(self, plan: Plan, cluster: Cluster):
         self.plan, self.cluster = plan, cluster
-        self.costs = Costs(cluster, plan.job, plan.strategy)
+        self.mixed = MixedCosts(plan, cluster)
+        self.costs = self.mixed.of(0)
         folded = cluster.host is None
         self.program = Program(axes=self.costs.groups.axes if folded else {})
         self.slowness = Slowness(cluster, plan.world_size, self.program.lanes)
+        for ranks, factor in self.mixed.slower():
+            self.slowness.multiply(ranks, factor)
         self.placement = Placement(self.program, cluster, plan.world_size)
         self.messenger = Messenger(self.program, self.placement, self.costs)
         slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
         self.slowdown = slowdown
-        self.pass_costs = PassCosts(self.costs, slowdown)
+        self.pass_costs = [PassCosts(self.mixed.of(rank), slowdown) for rank in range(plan.strategy.pp)]
         self.staged = cluster.host is not None and cluster.host.host_staged
         self.message_bytes = message_bytes(plan.job, plan.strategy)
         self.stage_ranks = plan.stage_ranks
@@ -151,7 +154,7 @@ class _Walk:
 
     def _pass(self, rank: _Rank, step: Step) -> None:
         """Compute, then the exchanges inside the layers that it waits for."""
-        cost = self.pass_costs.of(step.action, step.layers)
+        cost = self.pass_costs[rank.pipeline_rank].of(step.action, step.layers)
         after = [(op, 0.0) for op in (*self._inputs(rank, step), *rank.gathered.pop(step.number, ()))]
         start = len(self.program.operations)
         label = self._label(rank.number, step.action)
@@ -365,7 +368,7 @@ class _Walk:
         dense, experts = split_parameters((layers[i] for s in held for i in s.layer_indices), strategy)
         if self.plan.has_copied_embedding and held[-1].index == len(self.plan.stages) - 1:
             dense += self.plan.job.model.decoder.vocab * self.plan.job.model.decoder.hidden / strategy.tp
-        seconds = self.costs.step_s(dense, experts) * self.slowdown
+        seconds = self.mixed.of(rank.pipeline_rank).step_s(dense, experts) * self.slowdown
         after = [(op, 0.0) for op in rank.reduced]
         op = self.placement.compute(rank.number, seconds, after, self._label(rank.number, action))
         rank.last_op = op

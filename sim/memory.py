@@ -13,9 +13,10 @@ from functools import lru_cache
 import numpy as np
 
 from .activations import layer_activation_bytes, logits_bytes
-from .cluster import Cluster
+from .cluster import Accelerator, Cluster
 from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
+from .mixed import stage_accelerators
 from .model import EMBEDDING, HEAD
 from .partition import held_parameters
 from .plan import Actions, Kind, Plan, Stage
@@ -147,6 +148,7 @@ def _rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int) -> RankMemory
     offloads = strategy.offload in ("optimizer", "both")
     actions = plan.actions[pipeline_rank]
     flying = int(in_flight(actions))
+    accelerator = _smallest_accelerator(plan, cluster, pipeline_rank)
     return RankMemory(
         role="worker",
         stage=pipeline_rank,
@@ -159,9 +161,19 @@ def _rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int) -> RankMemory
         activations_bytes=_activation_bytes(plan, pipeline_rank, held),
         logits_bytes=_logits_bytes(plan, pipeline_rank, held),
         buffers_bytes=_buffer_bytes(plan, pipeline_rank, held),
-        reserved_bytes=cluster.accelerator.reserved_bytes,
-        capacity_bytes=cluster.accelerator.memory_bytes,
+        reserved_bytes=accelerator.reserved_bytes,
+        capacity_bytes=accelerator.memory_bytes,
     )
+
+
+def _smallest_accelerator(plan: Plan, cluster: Cluster, pipeline_rank: int) -> Accelerator:
+    """Of those of a stage's ranks, the one with the least memory to spare."""
+    places = plan.strategy.replicas * plan.strategy.tp
+    ranks = range(pipeline_rank * places, (pipeline_rank + 1) * places)
+    if not cluster.node_groups:
+        return cluster.accelerator
+    kinds = [accelerator for accelerator, _ in stage_accelerators(cluster, ranks).values()]
+    return min(kinds, key=lambda one: one.memory_bytes - one.reserved_bytes)
 
 
 def _parameters(plan: Plan, held: list[Stage]) -> tuple[float, float]:

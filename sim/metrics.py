@@ -12,6 +12,7 @@ from .cluster import Cluster
 from .intervals import Interval, merge, total
 from .kernels import hardware_flops_per_token, model_flops_per_token
 from .memory import RankMemory, memory
+from .mixed import stage_accelerators
 from .plan import Plan
 from .trace import Trace
 
@@ -51,7 +52,7 @@ class Metrics:
 def metrics(plan: Plan, cluster: Cluster, trace: Trace) -> Metrics:
     """The numbers of a predicted ``trace`` of ``plan`` on ``cluster``."""
     step = trace.step_time_s
-    peak = cluster.accelerator.peak_flops.get(plan.job.precision, 0.0) * _devices(plan, cluster)
+    peak = _peak_flops(plan, cluster)
     tokens = plan.job.tokens_per_step
     model = model_flops_per_token(plan.job.model, plan.job.seq_len) * tokens
     hardware = hardware_flops_per_token(plan.job.model, plan.job.seq_len, plan.strategy.recompute) * tokens
@@ -72,10 +73,16 @@ def metrics(plan: Plan, cluster: Cluster, trace: Trace) -> Metrics:
     )
 
 
-def _devices(plan: Plan, cluster: Cluster) -> int:
-    """What computes: an accelerator for each worker, or the cores that workers take turns on."""
-    workers = plan.strategy.workers
-    return min(workers, cluster.host.cores * cluster.nodes) if cluster.host else workers
+def _peak_flops(plan: Plan, cluster: Cluster) -> float:
+    """FLOP/s of all that computes: an accelerator for each worker, or the cores they take turns on."""
+    workers, precision = plan.strategy.workers, plan.job.precision
+    if cluster.host:
+        cores = min(workers, cluster.host.cores * cluster.nodes)
+        return cores * cluster.accelerator.peak_flops.get(precision, 0.0)
+    if not cluster.node_groups:
+        return workers * cluster.accelerator.peak_flops.get(precision, 0.0)
+    kinds = stage_accelerators(cluster, range(workers)).values()
+    return sum(len(ranks) * accelerator.peak_flops.get(precision, 0.0) for accelerator, ranks in kinds)
 
 
 def _memory_row(place: RankMemory) -> dict[str, float]:
