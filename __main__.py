@@ -26,6 +26,7 @@ COMMANDS = {
     "schedule": "Step time, bubble and memory of pipeline schedules.",
     "calibrate": "Measure this machine and write it as a cluster file.",
     "run": "Train by a plan with torch.distributed and measure it.",
+    "converge": "Loss against seconds of update protocols: foretold, and run.",
     "compare": "Lay a measured trace beside a predicted one.",
     "report": "Write one self-contained HTML report of a directory of results.",
     "collective": "Seconds and bandwidth of a collective, by size and ranks.",

@@ -10,6 +10,7 @@ are workers move the parameters as far as one synchronous step would (Dean et al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -65,15 +66,15 @@ class Curve:
 
 
 def carry(
-    problem: Problem, model: UpdateModel, record: UpdateRecord, *, rate: float, every: int = 1
+    problem: Problem, model: UpdateModel, record: UpdateRecord, *, rate: float, until_s: float = math.inf
 ) -> Curve:
     """Train ``problem`` through the updates of ``record``, up to when the first worker has none left.
 
-    ``rate`` is the learning rate of a step over all workers. The loss is taken after every ``every``-th
-    round of updates: as many as there are workers, or one joint one.
+    ``rate`` is the learning rate of a step over all workers; ``until_s`` may end it earlier. The loss is
+    taken after every round of updates: as many as there are workers, or one joint one.
     """
-    run = _Run(problem, model, record, rate)
-    between = every * (1 if model.joint else model.workers) * model.shards
+    run = _Run(problem, model, record, rate, until_s)
+    between = (1 if model.joint else model.workers) * model.shards
     times, losses = [0.0], [problem.loss(run.parameters)]
     for count, moment in enumerate(run.updates(), start=1):
         if count % between == 0:
@@ -91,7 +92,10 @@ def carry(
 class _Run:
     """The parameters after every update of every shard, as far as updates need them."""
 
-    def __init__(self, problem: Problem, model: UpdateModel, record: UpdateRecord, rate: float):
+    def __init__(
+        self, problem: Problem, model: UpdateModel, record: UpdateRecord, rate: float, until_s: float
+    ):
+        self.until_s = until_s
         self.problem, self.model, self.record = problem, model, record
         self.rate = rate if model.joint else rate / model.workers
         self.parameters = np.array(problem.initial(), dtype=np.float64)
@@ -121,7 +125,7 @@ class _Run:
         found: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for worker, turn, shard in np.argwhere(place >= 0).tolist():
             found.setdefault((shard, int(place[worker, turn, shard])), []).append((worker, turn))
-        until = np.inf if self.model.joint else float(applied.max(axis=2)[:, -1].min())
+        until = self.until_s if self.model.joint else min(self.until_s, applied.max(axis=2)[:, -1].min())
         order = [
             (float(applied[members[0]][shard]), shard, number, members)
             for (shard, number), members in found.items()
