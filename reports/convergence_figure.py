@@ -41,8 +41,8 @@ def losses_png(
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    places = {line.name: place for place, line in enumerate([*predicted, *measured][::-1])}
-    places = {name: place for place, name in enumerate(sorted(places, key=lambda n: -places[n]))}
+    names = dict.fromkeys(line.name for line in [*predicted, *measured])
+    places = {name: place for place, name in enumerate(names)}
     for line in predicted:
         colour = COLOURS[places[line.name] % len(COLOURS)]
         axes.plot(line.times_s, line.losses, color=colour, label=f"{_plain(line.name)} predicted")
@@ -63,6 +63,8 @@ def losses_png(
     axes.set_xlabel("seconds")
     axes.set_ylabel("training loss")
     axes.set_yscale("log")
+    for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_format("{x:g}")
     axes.legend(frameon=False, fontsize=8, ncols=2 if measured else 1)
     axes.spines[["top", "right"]].set_visible(False)
     try:
