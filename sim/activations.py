@@ -1,13 +1,14 @@
 """Bytes of activations that a layer keeps between forward and backward, for one micro-batch on one rank.
 
-Korthikanti et al. 2022 (arXiv 2205.05198), equations 1 to 6, generalised from GPT to grouped-query
-attention, gated MLPs, any precision and flash attention. Tensor parallelism splits what is between the
-products (equation 2); norms' and products' inputs stay whole, as there is no sequence parallelism.
+Korthikanti et al. 2022 (arXiv 2205.05198), equations 1 to 6, generalised from GPT to grouped-query and
+latent attention, gated MLPs, experts, any precision and flash attention. Tensor parallelism splits what is
+between the products (equation 2); norms' and products' inputs stay whole, unless sequence parallelism
+splits them too (equation 4). Context parallelism divides the tokens.
 """
 
 from __future__ import annotations
 
-from .model import BLOCK, EMBEDDING, Decoder
+from .model import BLOCKS, EMBEDDING, MOE_BLOCK, Decoder
 
 INDEX_BYTES = 8
 """Bytes of one token id (int64)."""
@@ -29,41 +30,57 @@ def block_activation_bytes(
     recompute: str = "none",
     flash: bool = True,
     dropout: bool = False,
+    cp: int = 1,
+    sequence_parallel: bool = False,
+    experts: bool = False,
+    expert_imbalance: float = 1.0,
 ) -> float:
-    """Bytes one block keeps.
+    """Bytes one block keeps, with a dense MLP or with ``experts``.
 
     With ``flash`` False, ``dropout`` and 2-byte values a GPT block keeps sbh(34 + 5as/h) bytes (equation 1)
-    and sbh(10 + 24/t + 5as/(ht)) on t tensor-parallel ranks (equation 2). Selective recompute drops what is
-    inside attention (equation 6), full keeps the block's input alone.
+    and sbh(10 + 24/t + 5as/(ht)) on t tensor-parallel ranks (equation 2), sbh/t (34 + 5as/h) with
+    ``sequence_parallel`` (equation 4). Selective recompute drops what is inside attention (equation 6), full
+    keeps the block's input alone.
     """
-    tokens = micro_batch * seq_len
+    tokens = micro_batch * seq_len / cp
+    outside = tp if sequence_parallel else 1
     if recompute == "full":
-        return float(tokens * decoder.hidden * bytes_per_value)
-    values = 4 * decoder.hidden + _split_values(decoder) / tp
-    kept = tokens * values * bytes_per_value
+        return float(tokens * decoder.hidden * bytes_per_value / outside)
+    split = _attention_values(decoder)
+    whole = 4 * decoder.hidden
+    if experts:
+        split += _expert_values(decoder, expert_imbalance)
+        whole += 2 * decoder.hidden * decoder.experts_per_token * expert_imbalance
+    else:
+        split += decoder.mlp_matrices * decoder.ffn
+    kept = tokens * (whole / outside + _latent_values(decoder) + split / tp) * bytes_per_value
     if dropout:
-        kept += 2 * tokens * decoder.hidden
+        kept += 2 * tokens * decoder.hidden / outside
     if recompute == "selective":
         return float(kept)
-    return float(
-        kept + _inside_attention_bytes(decoder, tokens, seq_len, bytes_per_value, flash, dropout) / tp
-    )
+    inside = _inside_attention_bytes(decoder, tokens, seq_len, bytes_per_value, flash, dropout)
+    return float(kept + inside / tp)
 
 
-def _split_values(decoder: Decoder) -> float:
-    """Values of one token that tensor parallelism splits.
+def _attention_values(decoder: Decoder) -> int:
+    """Values of one token that tp splits: queries, keys, values, the output product's input."""
+    values = decoder.q_size + decoder.kv_size + decoder.v_size + decoder.o_size
+    return values + (decoder.q_size + decoder.kv_size if decoder.qk_norm else 0)
 
-    Queries, keys, values, the output projection's input; the MLP's first outputs and second input.
-    """
-    attention = 2 * decoder.q_size + 2 * decoder.kv_size
-    if decoder.qk_norm:
-        attention += decoder.q_size + decoder.kv_size
-    inner = 2 if decoder.activation == "swiglu" else 1
-    return attention + (inner + 1) * decoder.ffn
+
+def _latent_values(decoder: Decoder) -> int:
+    """Values of one token's latents and their norms, which every rank has whole."""
+    return 2 * (decoder.q_rank + decoder.kv_rank) + decoder.rope_dim if decoder.kv_rank else 0
+
+
+def _expert_values(decoder: Decoder, expert_imbalance: float) -> float:
+    """Inside the experts a token visits, the busiest rank's share, and inside the shared ones."""
+    routed = decoder.experts_per_token * expert_imbalance * decoder.expert_ffn
+    return decoder.mlp_matrices * (routed + decoder.shared_ffn)
 
 
 def _inside_attention_bytes(
-    decoder: Decoder, tokens: int, seq_len: int, bytes_per_value: int, flash: bool, dropout: bool
+    decoder: Decoder, tokens: float, seq_len: int, bytes_per_value: int, flash: bool, dropout: bool
 ) -> float:
     """Unfused attention keeps the softmax's output, its dropout mask and the dropped output."""
     if flash:
@@ -81,12 +98,19 @@ def layer_activation_bytes(
     tp: int,
     bytes_per_value: int,
     recompute: str,
+    cp: int = 1,
+    ep: int = 1,
+    sequence_parallel: bool = False,
+    expert_imbalance: float = 1.0,
 ) -> float:
-    """Bytes one layer keeps as it is modelled here: flash attention, no dropout; logits not included."""
-    tokens = micro_batch * seq_len
+    """Bytes one layer keeps as it is modelled here: flash attention, no dropout; logits not included.
+
+    ``ep`` changes nothing: a rank's experts work on as many tokens as it sends to others'.
+    """
+    tokens = micro_batch * seq_len / cp
     if layer_kind == EMBEDDING:
         return float(tokens * INDEX_BYTES)
-    if layer_kind == BLOCK:
+    if layer_kind in BLOCKS:
         return block_activation_bytes(
             decoder,
             micro_batch=micro_batch,
@@ -94,29 +118,29 @@ def layer_activation_bytes(
             tp=tp,
             bytes_per_value=bytes_per_value,
             recompute=recompute,
+            cp=cp,
+            sequence_parallel=sequence_parallel,
+            experts=layer_kind == MOE_BLOCK,
+            expert_imbalance=expert_imbalance,
         )
-    return float(2 * tokens * decoder.hidden * bytes_per_value + tokens * INDEX_BYTES)
+    outside = tp if sequence_parallel else 1
+    return float(2 * tokens * decoder.hidden * bytes_per_value / outside + tokens * INDEX_BYTES)
 
 
 def logits_bytes(
-    decoder: Decoder, *, micro_batch: int, seq_len: int, tp: int, bytes_per_value: int, in_flight: int
+    decoder: Decoder,
+    *,
+    micro_batch: int,
+    seq_len: int,
+    tp: int,
+    bytes_per_value: int,
+    in_flight: int,
+    cp: int = 1,
 ) -> float:
     """Bytes of logits and loss at the peak of the last stage.
 
     Every micro-batch in flight keeps its fp32 log-probabilities. The one at work also has the logits as
     computed and an fp32 gradient.
     """
-    logits = micro_batch * seq_len * decoder.vocab / tp
+    logits = micro_batch * seq_len / cp * decoder.vocab / tp
     return logits * (in_flight * LOGIT_BYTES + bytes_per_value + LOGIT_BYTES)
-
-
-# INTERIM (lead): replace these by the real ones.
-def _interim(make):
-    def bytes_of(*args, cp=1, ep=1, sequence_parallel=False, expert_imbalance=1.0, **kw):
-        return make(*args, **kw)
-
-    return bytes_of
-
-
-layer_activation_bytes = _interim(layer_activation_bytes)
-logits_bytes = _interim(logits_bytes)

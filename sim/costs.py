@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from . import kernels, network
+from . import flops, network
 from .cluster import Cluster
 from .curves import interpolate
 from .errors import InputError
@@ -106,7 +106,7 @@ class Costs:
             return 1.0
         return interpolate(host.concurrency, active_ranks)
 
-    # FLOPs, as papers count them (`kernels.layer_flops`), on one tensor-parallel rank
+    # FLOPs, as papers count them (`flops.layer_flops`), on one tensor-parallel rank
 
     @property
     def tokens(self) -> float:
@@ -115,7 +115,7 @@ class Costs:
 
     def forward_flops(self, layer: Layer) -> float:
         """FLOPs of one micro-batch's forward on one rank."""
-        whole = kernels.layer_flops(
+        whole = flops.layer_flops(
             self.job.model.decoder, layer.kind, tokens=self.tokens, seq_len=self.job.seq_len
         )
         return whole / self.strategy.tp
@@ -130,7 +130,7 @@ class Costs:
         if self.strategy.recompute == "full":
             return self.forward_flops(layer)
         decoder, seq_len = self.job.model.decoder, self.job.seq_len
-        return kernels.attention_flops(decoder, tokens=self.tokens, seq_len=seq_len) / self.strategy.tp
+        return flops.attention_flops(decoder, tokens=self.tokens, seq_len=seq_len) / self.strategy.tp
 
     # Communication inside a layer
 

@@ -9,8 +9,8 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 
 from .cluster import Cluster
+from .flops import hardware_flops_per_token, model_flops_per_token
 from .intervals import Interval, merge, total
-from .kernels import hardware_flops_per_token, model_flops_per_token
 from .memory import RankMemory, memory
 from .mixed import stage_accelerators
 from .plan import Plan

@@ -1,4 +1,4 @@
-"""What is trained, as a list of layers: an embedding, transformer blocks, a head.
+"""What is trained, as a list of layers: an embedding, transformer blocks, dense or with experts, a head.
 
 A `Decoder` holds the architecture as `config.json` files name it; a `Model` is its layers with their
 parameters. What a layer costs is in `kernels.py`; reading Hugging Face files in `hf_config.py`.
@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-EMBEDDING, BLOCK, HEAD = "embedding", "block", "head"
-MOE_BLOCK = "moe_block"
+EMBEDDING, BLOCK, MOE_BLOCK, HEAD = "embedding", "block", "moe_block", "head"
+BLOCKS = (BLOCK, MOE_BLOCK)
+"""Transformer blocks: with a dense MLP, with experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """A decoder-only transformer (GPT-2, Llama, Qwen and Mistral are instances)."""
+    """A decoder-only transformer (GPT-2, Llama, Qwen, Mistral, Mixtral and DeepSeek are instances)."""
 
     layers: int
     """Transformer blocks."""
@@ -43,6 +44,25 @@ class Decoder:
     """Queries and keys are normalised per head (Qwen3)."""
     tied_embeddings: bool = False
     """The head's matrix is the embedding's."""
+    experts: int = 0
+    """Experts of a block's MLP; 0 is a dense model."""
+    experts_per_token: int = 0
+    expert_ffn: int = 0
+    """Inner width of one expert."""
+    shared_ffn: int = 0
+    """Inner width of all shared experts together, which every token visits."""
+    shared_gate: bool = False
+    """The shared experts' output is scaled by a gate of one value (Qwen2-MoE)."""
+    dense_layers: int = 0
+    """Blocks from the first on that have a dense MLP all the same (DeepSeek)."""
+    q_rank: int = 0
+    """Multi-head latent attention (DeepSeek-V2, section 2.1): width of the queries' latent; 0 has none."""
+    kv_rank: int = 0
+    """Width of the latent of keys and values; above 0 is multi-head latent attention."""
+    rope_dim: int = 0
+    """Of a head's `head_dim`, the part with rotary positions, which all heads' keys share."""
+    v_head_dim: int = 0
+    """Values of one head; 0 is `head_dim`."""
 
     @property
     def q_size(self) -> int:
@@ -50,7 +70,23 @@ class Decoder:
 
     @property
     def kv_size(self) -> int:
+        """Keys of one token as attention reads them."""
         return self.kv_heads * self.head_dim
+
+    @property
+    def v_size(self) -> int:
+        """Values of one token as attention reads them."""
+        return self.kv_heads * (self.v_head_dim or self.head_dim)
+
+    @property
+    def o_size(self) -> int:
+        """Attention's output of one token, all heads."""
+        return self.heads * (self.v_head_dim or self.head_dim)
+
+    @property
+    def mlp_matrices(self) -> int:
+        """Matrices of one MLP or expert."""
+        return 3 if self.activation == "swiglu" else 2
 
     @property
     def norm_parameters(self) -> int:
@@ -59,9 +95,11 @@ class Decoder:
 
     @property
     def attention_parameters(self) -> int:
-        count = self.hidden * (self.q_size + 2 * self.kv_size) + self.q_size * self.hidden
+        if self.kv_rank:
+            return self._latent_attention_parameters
+        count = self.hidden * (self.q_size + self.kv_size + self.v_size) + self.o_size * self.hidden
         if self.attention_bias:
-            count += self.q_size + 2 * self.kv_size
+            count += self.q_size + self.kv_size + self.v_size
         if self.output_bias:
             count += self.hidden
         if self.qk_norm:
@@ -69,16 +107,48 @@ class Decoder:
         return count
 
     @property
+    def _latent_attention_parameters(self) -> int:
+        """Down to the latents and up from them, each latent with a norm; the shared rotary keys beside."""
+        queries = self.hidden * self.q_size
+        if self.q_rank:
+            queries = self.hidden * self.q_rank + self.q_rank + self.q_rank * self.q_size
+        keys = self.kv_size - self.kv_heads * self.rope_dim
+        latent = self.hidden * (self.kv_rank + self.rope_dim) + self.kv_rank
+        return queries + latent + self.kv_rank * (keys + self.v_size) + self.o_size * self.hidden
+
+    @property
     def mlp_parameters(self) -> int:
-        inner = 2 if self.activation == "swiglu" else 1
-        count = (inner + 1) * self.hidden * self.ffn
+        count = self.mlp_matrices * self.hidden * self.ffn
         if self.mlp_bias:
-            count += inner * self.ffn + self.hidden
+            count += (self.mlp_matrices - 1) * self.ffn + self.hidden
         return count
+
+    @property
+    def expert_parameters(self) -> int:
+        """Of all experts of one block but the shared ones."""
+        return self.experts * self.mlp_matrices * self.hidden * self.expert_ffn
+
+    @property
+    def moe_parameters(self) -> int:
+        """Of a block's router, experts and shared experts."""
+        shared = self.mlp_matrices * self.hidden * self.shared_ffn + (self.hidden if self.shared_gate else 0)
+        return self.hidden * self.experts + self.expert_parameters + shared
 
     @property
     def block_parameters(self) -> int:
         return self.attention_parameters + self.mlp_parameters + 2 * self.norm_parameters
+
+    @property
+    def moe_block_parameters(self) -> int:
+        return self.attention_parameters + self.moe_parameters + 2 * self.norm_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """Those that one token meets: all but the experts it is not sent to."""
+        moe = self.layers - min(self.dense_layers, self.layers) if self.experts else 0
+        idle = moe * self.expert_parameters * (1 - self.experts_per_token / self.experts) if moe else 0
+        dense = (self.layers - moe) * self.block_parameters + moe * self.moe_block_parameters
+        return round(self.embedding_parameters + dense + self.head_parameters - idle)
 
     @property
     def embedding_parameters(self) -> int:
@@ -97,7 +167,7 @@ class Layer:
 
     index: int
     kind: str
-    """`embedding`, `block` or `head`."""
+    """`embedding`, `block`, `moe_block` or `head`."""
     parameters: int
     expert_parameters: int = 0
     """Those of them that expert parallelism divides."""
@@ -115,12 +185,18 @@ class Model:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         decoder = self.decoder
+        dense = min(decoder.dense_layers, decoder.layers) if decoder.experts else decoder.layers
         sizes = [
-            (EMBEDDING, decoder.embedding_parameters),
-            *[(BLOCK, decoder.block_parameters)] * decoder.layers,
-            (HEAD, decoder.head_parameters),
+            (EMBEDDING, decoder.embedding_parameters, 0),
+            *[(BLOCK, decoder.block_parameters, 0)] * dense,
+            *[(MOE_BLOCK, decoder.moe_block_parameters, decoder.expert_parameters)]
+            * (decoder.layers - dense),
+            (HEAD, decoder.head_parameters, 0),
         ]
-        return tuple(Layer(index=i, kind=kind, parameters=size) for i, (kind, size) in enumerate(sizes))
+        return tuple(
+            Layer(index=i, kind=kind, parameters=size, expert_parameters=experts)
+            for i, (kind, size, experts) in enumerate(sizes)
+        )
 
     @property
     def parameters(self) -> int:

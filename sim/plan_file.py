@@ -8,7 +8,7 @@ believes nothing: the structure is checked first, then the rules of job and stra
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from .document import Document, faults_from_pydantic, raise_faults, shown
@@ -33,6 +33,8 @@ _CHOICES = {
     "norm": ("rmsnorm", "layernorm"),
     "positions": ("rope", "learned"),
 }
+_MAY_BE_ABSENT = {field.name for field in fields(Decoder) if field.default == 0}
+"""Sizes of a decoder that 0 says it does not have."""
 
 
 def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
@@ -135,8 +137,9 @@ def _decoder_faults(document: Document, form: PlanForm) -> list[Fault]:
     faults = []
     for name, value in form.model.decoder:
         place = ("model", "decoder", name)
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            faults.append(document.fault(place, shown(value), "at least 1"))
+        least = 0 if name in _MAY_BE_ABSENT else 1
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+            faults.append(document.fault(place, shown(value), f"at least {least}"))
         if name in _CHOICES and value not in _CHOICES[name]:
             faults.append(document.fault(place, shown(value), " | ".join(_CHOICES[name])))
     layers = form.model.decoder.layers

@@ -86,7 +86,7 @@ def _shardings(cluster: Cluster, replicas: int, pp: int) -> list[dict[str, Any]]
 
 
 def _expert_degrees(job: Job, replicas: int, cp: int) -> list[int]:
-    experts = getattr(job.model.decoder, "experts", 0)
+    experts = job.model.decoder.experts
     if not experts:
         return [1]
     return [d for d in divisors(replicas) if experts % d == 0 and (d % cp == 0 or cp % d == 0)]

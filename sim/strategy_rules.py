@@ -240,7 +240,7 @@ def _context_faults(s: Strategy, job: Job) -> list[Fault]:
 def _expert_faults(s: Strategy, job: Job) -> list[Fault]:
     if s.ep == 1:
         return []
-    experts = getattr(job.model.decoder, "experts", 0)
+    experts = job.model.decoder.experts
     if not experts:
         return [_fault("ep", s.ep, f"1: {job.model.name} has no experts")]
     found = []

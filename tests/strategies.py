@@ -101,13 +101,13 @@ def models(draw: st.DrawFn, max_layers: int = 4) -> Model:
 
 
 def _experts(draw: st.DrawFn, experts: int, layers: int) -> dict[str, int]:
-    if not experts or "experts" not in Decoder.__slots__:
+    if not experts:
         return {}
     return {
         "experts": experts,
         "experts_per_token": draw(st.integers(1, 2)),
         "expert_ffn": 32,
-        "shared_experts": draw(st.integers(0, 1)),
+        "shared_ffn": draw(st.sampled_from([0, 32])),
         "dense_layers": draw(st.integers(0, layers)),
     }
 
@@ -165,7 +165,7 @@ def _grids(draw: st.DrawFn, model: Model, dp: int, max_degree: int) -> dict[str,
     own["overlap_gradients"] = draw(st.booleans())
     own["overlap_transfers"] = draw(st.booleans())
     ep = draw(st.sampled_from([d for d in (1, 2, 4) if (dp * cp) % d == 0 and (d % cp == 0 or cp % d == 0)]))
-    own["ep"] = ep if getattr(model.decoder, "experts", 0) else 1
+    own["ep"] = ep if model.decoder.experts else 1
     if schedule in UNFLUSHED:
         return own
     if draw(st.integers(0, 3)) == 0:

@@ -13,8 +13,9 @@ from traincast.sim import collectives
 from traincast.sim.cluster import Cluster, LayerProfile, OptimizerCost
 from traincast.sim.costs import Costs
 from traincast.sim.errors import InputError
+from traincast.sim.flops import hardware_flops_per_token
 from traincast.sim.job import Job
-from traincast.sim.kernels import Kernel, hardware_flops_per_token
+from traincast.sim.kernels import Kernel
 from traincast.sim.model import Layer
 from traincast.sim.profiles import line
 from traincast.sim.roofline import kernel_s, kernels_s, wave_efficiency
@@ -203,13 +204,13 @@ def test_what_no_group_shares_is_not_sent():
 def test_ring_attention_hides_behind_attention():
     """A long part of the sequence on each rank hides the keys and values that travel, on a fast link."""
     block = BIG.model.layers[1]
-    strategy = Strategy(cp=2)
-    fast = Costs(gpu_cluster(), BIG, strategy)
+    strategy, long = Strategy(cp=2), replace(BIG, seq_len=32768)
+    fast = Costs(gpu_cluster(), long, strategy)
     slow_link = replace(NVLINK, bandwidth=1e9)
-    slow = Costs(gpu_cluster(links={"nvlink": slow_link}), BIG, strategy)
+    slow = Costs(gpu_cluster(links={"nvlink": slow_link}), long, strategy)
     assert exchanged(fast, block)[1] == 0
     assert exchanged(slow, block)[1] > 0
-    assert exchanged(fast, block)[0] == 2 * 12288 * 1024 * 2
+    assert exchanged(fast, block)[0] == 2 * 12288 * 16384 * 2
     assert exchanged(fast, block, backward=True)[0] == 2 * exchanged(fast, block)[0]
 
 

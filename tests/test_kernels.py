@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import gpt, gpt3_175b, llama
 
-from traincast.sim.kernels import (
-    CAUSAL_SHARE,
+from traincast.sim.flops import (
     attention_flops,
-    backward_kernels,
-    forward_kernels,
     hardware_flops_per_token,
     layer_flops,
     model_flops_per_token,
 )
-from traincast.sim.model import BLOCK, EMBEDDING, HEAD, Model
+from traincast.sim.kernels import (
+    CAUSAL_SHARE,
+    backward_kernels,
+    dispatch_bytes,
+    forward_kernels,
+    input_gradient_kernels,
+    weight_gradient_kernels,
+)
+from traincast.sim.model import BLOCK, BLOCKS, EMBEDDING, HEAD, MOE_BLOCK, Model
 
-KINDS = st.sampled_from([EMBEDDING, BLOCK, HEAD])
-MODELS = st.sampled_from([gpt(2, 256, 8, 512), llama(), llama(qk_norm=True, kv_heads=8)])
+EXPERTS = {"experts": 8, "experts_per_token": 2, "expert_ffn": 128, "shared_ffn": 64}
+LATENT = {"kv_heads": 8, "q_rank": 96, "kv_rank": 64, "rope_dim": 16, "v_head_dim": 48}
+KINDS = st.sampled_from([EMBEDDING, BLOCK, MOE_BLOCK, HEAD])
+MODELS = st.sampled_from(
+    [gpt(2, 256, 8, 512, **EXPERTS), llama(**EXPERTS), llama(qk_norm=True, **{**EXPERTS, **LATENT})]
+)
 
 
-def shape(tp: int = 1, micro_batch: int = 2, seq_len: int = 64, value: int = 2) -> dict[str, int]:
-    return {"micro_batch": micro_batch, "seq_len": seq_len, "tp": tp, "bytes_per_value": value}
+def shape(
+    tp: int = 1, micro_batch: int = 2, seq_len: int = 64, value: int = 2, **more: Any
+) -> dict[str, Any]:
+    return {"micro_batch": micro_batch, "seq_len": seq_len, "tp": tp, "bytes_per_value": value, **more}
 
 
 def narayanan_flops(model: Model, batch: int, seq_len: int, factor: int) -> float:
@@ -65,7 +78,7 @@ def test_kernels_do_the_flops_of_the_layer(model: Model, kind: str):
     """Products' FLOPs agree with the paper's count once the masked half of attention is put back."""
     d = model.decoder
     kernels = forward_kernels(d, kind, **shape())
-    masked = (1 - CAUSAL_SHARE) * attention_flops(d, tokens=128, seq_len=64) if kind == BLOCK else 0.0
+    masked = (1 - CAUSAL_SHARE) * attention_flops(d, tokens=128, seq_len=64) if kind in BLOCKS else 0.0
     assert sum(k.flops for k in kernels) + masked == layer_flops(d, kind, tokens=128, seq_len=64)
 
 
@@ -84,11 +97,17 @@ def test_backward_products_are_twice_the_forward(model: Model, kind: str):
 
 @given(model=MODELS, kind=KINDS)
 def test_tensor_parallelism_splits_the_products(model: Model, kind: str):
-    """Two ranks do half of the products' FLOPs each, and move less, but not half of the bytes."""
-    for make in (forward_kernels, backward_kernels):
-        one, two = make(model.decoder, kind, **shape()), make(model.decoder, kind, **shape(tp=2))
-        assert sum(k.flops for k in one) == 2 * sum(k.flops for k in two)
-        whole, half = sum(k.bytes for k in one), sum(k.bytes for k in two)
+    """Two ranks do half of the products' FLOPs each, but for the router and the way down to latents, which
+    each does whole; they move less, but not half of the bytes."""
+    d = model.decoder
+    values = d.hidden * d.experts if kind == MOE_BLOCK else 0
+    if d.kv_rank and kind in BLOCKS:
+        values += d.hidden * (d.q_rank + d.kv_rank + d.rope_dim)
+    for make, times in ((forward_kernels, 1), (backward_kernels, 2)):
+        one, two = make(d, kind, **shape()), make(d, kind, **shape(tp=2))
+        whole = times * 2.0 * 128 * values
+        assert sum(k.flops for k in one) - whole == 2 * (sum(k.flops for k in two) - whole)
+        whole, half = (sum(k.bytes for k in kernels) for kernels in (one, two))
         assert whole / 2 < half <= whole
 
 
@@ -115,3 +134,62 @@ def test_the_loss_is_in_fp32():
     d = llama().decoder
     loss = [sum(k.bytes for k in forward_kernels(d, HEAD, **shape(value=v))[2:]) for v in (2, 4)]
     assert loss == [128 * 1024 * (2 + 4 + 8), 128 * 1024 * 8]
+
+
+@given(model=MODELS, kind=KINDS)
+def test_the_halves_of_backward_are_all_of_it(model: Model, kind: str):
+    """Nothing is done twice; attention and whatever another layer waits for is in the first half."""
+    whole = backward_kernels(model.decoder, kind, **shape())
+    inputs = input_gradient_kernels(model.decoder, kind, **shape())
+    weights = weight_gradient_kernels(model.decoder, kind, **shape())
+    assert sum(k.flops for k in inputs) + sum(k.flops for k in weights) == sum(k.flops for k in whole)
+    assert len(inputs) + len(weights) == len(whole)
+    assert all(k.kind != "attention" for k in weights)
+    assert weights or kind not in BLOCKS
+
+
+@given(model=MODELS, kind=KINDS)
+def test_context_parallelism_divides_the_work(model: Model, kind: str):
+    """Tokens and attention's causal work alike."""
+    for make in (forward_kernels, backward_kernels):
+        one, two = make(model.decoder, kind, **shape()), make(model.decoder, kind, **shape(cp=2))
+        assert sum(k.flops for k in one) == 2 * sum(k.flops for k in two)
+
+
+def test_sequence_parallelism_divides_norms_and_residuals():
+    """The same products; norms and additions over a part of the tokens."""
+    d = llama().decoder
+    whole = forward_kernels(d, BLOCK, **shape(tp=4))
+    split = forward_kernels(d, BLOCK, **shape(tp=4, sequence_parallel=True))
+    assert [k for k in whole if k.kind != "memory"] == [k for k in split if k.kind != "memory"]
+    outside = [0, 5, 6, 10]
+    assert [split[i].bytes for i in outside] == [whole[i].bytes / 4 for i in outside]
+
+
+def test_expert_parallelism_keeps_tokens_and_divides_weights():
+    """As many tokens come from other ranks as go to them; each rank has fewer experts with more rows."""
+    d = llama(**EXPERTS).decoder
+    one = [k for k in forward_kernels(d, MOE_BLOCK, **shape()) if k.batch > 1 and k.kind == "gemm"]
+    four = [k for k in forward_kernels(d, MOE_BLOCK, **shape(ep=4)) if k.batch > 1 and k.kind == "gemm"]
+    assert [k.flops for k in one] == [k.flops for k in four]
+    assert [(k.batch, k.m) for k in one] == [(8, 32)] * 2
+    assert [(k.batch, k.m) for k in four] == [(2, 128)] * 2
+    assert all(few.bytes < all_.bytes for few, all_ in zip(four, one, strict=True))
+
+
+def test_the_busiest_rank_has_more_to_do():
+    """Skewed routing multiplies the experts' work, not the rest."""
+    d = llama(**EXPERTS).decoder
+    even, skewed = (
+        sum(k.flops for k in forward_kernels(d, MOE_BLOCK, **shape(expert_imbalance=imbalance)))
+        for imbalance in (1.0, 1.5)
+    )
+    experts = 2.0 * 128 * 2 * 3 * 256 * 128
+    assert skewed - even == 0.5 * experts
+
+
+def test_dispatch_sends_every_token_to_each_of_its_experts():
+    """Tokens x experts a token x hidden x bytes, shared out over tp and cp."""
+    d = llama(**EXPERTS).decoder
+    sent = dispatch_bytes(d, micro_batch=2, seq_len=64, cp=2, tp=4, bytes_per_value=2)
+    assert sent == 128 * 2 * 256 * 2 / 8

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traincast.sim.engine import simulate
+from traincast.sim.flops import model_flops_per_token
 from traincast.sim.intervals import merge, total
-from traincast.sim.kernels import model_flops_per_token
 from traincast.sim.lowering import make_plan
 from traincast.sim.metrics import divide, metrics
 from traincast.sim.strategy import Strategy

@@ -1,0 +1,66 @@
+"""FLOPs as papers count them: what MFU and HFU are made of. What is really done is in `kernels.py`."""
+
+from __future__ import annotations
+
+from .kernels import Shape, projections
+from .model import BLOCK, BLOCKS, EMBEDDING, HEAD, Decoder, Model
+
+
+def layer_flops(decoder: Decoder, layer_kind: str, *, tokens: float, seq_len: int) -> float:
+    """FLOPs of one layer's forward over ``tokens`` tokens, as papers count them.
+
+    Products only, of experts those a token visits, and the whole score matrix although half of it is masked
+    (Narayanan et al. 2021, appendix; PaLM, appendix B). Backward is twice as much.
+    """
+    if layer_kind == EMBEDDING:
+        return 0.0
+    if layer_kind == HEAD:
+        return 2.0 * tokens * decoder.hidden * decoder.vocab
+    values = _attention_matrix_values(decoder) + _mlp_matrix_values(decoder, layer_kind)
+    return tokens * (2.0 * values) + attention_flops(decoder, tokens=tokens, seq_len=seq_len)
+
+
+def attention_flops(decoder: Decoder, *, tokens: float, seq_len: int) -> float:
+    """FLOPs of one block's two attention products forward, the masked half included."""
+    return 2.0 * tokens * seq_len * (decoder.q_size + decoder.o_size)
+
+
+def _attention_matrix_values(decoder: Decoder) -> int:
+    whole = Shape(decoder=decoder, micro_batch=1, seq_len=1, tp=1, bytes_per_value=1)
+    return sum(n * k for n, k in projections(whole)) + decoder.hidden * decoder.o_size
+
+
+def _mlp_matrix_values(decoder: Decoder, layer_kind: str) -> int:
+    """Values of the matrices that one token meets in a block's MLP or experts."""
+    each = decoder.mlp_matrices * decoder.hidden
+    if layer_kind == BLOCK:
+        return each * decoder.ffn
+    visited = decoder.experts_per_token * decoder.expert_ffn + decoder.shared_ffn
+    return decoder.hidden * decoder.experts + each * visited
+
+
+def model_flops_per_token(model: Model, seq_len: int) -> float:
+    """FLOPs that training one token needs, forward and backward: the numerator of MFU.
+
+    Three forwards' worth: 6 for every value of a matrix, and 12 x layers x q_size x seq_len for attention
+    (PaLM, Chowdhery et al. 2022, appendix B; the LM head counts, look-ups do not).
+    """
+    return 3.0 * sum(
+        layer_flops(model.decoder, layer.kind, tokens=1, seq_len=seq_len) for layer in model.layers
+    )
+
+
+def hardware_flops_per_token(model: Model, seq_len: int, recompute: str) -> float:
+    """FLOPs that are done for one token with what ``recompute`` computes again: the numerator of HFU.
+
+    `selective` repeats attention's two products, `full` a whole block. (Korthikanti et al. 2022 count three
+    times as much for `selective`: their factor is 1 + s/3h where these products give 1 + 2s/9h.)
+    """
+    decoder = model.decoder
+    blocks = [layer.kind for layer in model.layers if layer.kind in BLOCKS]
+    again = 0.0
+    if recompute == "selective":
+        again = len(blocks) * attention_flops(decoder, tokens=1, seq_len=seq_len)
+    elif recompute == "full":
+        again = sum(layer_flops(decoder, kind, tokens=1, seq_len=seq_len) for kind in blocks)
+    return model_flops_per_token(model, seq_len) + again

@@ -1,0 +1,58 @@
+"""Activations against the equations of Korthikanti et al. 2022, and what divides them."""
+
+from __future__ import annotations
+
+import pytest
+from machines import gpt, llama
+
+from traincast.sim.activations import block_activation_bytes, layer_activation_bytes
+from traincast.sim.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
+
+S, B, H, A = 2048, 2, 1024, 16
+GPT = gpt(4, H, A, 51200).decoder
+UNFUSED = {"micro_batch": B, "seq_len": S, "bytes_per_value": 2, "flash": False, "dropout": True}
+EXPERTS = {"experts": 8, "experts_per_token": 2, "expert_ffn": 128, "shared_ffn": 64}
+
+
+@pytest.mark.parametrize("t", [1, 2, 8])
+def test_equations_2_and_4(t: int):
+    """sbh(10 + 24/t + 5as/(ht)), and with sequence parallelism sbh/t (34 + 5as/h)."""
+    inside = 5 * A * S / H
+    assert block_activation_bytes(GPT, tp=t, **UNFUSED) == pytest.approx(
+        S * B * H * (10 + 24 / t + inside / t)
+    )
+    split = block_activation_bytes(GPT, tp=t, sequence_parallel=True, **UNFUSED)
+    assert split == pytest.approx(S * B * H / t * (34 + inside))
+
+
+def test_equation_6_drops_what_is_inside_attention():
+    """Selective recompute with sequence parallelism: 34 sbh/t."""
+    kept = block_activation_bytes(GPT, tp=4, sequence_parallel=True, recompute="selective", **UNFUSED)
+    assert kept == pytest.approx(34 * S * B * H / 4)
+
+
+def test_full_recompute_keeps_the_input():
+    """2sbh, a part of it with sequence parallelism."""
+    assert block_activation_bytes(GPT, tp=4, recompute="full", **UNFUSED) == 2 * S * B * H
+    split = block_activation_bytes(GPT, tp=4, recompute="full", sequence_parallel=True, **UNFUSED)
+    assert split == 2 * S * B * H / 4
+
+
+@pytest.mark.parametrize("kind", [EMBEDDING, BLOCK, MOE_BLOCK, HEAD])
+def test_context_parallelism_divides_all(kind: str):
+    decoder = llama(**EXPERTS).decoder
+    shape = {"micro_batch": 2, "seq_len": 64, "tp": 2, "bytes_per_value": 2, "recompute": "none"}
+    one, four = (layer_activation_bytes(decoder, kind, cp=cp, **shape) for cp in (1, 4))
+    assert one == 4 * four
+
+
+def test_experts_keep_tokens_as_often_as_they_visit():
+    """Beside a block without MLP: inputs and outputs of two experts a token, three inner values each, and the
+    shared experts' three."""
+    decoder = llama(**EXPERTS).decoder
+    shape = {"micro_batch": 1, "seq_len": 64, "bytes_per_value": 2}
+    dense = block_activation_bytes(decoder, **shape) - 64 * 3 * decoder.ffn * 2
+    experts = block_activation_bytes(decoder, experts=True, **shape)
+    assert experts - dense == 64 * 2 * (2 * 2 * 256 + 3 * (2 * 128 + 64))
+    skewed = block_activation_bytes(decoder, experts=True, expert_imbalance=1.5, **shape)
+    assert skewed - experts == 64 * 2 * 0.5 * (2 * 2 * 256 + 3 * 2 * 128)
