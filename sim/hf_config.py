@@ -1,8 +1,9 @@
 """Models from Hugging Face `config.json` files, read as plain JSON; transformers is never imported.
 
-The decoder families GPT-2, Llama, Mistral, Qwen2 and Qwen3 (dense) are known, each by one row of a table
-that says what its keys are called and what they default to in transformers' configuration classes.
-Anything else is refused with what is missing or unsupported: a guessed architecture costs a guessed time.
+The decoder families GPT-2, Llama, Mistral, Qwen2 and Qwen3, and with experts Mixtral, Qwen2-MoE, Qwen3-MoE,
+DeepSeek-V2 and -V3, are known, each by one row of a table that says what its keys are called and what they
+default to in transformers' configuration classes. Anything else is refused with what is missing or
+unsupported: a guessed architecture costs a guessed time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MAX_LAYERS = 10_000
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _MOE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
+_EVERY_BLOCK: dict[str, Any] = {"decoder_sparse_step": 1, "moe_layer_freq": 1, "mlp_only_layers": []}
+"""Keys of mixtures of experts that say which blocks have them, and what stands for all."""
 _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
@@ -116,7 +119,7 @@ class _Reading:
     def model(self) -> Model | None:
         self._ignored_code()
         family = self._family()
-        self._unsupported()
+        self._unsupported(family)
         if family is None:
             return None
         sizes = self._sizes(family)
@@ -148,7 +151,7 @@ class _Reading:
             name = named[0] if isinstance(named, list) and len(named) == 1 else named
             if isinstance(name, str) and name in known:
                 return known[name]
-            self._error("architectures", shown(name), " | ".join(known), self._moe_hint())
+            self._error("architectures", shown(name), " | ".join(known))
             return None
         model_type = self.data.get("model_type")
         if isinstance(model_type, str) and model_type in FAMILIES:
@@ -158,21 +161,24 @@ class _Reading:
         self._error(key, found, " | ".join(FAMILIES if key == "model_type" else known))
         return None
 
-    def _moe_hint(self) -> str:
-        experts = any(self.data.get(key) for key in _MOE_KEYS)
-        return "mixtures of experts are not supported" if experts else ""
-
-    def _unsupported(self) -> None:
+    def _unsupported(self, family: Family | None) -> None:
         """Keys that would make it another model than the families are."""
-        for key in _MOE_KEYS:
-            if self.data.get(key):
-                self._error(
-                    key, shown(self.data[key]), "a dense model", "mixtures of experts are not supported"
-                )
+        if family is not None and family.has_experts:
+            for key, usual in _EVERY_BLOCK.items():
+                if self.data.get(key, usual) not in (usual, None):
+                    self._error(
+                        key, shown(self.data[key]), f"{usual}: experts in every block after the dense ones"
+                    )
+        elif any(self.data.get(key) for key in _MOE_KEYS):
+            key = next(key for key in _MOE_KEYS if self.data.get(key))
+            with_experts = " | ".join(name for name, one in FAMILIES.items() if one.has_experts)
+            self._error(key, shown(self.data[key]), "a dense model", f"experts are read of {with_experts}")
         per_token = self.data.get("num_experts_per_tok")
         experts = next((self.data[key] for key in _MOE_KEYS[:3] if _is_size(self.data.get(key))), None)
         if _is_size(per_token) and experts is not None and per_token > experts:
             self._error("num_experts_per_tok", str(per_token), f"at most the {experts} experts")
+        if self.data.get("num_nextn_predict_layers"):
+            self._warn("num_nextn_predict_layers", "ignored", "multi-token prediction is not costed")
         for key in ("is_encoder_decoder", "add_cross_attention"):
             if self.data.get(key):
                 self._error(key, shown(self.data[key]), "a decoder-only model")
@@ -186,12 +192,12 @@ class _Reading:
         heads, hidden = known.get("heads", 0), known.get("hidden", 0)
         known.setdefault("kv_heads", heads)
         known.setdefault("ffn", 4 * hidden)
-        if "head_dim" not in known and heads:
+        if "head_dim" not in known and "nope_dim" not in known and heads:
             known["head_dim"] = family.head_dim_default or hidden // heads
             if not family.head_dim_default and hidden % heads:
                 key = self._key(family.aliases["heads"])
                 self._error(key, str(heads), f"a divisor of the hidden size {hidden}")
-        return known
+        return known if self.errors else family.derive(known)
 
     def _key(self, keys: tuple[str, ...]) -> str:
         """The key of ``keys`` that the file uses; the usual one where it uses none."""

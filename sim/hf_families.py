@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu",
 }
 """`activation_function` or `hidden_act` to `Decoder.activation`."""
+
+
+_REQUIRED = ("layers", "hidden", "heads", "ffn", "vocab", "max_positions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,15 @@ class Family:
     bias_key: str = ""
     """Key that gives query, key, value and output projections a bias."""
     mlp_bias_key: str = ""
-    required: tuple[str, ...] = ("layers", "hidden", "heads", "ffn", "vocab", "max_positions")
+    required: tuple[str, ...] = _REQUIRED
     """What has no default."""
+    derive: Callable[[dict[str, int]], dict[str, int]] = dict
+    """From the sizes as the file names them to those of Decoder, where they differ."""
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether its blocks are mixtures of experts."""
+        return "experts" in self.aliases
 
 
 _ALIASES = {
@@ -58,6 +69,41 @@ _GPT2_ALIASES = {
     "max_positions": ("n_positions", "max_position_embeddings", "n_ctx"),
 }
 _ROPE = {"norm": "rmsnorm", "positions": "rope"}
+_EXPERT_ALIASES = {
+    **_ALIASES,
+    "experts": ("num_experts", "num_local_experts", "n_routed_experts"),
+    "experts_per_token": ("num_experts_per_tok",),
+    "expert_ffn": ("moe_intermediate_size",),
+}
+_WITH_EXPERTS = (*_REQUIRED, "experts", "experts_per_token", "expert_ffn")
+_DEEPSEEK_ALIASES = {
+    **_EXPERT_ALIASES,
+    "experts": ("n_routed_experts",),
+    "head_dim": (),
+    "shared_count": ("n_shared_experts",),
+    "dense_layers": ("first_k_dense_replace",),
+    "q_rank": ("q_lora_rank",),
+    "kv_rank": ("kv_lora_rank",),
+    "rope_dim": ("qk_rope_head_dim",),
+    "nope_dim": ("qk_nope_head_dim",),
+    "v_head_dim": ("v_head_dim",),
+}
+_DEEPSEEK_REQUIRED = (*_WITH_EXPERTS, "kv_rank", "rope_dim", "nope_dim", "v_head_dim")
+
+
+def _experts_as_wide_as_ffn(sizes: dict[str, int]) -> dict[str, int]:
+    """Mixtral's experts have the MLP's width."""
+    return {**sizes, "expert_ffn": sizes["ffn"]}
+
+
+def _deepseek(sizes: dict[str, int]) -> dict[str, int]:
+    """Heads have a part with positions and one without; shared experts are as wide as the others."""
+    own = dict(sizes)
+    own["head_dim"] = own.pop("nope_dim") + own["rope_dim"]
+    own["kv_heads"] = own["heads"]
+    own["shared_ffn"] = own.pop("shared_count", 0) * own["expert_ffn"]
+    return own
+
 
 FAMILIES = {
     "gpt2": Family(
@@ -92,6 +138,45 @@ FAMILIES = {
         fixed={**_ROPE, "qk_norm": True},
         head_dim_default=128,
         bias_key="attention_bias",
+    ),
+    "mixtral": Family(
+        architecture="MixtralForCausalLM",
+        aliases={
+            **_ALIASES,
+            "experts": ("num_local_experts",),
+            "experts_per_token": ("num_experts_per_tok",),
+        },
+        fixed=_ROPE,
+        required=(*_REQUIRED, "experts", "experts_per_token"),
+        derive=_experts_as_wide_as_ffn,
+    ),
+    "qwen2_moe": Family(
+        architecture="Qwen2MoeForCausalLM",
+        aliases={**_EXPERT_ALIASES, "shared_ffn": ("shared_expert_intermediate_size",)},
+        fixed={**_ROPE, "attention_bias": True, "shared_gate": True},
+        required=_WITH_EXPERTS,
+    ),
+    "qwen3_moe": Family(
+        architecture="Qwen3MoeForCausalLM",
+        aliases=_EXPERT_ALIASES,
+        fixed={**_ROPE, "qk_norm": True},
+        head_dim_default=128,
+        bias_key="attention_bias",
+        required=_WITH_EXPERTS,
+    ),
+    "deepseek_v2": Family(
+        architecture="DeepseekV2ForCausalLM",
+        aliases=_DEEPSEEK_ALIASES,
+        fixed=_ROPE,
+        required=_DEEPSEEK_REQUIRED,
+        derive=_deepseek,
+    ),
+    "deepseek_v3": Family(
+        architecture="DeepseekV3ForCausalLM",
+        aliases=_DEEPSEEK_ALIASES,
+        fixed=_ROPE,
+        required=_DEEPSEEK_REQUIRED,
+        derive=_deepseek,
     ),
 }
 """By `model_type`, as in transformers' configuration classes of these names."""

@@ -8,6 +8,9 @@ import pytest
 from traincast.sim.errors import InputError
 from traincast.sim.files import load_document
 from traincast.sim.hf_config import check_hf_config, model_presets, read_hf_config, read_model
+from traincast.sim.hf_families import FAMILIES
+
+ARCHITECTURES = " | ".join(family.architecture for family in FAMILIES.values())
 
 PUBLISHED = {
     "gpt2": 124_439_808,
@@ -68,8 +71,9 @@ def test_demo_models():
 
 
 def test_presets_are_all_listed():
-    """No preset without a known count, apart from the demo's own."""
-    assert set(model_presets()) == {*PUBLISHED, "tiny-llama-bytes", "tiny-gpt2-bytes"}
+    """No preset without a known count (those with experts in test_model.py), apart from the demo's own."""
+    with_experts = {name for name in model_presets() if read_model(name).decoder.experts}
+    assert {*model_presets()} - with_experts == {*PUBLISHED, "tiny-llama-bytes", "tiny-gpt2-bytes"}
 
 
 @pytest.mark.parametrize("name", ["llama3-8b", "llama3_8b", "Llama3-8B", "LLAMA3 8B"])
@@ -149,17 +153,15 @@ def test_directory_stands_for_its_config(tmp_path):
         ),
         (
             {"architectures": ["MambaForCausalLM"]},
-            "config.json:2: architectures: 'MambaForCausalLM' -> expected GPT2LMHeadModel | LlamaForCausalLM"
-            " | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM",
+            f"config.json:2: architectures: 'MambaForCausalLM' -> expected {ARCHITECTURES}",
         ),
         (
             {"architectures": None, "model_type": "bert"},
-            "config.json:10: model_type: 'bert' -> expected gpt2 | llama | mistral | qwen2 | qwen3",
+            f"config.json:10: model_type: 'bert' -> expected {' | '.join(FAMILIES)}",
         ),
         (
             {"architectures": None},
-            "config.json: architectures: missing -> expected GPT2LMHeadModel | LlamaForCausalLM"
-            " | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM",
+            f"config.json: architectures: missing -> expected {ARCHITECTURES}",
         ),
         ({"hidden_act": "relu2"}, "config.json:3: hidden_act: 'relu2' -> expected silu | swish"),
         (
@@ -173,7 +175,7 @@ def test_directory_stands_for_its_config(tmp_path):
         (
             {"num_local_experts": 4, "num_experts_per_tok": 8},
             "config.json:11: num_local_experts: 4 -> expected a dense model;"
-            " mixtures of experts are not supported\n"
+            " experts are read of mixtral | qwen2_moe | qwen3_moe | deepseek_v2 | deepseek_v3\n"
             "config.json:12: num_experts_per_tok: 8 -> expected at most the 4 experts\n"
             "2 errors",
         ),
@@ -238,3 +240,38 @@ def test_reading_never_imports_transformers_or_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def experts(tmp_path, **changes):
+    """A small DeepSeek-V3."""
+    keys = {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "first_k_dense_replace": 1,
+        "kv_lora_rank": 16,
+        "q_lora_rank": 24,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 12,
+        "n_routed_experts": 8,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "moe_layer_freq": 1,
+    }
+    return write(tmp_path, **{**keys, **changes})
+
+
+def test_deepseek_is_read_whole(tmp_path):
+    """Heads have a part with and a part without positions; shared experts are as wide as the others."""
+    decoder = read_hf_config(experts(tmp_path)).decoder
+    assert (decoder.head_dim, decoder.rope_dim, decoder.v_head_dim) == (24, 8, 12)
+    assert (decoder.q_rank, decoder.kv_rank, decoder.kv_heads) == (24, 16, decoder.heads)
+    assert (decoder.experts, decoder.experts_per_token, decoder.shared_ffn) == (8, 2, 64)
+    assert decoder.dense_layers == 1
+
+
+def test_experts_that_are_missing_or_not_everywhere_are_named(tmp_path):
+    """A guessed architecture costs a guessed time."""
+    assert "moe_intermediate_size: missing" in message(experts(tmp_path, moe_intermediate_size=None))
+    sparse = message(experts(tmp_path, moe_layer_freq=2))
+    assert "moe_layer_freq: 2 -> expected 1: experts in every block after the dense ones" in sparse
