@@ -74,6 +74,21 @@ def test_replicas_and_colocation_cost_what_they_move(tiny_job, gpu_cluster):
     assert home.world_size == 4
 
 
+def test_a_nodes_own_link_is_shared_by_its_ranks(tiny_job, gpu_cluster):
+    """Five ranks on two nodes of four; where the link is the node's, four workers share one interface.
+
+    The server takes in every gradient of the twelve rounds, one at a time.
+    """
+    shared = replace(gpu_cluster.links["slow"], per_node=True)
+    cluster = replace(gpu_cluster, links={**gpu_cluster.links, "slow": shared})
+    own, node = (simulate(planned(tiny_job, "async", servers=1), c) for c in (gpu_cluster, cluster))
+    assert node.step_time_s >= own.step_time_s
+    busy = node.metadata["server_utilisation"]
+    assert isinstance(busy, dict)
+    assert set(busy) == {"processor", "receives", "sends"}
+    assert all(0 < share <= 1 for shares in busy.values() for share in shares)
+
+
 def test_samples_repeat_and_differ(tiny_job, gpu_cluster):
     lucky = replace(gpu_cluster, jitter=0.1)
     plan = planned(tiny_job, "stale:1")

@@ -71,25 +71,20 @@ def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, 
         metadata={
             "staleness": record.staleness.tolist(),
             "dropped": record.dropped,
-            "server_utilisation": _of_servers(plan, record),
+            "server_utilisation": _of_servers(plan, cluster, record),
         },
     )
 
 
-def _of_servers(plan: Plan, record: UpdateRecord) -> dict[str, list[float]]:
+def _of_servers(plan: Plan, cluster: Cluster, record: UpdateRecord) -> dict[str, list[float]]:
     """Shares of the run in which each server's processor worked, and its interface received and sent."""
-    places = list(plan.server_ranks)
+    interface = _interface_of(plan, cluster)
+    own = [interface[rank] for rank in plan.server_ranks]
     return {
         "processor": record.utilisation(record.processor_busy_s)[-plan.strategy.servers :].tolist(),
-        "receives": record.utilisation(record.in_busy_s)[_interfaces(plan, record, places)].tolist(),
-        "sends": record.utilisation(record.out_busy_s)[_interfaces(plan, record, places)].tolist(),
+        "receives": record.utilisation(record.in_busy_s)[own].tolist(),
+        "sends": record.utilisation(record.out_busy_s)[own].tolist(),
     }
-
-
-def _interfaces(plan: Plan, record: UpdateRecord, ranks: list[int]) -> list[int]:
-    count = len(record.in_busy_s)
-    per_interface = -(-plan.world_size // count)
-    return [rank // per_interface for rank in ranks]
 
 
 def update_model(
