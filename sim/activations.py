@@ -9,6 +9,7 @@ splits them too (equation 4). Context parallelism divides the tokens.
 from __future__ import annotations
 
 from .model import BLOCKS, EMBEDDING, MOE_BLOCK, Decoder
+from .shape import busiest_visits
 
 INDEX_BYTES = 8
 """Bytes of one token id (int64)."""
@@ -33,6 +34,7 @@ def block_activation_bytes(
     cp: int = 1,
     sequence_parallel: bool = False,
     experts: bool = False,
+    ep: int = 1,
     expert_imbalance: float = 1.0,
 ) -> float:
     """Bytes one block keeps, with a dense MLP or with ``experts``.
@@ -40,20 +42,22 @@ def block_activation_bytes(
     With ``flash`` False, ``dropout`` and 2-byte values a GPT block keeps sbh(34 + 5as/h) bytes (equation 1)
     and sbh(10 + 24/t + 5as/(ht)) on t tensor-parallel ranks (equation 2), sbh/t (34 + 5as/h) with
     ``sequence_parallel`` (equation 4). Selective recompute drops what is inside attention (equation 6), full
-    keeps the block's input alone.
+    keeps the block's input alone. Tokens as they reach the experts are whole on each tensor-parallel rank,
+    and what comes back from them is shared out as norms are.
     """
     tokens = micro_batch * seq_len / cp
     outside = tp if sequence_parallel else 1
     if recompute == "full":
         return float(tokens * decoder.hidden * bytes_per_value / outside)
-    split = _attention_values(decoder)
-    whole = 4 * decoder.hidden
+    split, whole, everywhere = _attention_values(decoder), 4 * decoder.hidden + _latent_values(decoder), 0.0
     if experts:
-        split += _expert_values(decoder, expert_imbalance)
-        whole += 2 * decoder.hidden * decoder.experts_per_token * expert_imbalance
+        visits = busiest_visits(decoder, ep, expert_imbalance)
+        split += decoder.mlp_matrices * (visits * decoder.expert_ffn + decoder.shared_ffn)
+        everywhere = visits * decoder.hidden
+        whole += decoder.experts_per_token * decoder.hidden + decoder.experts
     else:
         split += decoder.mlp_matrices * decoder.ffn
-    kept = tokens * (whole / outside + _latent_values(decoder) + split / tp) * bytes_per_value
+    kept = tokens * (whole / outside + everywhere + split / tp) * bytes_per_value
     if dropout:
         kept += 2 * tokens * decoder.hidden / outside
     if recompute == "selective":
@@ -69,14 +73,8 @@ def _attention_values(decoder: Decoder) -> int:
 
 
 def _latent_values(decoder: Decoder) -> int:
-    """Values of one token's latents and their norms, which every rank has whole."""
+    """Values of one token's latents and their norms, and of the keys' shared part."""
     return 2 * (decoder.q_rank + decoder.kv_rank) + decoder.rope_dim if decoder.kv_rank else 0
-
-
-def _expert_values(decoder: Decoder, expert_imbalance: float) -> float:
-    """Inside the experts a token visits, the busiest rank's share, and inside the shared ones."""
-    routed = decoder.experts_per_token * expert_imbalance * decoder.expert_ffn
-    return decoder.mlp_matrices * (routed + decoder.shared_ffn)
 
 
 def _inside_attention_bytes(
@@ -105,7 +103,7 @@ def layer_activation_bytes(
 ) -> float:
     """Bytes one layer keeps as it is modelled here: flash attention, no dropout; logits not included.
 
-    ``ep`` changes nothing: a rank's experts work on as many tokens as it sends to others'.
+    ``ep`` changes nothing while routing is balanced: a rank's experts work on as many tokens as it sends.
     """
     tokens = micro_batch * seq_len / cp
     if layer_kind == EMBEDDING:
@@ -121,6 +119,7 @@ def layer_activation_bytes(
             cp=cp,
             sequence_parallel=sequence_parallel,
             experts=layer_kind == MOE_BLOCK,
+            ep=ep,
             expert_imbalance=expert_imbalance,
         )
     outside = tp if sequence_parallel else 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .kernels import Shape, projections
+from .kernels import projections
 from .model import BLOCK, BLOCKS, EMBEDDING, HEAD, Decoder, Model
+from .shape import Shape
 
 
 def layer_flops(decoder: Decoder, layer_kind: str, *, tokens: float, seq_len: int) -> float:
@@ -27,7 +28,7 @@ def attention_flops(decoder: Decoder, *, tokens: float, seq_len: int) -> float:
 
 def _attention_matrix_values(decoder: Decoder) -> int:
     whole = Shape(decoder=decoder, micro_batch=1, seq_len=1, tp=1, bytes_per_value=1)
-    return sum(n * k for n, k in projections(whole)) + decoder.hidden * decoder.o_size
+    return sum(n * k for n, k, _ in projections(whole)) + decoder.hidden * decoder.o_size
 
 
 def _mlp_matrix_values(decoder: Decoder, layer_kind: str) -> int:
@@ -36,7 +37,8 @@ def _mlp_matrix_values(decoder: Decoder, layer_kind: str) -> int:
     if layer_kind == BLOCK:
         return each * decoder.ffn
     visited = decoder.experts_per_token * decoder.expert_ffn + decoder.shared_ffn
-    return decoder.hidden * decoder.experts + each * visited
+    gates = decoder.experts + (1 if decoder.shared_gate else 0)
+    return decoder.hidden * gates + each * visited
 
 
 def model_flops_per_token(model: Model, seq_len: int) -> float:

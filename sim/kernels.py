@@ -11,38 +11,21 @@ one grouped product; the loss is computed in fp32. No dropout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Decoder
+from .shape import Kernel, Shape
 
 CAUSAL_SHARE = 0.5
 """Part of the score matrix that a causal flash kernel computes (FlashAttention-2, Dao 2023, section 4.1)."""
 
-FLASH_BACKWARD_FLOPS = 2.5
-"""Backward over forward FLOPs of flash attention: five products instead of two (Dao 2023, section 4.1)."""
+FLASH_BACKWARD_PRODUCTS = (3, 2)
+"""Products of flash attention's backward over the widths of queries and of values: scores again, gradients of
+queries and keys; gradients of values and probabilities (Dao 2023, section 2.3.2). Forward has one of each."""
 
 LOSS_BYTES = 4
 """Bytes of one logit in the loss, which is computed in fp32."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """One launch on the accelerator; FLOPs are those really done."""
-
-    kind: str
-    """`gemm`, `attention` or `memory` (bound by memory bandwidth)."""
-    flops: float
-    bytes: float
-    """Read and written in device memory, each operand once."""
-    m: int = 0
-    """Rows of a product; 0 where the kernel is none. The product is [m, k] x [k, n]."""
-    n: int = 0
-    k: int = 0
-    batch: int = 1
-    """Independent products in one launch."""
-    weights: bool = False
-    """The gradient of a weight, which no other layer waits for."""
 
 
 def forward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Kernel, ...]:
@@ -69,123 +52,23 @@ def weight_gradient_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> 
     return tuple(k for k in backward_kernels(decoder, layer_kind, **shape) if k.weights)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """Sizes on one rank, and constructors of kernels over them."""
+def _attention(s: Shape, *, backward: bool = False) -> Kernel:
+    """Flash attention of this rank's queries on the whole sequence; causal work is shared out evenly.
 
-    decoder: Decoder
-    micro_batch: int
-    seq_len: int
-    tp: int
-    bytes_per_value: int
-    cp: int = 1
-    ep: int = 1
-    sequence_parallel: bool = False
-    expert_imbalance: float = 1.0
-    """Tokens of the busiest expert-parallel rank over the mean."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of this rank's part of the sequences."""
-        return self.micro_batch * self.seq_len // self.cp
-
-    @property
-    def outside(self) -> float:
-        """Tokens whose norms and residuals this rank computes."""
-        return self.tokens / self.tp if self.sequence_parallel else self.tokens
-
-    @property
-    def hidden(self) -> int:
-        return self.decoder.hidden
-
-    @property
-    def q(self) -> int:
-        return self.decoder.q_size // self.tp
-
-    @property
-    def k(self) -> int:
-        return self.decoder.kv_size // self.tp
-
-    @property
-    def v(self) -> int:
-        return self.decoder.v_size // self.tp
-
-    @property
-    def o(self) -> int:
-        return self.decoder.o_size // self.tp
-
-    @property
-    def vocab(self) -> int:
-        return -(-self.decoder.vocab // self.tp)
-
-    @property
-    def mlp_inputs(self) -> int:
-        """Matrices that lead into an MLP."""
-        return self.decoder.mlp_matrices - 1
-
-    @property
-    def routed(self) -> float:
-        """Tokens that this rank's experts work on, each counted once for every expert it visits."""
-        return self.tokens * self.decoder.experts_per_token * self.expert_imbalance
-
-    @property
-    def local_experts(self) -> int:
-        return max(1, self.decoder.experts // self.ep)
-
-    def gemm(self, m: int, n: int, k: int, *, weights: bool = False) -> Kernel:
-        """A product [m, k] x [k, n]; a weight gradient reads what it is added onto too."""
-        values = m * k + k * n + m * n * (2 if weights else 1)
-        return Kernel(
-            kind="gemm",
-            flops=2.0 * m * n * k,
-            bytes=float(self.bytes_per_value * values),
-            m=m,
-            n=n,
-            k=k,
-            weights=weights,
-        )
-
-    def linear_backward(self, n: int, k: int) -> tuple[Kernel, Kernel]:
-        """Gradients of the input and of the weight of a linear layer from ``k`` to ``n`` values."""
-        return self.gemm(self.tokens, k, n), self.gemm(n, k, self.tokens, weights=True)
-
-    def grouped(self, n: int, k: int, *, weights: bool = False) -> Kernel:
-        """The products of all local experts, from ``k`` to ``n`` values for every token routed here."""
-        rows, experts = self.routed, self.local_experts
-        values = rows * (k + n) + experts * k * n * (2 if weights else 1)
-        each = max(1, round(rows / experts))
-        m, inner = (n, each) if weights else (each, k)
-        return Kernel(
-            kind="gemm",
-            flops=2.0 * rows * n * k,
-            bytes=float(self.bytes_per_value * values),
-            m=m,
-            n=k if weights else n,
-            k=inner,
-            batch=experts,
-            weights=weights,
-        )
-
-    def memory(self, values: float) -> Kernel:
-        """A kernel that reads and writes ``values`` values of the layer's precision."""
-        return Kernel(kind="memory", flops=0.0, bytes=float(values * self.bytes_per_value))
-
-    def attention(self, *, backward: bool = False) -> Kernel:
-        """Flash attention of this rank's queries on the whole sequence; causal work is shared out evenly.
-
-        Backward reads q, k, v, output and its gradient, and writes three gradients.
-        """
-        flops = CAUSAL_SHARE * 2.0 * self.micro_batch * self.seq_len**2 / self.cp * (self.q + self.o)
-        own, others = self.tokens * (self.q + self.o), self.tokens * (self.k + self.v)
-        return Kernel(
-            kind="attention",
-            flops=flops * (FLASH_BACKWARD_FLOPS if backward else 1.0),
-            bytes=float((own + others) * (2 if backward else 1) * self.bytes_per_value),
-            m=self.seq_len // self.cp,
-            n=self.seq_len,
-            k=self.decoder.head_dim,
-            batch=self.micro_batch * self.q // self.decoder.head_dim,
-        )
+    Backward reads q, k, v, output and its gradient, and writes three gradients.
+    """
+    of_queries, of_values = FLASH_BACKWARD_PRODUCTS if backward else (1, 1)
+    scores = CAUSAL_SHARE * 2.0 * s.micro_batch * s.seq_len**2 / s.cp
+    values = s.tokens * (s.q + s.k + s.v + s.o) * (2 if backward else 1)
+    return Kernel(
+        kind="attention",
+        flops=scores * (of_queries * s.q + of_values * s.o),
+        bytes=float(values * s.bytes_per_value),
+        m=s.seq_len // s.cp,
+        n=s.seq_len,
+        k=s.decoder.head_dim,
+        batch=s.micro_batch * s.q // s.decoder.head_dim,
+    )
 
 
 def _embedding_forward(s: Shape) -> tuple[Kernel, ...]:
@@ -228,26 +111,31 @@ def _add(s: Shape) -> Kernel:
     return s.memory(3 * s.outside * s.hidden)
 
 
-def projections(s: Shape) -> tuple[tuple[int, int], ...]:
-    """(outputs, inputs) of the products that make queries, keys and values: one for all; or, latent
-    (DeepSeek-V2), down to the latents, which every tensor-parallel rank has whole, and up from them."""
-    decoder = s.decoder
+def projections(s: Shape) -> tuple[tuple[int, int, int], ...]:
+    """(outputs, inputs, tokens) of the products that make queries, keys and values: one for all; or, latent
+    (DeepSeek-V2), down to the latents and up from them.
+
+    The way down is whole on every tensor-parallel rank, over the tokens that are its own under sequence
+    parallelism (Megatron Core's multi-latent attention, `linear_q_down_proj`).
+    """
+    decoder, tokens = s.decoder, s.tokens
     if not decoder.kv_rank:
-        return ((s.q + s.k + s.v, s.hidden),)
+        return ((s.q + s.k + s.v, s.hidden, tokens),)
     keys = (decoder.kv_size - decoder.kv_heads * decoder.rope_dim) // s.tp
     down = decoder.kv_rank + decoder.rope_dim
-    up = (keys + s.v, decoder.kv_rank)
+    up = (keys + s.v, decoder.kv_rank, tokens)
     if not decoder.q_rank:
-        return (s.q, s.hidden), (down, s.hidden), up
-    return (decoder.q_rank + down, s.hidden), (s.q, decoder.q_rank), up
+        return (s.q, s.hidden, tokens), (down, s.hidden, s.outside), up
+    return (decoder.q_rank + down, s.hidden, s.outside), (s.q, decoder.q_rank, tokens), up
 
 
 def _attention_forward(s: Shape) -> tuple[Kernel, ...]:
     return (
         _norm(s),
-        *(s.gemm(s.tokens, n, k) for n, k in projections(s)),
+        *(s.gemm(rows, n, k) for n, k, rows in projections(s)),
+        *_latent_norms(s),
         *_per_head(s),
-        s.attention(),
+        _attention(s),
         s.gemm(s.tokens, s.hidden, s.o),
         _add(s),
     )
@@ -256,9 +144,10 @@ def _attention_forward(s: Shape) -> tuple[Kernel, ...]:
 def _attention_backward(s: Shape) -> tuple[Kernel, ...]:
     return (
         *s.linear_backward(s.hidden, s.o),
-        s.attention(backward=True),
+        _attention(s, backward=True),
         *_per_head(s),
-        *(kernel for n, k in projections(s)[::-1] for kernel in s.linear_backward(n, k)),
+        *_latent_norms(s, backward=True),
+        *(kernel for n, k, rows in projections(s)[::-1] for kernel in s.linear_backward(n, k, rows)),
         _norm(s, backward=True),
         _add(s),
     )
@@ -268,6 +157,12 @@ def _per_head(s: Shape) -> tuple[Kernel, ...]:
     """Rotary positions and norms of queries and keys, where the architecture has them."""
     passes = (s.decoder.positions == "rope") + s.decoder.qk_norm
     return (s.memory(2 * s.tokens * (s.q + s.k)),) * passes
+
+
+def _latent_norms(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
+    """Norms of the latents of queries and of keys and values."""
+    ranks = [rank for rank in (s.decoder.q_rank, s.decoder.kv_rank) if s.decoder.kv_rank and rank]
+    return tuple(s.memory((3 if backward else 2) * s.outside * rank) for rank in ranks)
 
 
 def _mlp_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
@@ -297,36 +192,61 @@ def _inner_backward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
 def _experts_forward(s: Shape) -> tuple[Kernel, ...]:
     """Route, sort tokens by expert, the experts, and their outputs back in order, weighed and summed."""
     decoder, ffn = s.decoder, s.decoder.expert_ffn // s.tp
-    routing = s.gemm(s.tokens, decoder.experts, s.hidden), s.memory(2 * s.tokens * decoder.experts)
-    shared = _inner_forward(s, decoder.shared_ffn // s.tp) if decoder.shared_ffn else ()
     return (
         _norm(s),
-        *routing,
-        s.memory(2 * s.routed * s.hidden),
+        s.gemm(s.outside, decoder.experts, s.hidden),
+        s.memory(2 * s.outside * decoder.experts),
+        *_sorting(s),
         s.grouped(s.mlp_inputs * ffn, s.hidden),
         s.memory((s.mlp_inputs + 1) * s.routed * ffn),
         s.grouped(s.hidden, ffn),
-        s.memory((s.routed + s.tokens) * s.hidden),
-        *shared,
+        *_sorting(s)[::-1],
+        *_shared_forward(s),
         _add(s),
     )
 
 
 def _experts_backward(s: Shape) -> tuple[Kernel, ...]:
     decoder, ffn = s.decoder, s.decoder.expert_ffn // s.tp
-    shared = _inner_backward(s, decoder.shared_ffn // s.tp) if decoder.shared_ffn else ()
     return (
-        *shared,
-        s.memory((s.routed + s.tokens) * s.hidden),
+        *_shared_backward(s),
+        *_sorting(s),
         s.grouped(ffn, s.hidden),
         s.grouped(s.hidden, ffn, weights=True),
         s.memory((2 * s.mlp_inputs + 1) * s.routed * ffn),
         s.grouped(s.hidden, s.mlp_inputs * ffn),
         s.grouped(s.mlp_inputs * ffn, s.hidden, weights=True),
-        s.memory(2 * s.routed * s.hidden),
-        s.memory(3 * s.tokens * decoder.experts),
-        *s.linear_backward(decoder.experts, s.hidden),
+        *_sorting(s)[::-1],
+        s.memory(3 * s.outside * decoder.experts),
+        *s.linear_backward(decoder.experts, s.hidden, s.outside),
         _norm(s, backward=True),
+        _add(s),
+    )
+
+
+def _sorting(s: Shape) -> tuple[Kernel, ...]:
+    """A copy of every token for each of its experts, by the rank it goes to; what arrives is sorted by the
+    experts of this rank (Megatron Core's `MoEAlltoAllTokenDispatcher`). Back again is the same in reverse."""
+    copies = s.memory((s.outside + s.sent) * s.hidden)
+    arrives_in_order = s.ep == 1 or s.local_experts == 1
+    return (copies,) if arrives_in_order else (copies, s.memory(2 * s.routed * s.hidden))
+
+
+def _shared_forward(s: Shape) -> tuple[Kernel, ...]:
+    """The experts that every token visits, added to the others; some scaled by a gate of one value."""
+    if not s.decoder.shared_ffn:
+        return ()
+    gate = (s.gemm(s.outside, 1, s.hidden), s.memory(2 * s.outside * s.hidden))
+    return *_inner_forward(s, s.decoder.shared_ffn // s.tp), *(gate if s.decoder.shared_gate else ()), _add(s)
+
+
+def _shared_backward(s: Shape) -> tuple[Kernel, ...]:
+    if not s.decoder.shared_ffn:
+        return ()
+    gate = (s.memory(4 * s.outside * s.hidden), *s.linear_backward(1, s.hidden, s.outside))
+    return (
+        *(gate if s.decoder.shared_gate else ()),
+        *_inner_backward(s, s.decoder.shared_ffn // s.tp),
         _add(s),
     )
 

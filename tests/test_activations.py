@@ -6,6 +6,7 @@ import pytest
 from machines import gpt, llama
 
 from traincast.sim.activations import block_activation_bytes, layer_activation_bytes
+from traincast.sim.hf_config import read_model
 from traincast.sim.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 
 S, B, H, A = 2048, 2, 1024, 16
@@ -47,12 +48,33 @@ def test_context_parallelism_divides_all(kind: str):
 
 
 def test_experts_keep_tokens_as_often_as_they_visit():
-    """Beside a block without MLP: inputs and outputs of two experts a token, three inner values each, and the
-    shared experts' three."""
+    """Beside a block without MLP: inputs and outputs of two experts a token, three inner values each, the
+    shared experts' three, and the router's eight."""
     decoder = llama(**EXPERTS).decoder
     shape = {"micro_batch": 1, "seq_len": 64, "bytes_per_value": 2}
     dense = block_activation_bytes(decoder, **shape) - 64 * 3 * decoder.ffn * 2
     experts = block_activation_bytes(decoder, experts=True, **shape)
-    assert experts - dense == 64 * 2 * (2 * 2 * 256 + 3 * (2 * 128 + 64))
-    skewed = block_activation_bytes(decoder, experts=True, expert_imbalance=1.5, **shape)
-    assert skewed - experts == 64 * 2 * 0.5 * (2 * 2 * 256 + 3 * 2 * 128)
+    assert experts - dense == 64 * 2 * (2 * 2 * 256 + 3 * (2 * 128 + 64) + 8)
+    skewed = block_activation_bytes(decoder, experts=True, ep=4, expert_imbalance=1.5, **shape)
+    assert skewed - experts == 64 * 2 * 0.5 * (2 * 256 + 3 * 2 * 128)
+
+
+def test_expert_inputs_are_whole_on_tensor_parallel_ranks():
+    """tp divides experts by their width, so each of its ranks has every token that came: of the block with
+    experts, a quarter stays of all but those."""
+    decoder = llama(**EXPERTS).decoder
+    shape = {"micro_batch": 1, "seq_len": 64, "bytes_per_value": 2, "experts": True}
+    one = block_activation_bytes(decoder, **shape)
+    four = block_activation_bytes(decoder, tp=4, sequence_parallel=True, **shape)
+    inputs = 64 * 2 * 2 * 256
+    assert four - inputs == (one - inputs) / 4
+
+
+def test_latents_by_hand():
+    """A block of DeepSeek-V2-Lite keeps for a token: 4 x 2048, the latent of 512 before and after its norm
+    and the keys' 64, heads' 16 x (192 + 192 + 128 + 128), the dense MLP's 3 x 10944, and flash attention's
+    sums of 16 heads in fp32."""
+    decoder = read_model("deepseek-v2-lite").decoder
+    values = 4 * 2048 + 2 * 512 + 64 + 16 * (192 + 192 + 128 + 128) + 3 * 10944
+    kept = block_activation_bytes(decoder, micro_batch=1, seq_len=10)
+    assert kept == 10 * (2 * values + 4 * 16)

@@ -15,6 +15,7 @@ from traincast.sim.flops import (
     layer_flops,
     model_flops_per_token,
 )
+from traincast.sim.hf_config import read_model
 from traincast.sim.kernels import (
     CAUSAL_SHARE,
     backward_kernels,
@@ -84,7 +85,9 @@ def test_kernels_do_the_flops_of_the_layer(model: Model, kind: str):
 
 @given(model=MODELS, kind=KINDS)
 def test_backward_products_are_twice_the_forward(model: Model, kind: str):
-    """A gradient of the input and one of the weight for every product; attention is 2.5 times."""
+    """A gradient of the input and one of the weight for every product; attention's two become five, three
+    over the width of queries and two over that of values."""
+    d = model.decoder
     forward = forward_kernels(model.decoder, kind, **shape())
     backward = backward_kernels(model.decoder, kind, **shape())
 
@@ -92,7 +95,9 @@ def test_backward_products_are_twice_the_forward(model: Model, kind: str):
         return sum(k.flops for k in kernels if k.kind == kind)
 
     assert flops(backward, "gemm") == 2 * flops(forward, "gemm")
-    assert flops(backward, "attention") == 2.5 * flops(forward, "attention")
+    per_width = flops(forward, "attention") / (d.q_size + d.o_size)
+    assert flops(backward, "attention") == pytest.approx(per_width * (3 * d.q_size + 2 * d.o_size), rel=1e-12)
+    assert d.q_size != d.o_size or flops(backward, "attention") == 2.5 * flops(forward, "attention")
 
 
 @given(model=MODELS, kind=KINDS)
@@ -178,14 +183,55 @@ def test_expert_parallelism_keeps_tokens_and_divides_weights():
 
 
 def test_the_busiest_rank_has_more_to_do():
-    """Skewed routing multiplies the experts' work, not the rest."""
+    """Skewed routing multiplies the experts' work, not the rest; at most all tokens of four ranks come to
+    their two experts, and one rank alone is as busy as the mean."""
     d = llama(**EXPERTS).decoder
-    even, skewed = (
-        sum(k.flops for k in forward_kernels(d, MOE_BLOCK, **shape(expert_imbalance=imbalance)))
-        for imbalance in (1.0, 1.5)
-    )
+
+    def flops(imbalance: float, ep: int = 4) -> float:
+        kernels = forward_kernels(d, MOE_BLOCK, **shape(expert_imbalance=imbalance, ep=ep))
+        return sum(k.flops for k in kernels)
+
     experts = 2.0 * 128 * 2 * 3 * 256 * 128
-    assert skewed - even == 0.5 * experts
+    assert flops(1.5) - flops(1.0) == 0.5 * experts
+    assert flops(100.0) - flops(1.0) == 3.0 * experts
+    assert flops(1.5, ep=1) == flops(1.0, ep=1)
+
+
+@pytest.mark.parametrize("kind", [BLOCK, MOE_BLOCK])
+def test_with_sequence_parallelism_nothing_is_done_twice(kind: str):
+    """The router and the way down to latents work on a rank's own tokens then."""
+    d = llama(**EXPERTS, **LATENT).decoder
+    one = forward_kernels(d, kind, **shape())
+    four = forward_kernels(d, kind, **shape(tp=4, sequence_parallel=True))
+    assert sum(k.flops for k in one) == 4 * sum(k.flops for k in four)
+
+
+def test_deepseek_v3_by_hand():
+    """Attention's matrices of one layer are down to the latents, up from them and out; a token visits eight
+    experts and a shared one, and the router."""
+    d = read_model("deepseek-v3").decoder
+    attention = 7168 * (1536 + 512 + 64) + 1536 * 128 * 192 + 512 * 128 * (128 + 128) + 128 * 128 * 7168
+    assert attention == 187_105_280
+    scores = 2 * 128 * (192 + 128) * 4096
+    assert layer_flops(d, BLOCK, tokens=1, seq_len=4096) == 2 * (attention + 3 * 7168 * 18432) + scores
+    experts = 9 * 3 * 7168 * 2048 + 7168 * 256
+    assert layer_flops(d, MOE_BLOCK, tokens=1, seq_len=4096) == 2 * (attention + experts) + scores
+
+
+def test_a_mixture_is_these_kernels():
+    """Norm, router, top-k, copies; the experts; copies back, shared experts and their gate, additions."""
+    d = llama(**EXPERTS, shared_gate=True).decoder
+    attention = len(forward_kernels(d, BLOCK, **shape())) - 5
+    kernels = forward_kernels(d, MOE_BLOCK, **shape(ep=4))[attention:]
+    names = "memory gemm memory memory memory gemm memory gemm memory memory"
+    shared = "gemm memory gemm gemm memory memory memory"
+    assert [k.kind for k in kernels] == f"{names} {shared}".split()
+    sizes = [(k.m, k.n, k.k, k.batch) for k in kernels if k.kind == "gemm"]
+    experts = [(128, 256, 256, 2), (128, 256, 128, 2)]
+    assert sizes == [(128, 8, 256, 1), *experts, (128, 128, 256, 1), (128, 256, 64, 1), (128, 1, 256, 1)]
+    copies, sorting = kernels[3], kernels[4]
+    assert copies.bytes == (1 + 2) * 128 * 256 * 2
+    assert sorting.bytes == 2 * 2 * 128 * 256 * 2
 
 
 def test_dispatch_sends_every_token_to_each_of_its_experts():
