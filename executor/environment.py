@@ -34,8 +34,9 @@ def _cannot_run(plan: Plan) -> list[str]:
         faults.append("fp16 needs loss scaling, which is simulated but not run yet; run bf16 or fp32")
     if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
         faults.append("tf32 is a format of GPUs; run fp32 or bf16 on the CPU")
-    if strategy.workers > 1 and strategy.collective_algorithm == "tree" and device_kind(plan) == "cpu":
-        faults.append("tree: gloo reduces around a ring only; run plans with auto or ring")
+    algorithm = strategy.collective_algorithm
+    if strategy.workers > 1 and algorithm not in ("auto", "ring") and device_kind(plan) == "cpu":
+        faults.append(f"{algorithm}: gloo reduces around a ring only; run plans with auto or ring")
     if device_kind(plan) == "gpu" and plan.world_size > torch.cuda.device_count():
         faults.append(f"{plan.world_size} ranks, but {torch.cuda.device_count()} GPUs here")
     return faults

@@ -68,7 +68,7 @@ class Costs:
 
     def input_gradient_s(self, layer: Layer) -> float:
         """Seconds of the rest of the backward, recomputation included."""
-        return self.backward_s(layer) - self.weight_gradient_s(layer)
+        return max(0.0, self.backward_s(layer) - self.weight_gradient_s(layer))
 
     def _weight_gradient_s(self, kind: str) -> float:
         """The backward's share as the roofline divides it."""

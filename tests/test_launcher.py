@@ -213,9 +213,24 @@ def test_a_plan_for_gpus_is_refused_before_anything_starts(tiny_job, tmp_path):
     check_environment(plan, force=True)
 
 
-def test_tensor_parallel_plans_are_refused_with_the_reason(tiny_job):
-    with pytest.raises(EnvironmentMismatchError, match="tensor parallelism is simulated but not run yet"):
-        check_environment(make_plan(tiny_job, Strategy(tp=2)))
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"tp": 2}, "tp 2 (tensor parallelism)"),
+        ({"cp": 2}, "cp 2 (context parallelism)"),
+        ({"pp": 2, "schedule": "zb-h1"}, "schedule zb-h1"),
+        ({"pp": 2, "vp": 2, "schedule": "interleaved"}, "schedule interleaved, vp 2"),
+        ({"dp": 2, "sharding": "fsdp"}, "sharding fsdp"),
+        ({"offload": "optimizer"}, "offload optimizer"),
+        ({"dp": 2, "synchrony": "local:2"}, "synchrony local:2"),
+        ({"dp": 2, "overlap_gradients": False}, "gradients reduced after backward"),
+    ],
+)
+def test_what_is_only_simulated_is_refused_with_the_reason(tiny_job, fields, named):
+    plan = make_plan(tiny_job, Strategy(**fields))
+    with pytest.raises(EnvironmentMismatchError) as caught:
+        check_environment(plan)
+    assert f"{named}: simulated but not run yet" in str(caught.value)
 
 
 @pytest.mark.parametrize(
