@@ -62,6 +62,13 @@ def _job_options(required: bool) -> Decorator:
                 type=click.Choice(list(PRECISION_BYTES)),
                 help="Of weights and activations.  [default: bf16, on a CPU fp32]",
             ),
+            click.option(
+                "--expert-imbalance",
+                type=float,
+                default=1.0,
+                show_default=True,
+                help="Tokens of the busiest expert-parallel rank over the mean.",
+            ),
         ]
     )
 
@@ -165,7 +172,14 @@ def cluster_from(cluster_name: str, nodes: int | None) -> Cluster:
 
 
 def job_from(
-    model: str, cluster: Cluster, *, global_batch: int, seq_len: int, optimizer: str, precision: str | None
+    model: str,
+    cluster: Cluster,
+    *,
+    global_batch: int,
+    seq_len: int,
+    optimizer: str,
+    precision: str | None,
+    expert_imbalance: float = 1.0,
 ) -> Job:
     """The job of the options; raises InputError for a job that breaks a rule."""
     from ..sim.hf_config import read_model
@@ -177,6 +191,7 @@ def job_from(
         seq_len=seq_len,
         optimizer=optimizer,
         precision=chosen,
+        expert_imbalance=expert_imbalance,
     )
     faults = job.faults()
     if faults:

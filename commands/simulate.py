@@ -108,7 +108,8 @@ def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
     for name in ("global_batch", "seq_len"):
         if options[name] is None:
             raise UsageError(f"a model needs --{name.replace('_', '-')}")
-    job_arguments = {name: options[name] for name in ("global_batch", "seq_len", "optimizer", "precision")}
+    named = ("global_batch", "seq_len", "optimizer", "precision", "expert_imbalance")
+    job_arguments = {name: options[name] for name in named}
     job = job_from(what, cluster, **job_arguments)
     return plan_of(job, options, cluster)
 
