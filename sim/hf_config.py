@@ -9,6 +9,7 @@ unsupported: a guessed architecture costs a guessed time.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -29,8 +30,8 @@ MAX_LAYERS = 10_000
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _MOE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
-_EVERY_BLOCK: dict[str, Any] = {"decoder_sparse_step": 1, "moe_layer_freq": 1, "mlp_only_layers": []}
-"""Keys of mixtures of experts that say which blocks have them, and what stands for all."""
+_MAY_BE_NONE = ("dense_layers", "shared_count", "shared_ffn")
+"""Sizes that may be 0."""
 _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
@@ -163,20 +164,12 @@ class _Reading:
 
     def _unsupported(self, family: Family | None) -> None:
         """Keys that would make it another model than the families are."""
-        if family is not None and family.has_experts:
-            for key, usual in _EVERY_BLOCK.items():
-                if self.data.get(key, usual) not in (usual, None):
-                    self._error(
-                        key, shown(self.data[key]), f"{usual}: experts in every block after the dense ones"
-                    )
-        elif any(self.data.get(key) for key in _MOE_KEYS):
-            key = next(key for key in _MOE_KEYS if self.data.get(key))
-            with_experts = " | ".join(name for name, one in FAMILIES.items() if one.has_experts)
-            self._error(key, shown(self.data[key]), "a dense model", f"experts are read of {with_experts}")
-        per_token = self.data.get("num_experts_per_tok")
-        experts = next((self.data[key] for key in _MOE_KEYS[:3] if _is_size(self.data.get(key))), None)
-        if _is_size(per_token) and experts is not None and per_token > experts:
-            self._error("num_experts_per_tok", str(per_token), f"at most the {experts} experts")
+        for key, only in (family.only if family else {}).items():
+            if self.data.get(key) not in (only, None):
+                self._error(
+                    key, shown(self.data[key]), json.dumps(only), "any other value is another architecture"
+                )
+        self._unsupported_experts(family)
         if self.data.get("num_nextn_predict_layers"):
             self._warn("num_nextn_predict_layers", "ignored", "multi-token prediction is not costed")
         for key in ("is_encoder_decoder", "add_cross_attention"):
@@ -184,6 +177,17 @@ class _Reading:
                 self._error(key, shown(self.data[key]), "a decoder-only model")
         if self.data.get("quantization_config"):
             self._warn("quantization_config", "ignored", "training is planned in the job's precision")
+
+    def _unsupported_experts(self, family: Family | None) -> None:
+        """Experts of a dense family, and more for a token than there are."""
+        if not (family and family.has_experts) and any(self.data.get(key) for key in _MOE_KEYS):
+            key = next(key for key in _MOE_KEYS if self.data.get(key))
+            with_experts = " | ".join(name for name, one in FAMILIES.items() if one.has_experts)
+            self._error(key, shown(self.data[key]), "a dense model", f"experts are read of {with_experts}")
+        per_token = self.data.get("num_experts_per_tok")
+        experts = next((self.data[key] for key in _MOE_KEYS[:3] if _is_size(self.data.get(key))), None)
+        if _is_size(per_token) and experts is not None and per_token > experts:
+            self._error("num_experts_per_tok", str(per_token), f"at most the {experts} experts")
 
     def _sizes(self, family: Family) -> dict[str, int]:
         """The Decoder's whole numbers."""
@@ -215,14 +219,15 @@ class _Reading:
                 hint = self._near(key)
                 self._error(key, "missing", f"a whole number{others}", hint)
             return 0
-        limit = MAX_LAYERS if name == "layers" else MAX_SIZE
-        if not _is_size(value) or not 1 <= value <= limit:
-            self._error(key, shown(value), f"a whole number from 1 to {limit}")
+        least, limit = int(name not in _MAY_BE_NONE), MAX_LAYERS if name == "layers" else MAX_SIZE
+        if not _is_size(value) or not least <= value <= limit:
+            self._error(key, shown(value), f"a whole number from {least} to {limit}")
             return 0
         return value
 
     def _near(self, key: str) -> str:
-        near = difflib.get_close_matches(key, [k for k in self.data if isinstance(k, str)], n=1, cutoff=0.8)
+        others = [k for k in self.data if isinstance(k, str) and k != key]
+        near = difflib.get_close_matches(key, others, n=1, cutoff=0.8)
         return f"the file has {printable(near[0])}" if near else ""
 
     def _choices(self, family: Family) -> dict[str, Any]:
@@ -258,6 +263,9 @@ class _Reading:
             self._error(
                 "num_key_value_heads", str(sizes["kv_heads"]), f"a divisor of the {sizes['heads']} heads"
             )
+        if sizes.get("dense_layers", 0) > sizes["layers"]:
+            found = str(sizes["dense_layers"])
+            self._error("first_k_dense_replace", found, f"at most the {sizes['layers']} layers")
         return not self.errors
 
     def _name(self) -> str:

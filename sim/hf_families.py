@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 ACTIVATIONS = {
@@ -37,6 +37,8 @@ class Family:
     bias_key: str = ""
     """Key that gives query, key, value and output projections a bias."""
     mlp_bias_key: str = ""
+    only: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that would make it another architecture, and what they have to be where they are given."""
     required: tuple[str, ...] = _REQUIRED
     """What has no default."""
     derive: Callable[[dict[str, int]], dict[str, int]] = dict
@@ -75,6 +77,7 @@ _EXPERT_ALIASES = {
     "experts_per_token": ("num_experts_per_tok",),
     "expert_ffn": ("moe_intermediate_size",),
 }
+_EXPERTS_IN_EVERY_BLOCK = {"decoder_sparse_step": 1, "mlp_only_layers": []}
 _WITH_EXPERTS = (*_REQUIRED, "experts", "experts_per_token", "expert_ffn")
 _DEEPSEEK_ALIASES = {
     **_EXPERT_ALIASES,
@@ -88,6 +91,7 @@ _DEEPSEEK_ALIASES = {
     "nope_dim": ("qk_nope_head_dim",),
     "v_head_dim": ("v_head_dim",),
 }
+_DEEPSEEK_ONLY = {"moe_layer_freq": 1, "attention_bias": False}
 _DEEPSEEK_REQUIRED = (*_WITH_EXPERTS, "kv_rank", "rope_dim", "nope_dim", "v_head_dim")
 
 
@@ -154,6 +158,7 @@ FAMILIES = {
         architecture="Qwen2MoeForCausalLM",
         aliases={**_EXPERT_ALIASES, "shared_ffn": ("shared_expert_intermediate_size",)},
         fixed={**_ROPE, "attention_bias": True, "shared_gate": True},
+        only={**_EXPERTS_IN_EVERY_BLOCK, "qkv_bias": True},
         required=_WITH_EXPERTS,
     ),
     "qwen3_moe": Family(
@@ -162,19 +167,22 @@ FAMILIES = {
         fixed={**_ROPE, "qk_norm": True},
         head_dim_default=128,
         bias_key="attention_bias",
+        only=_EXPERTS_IN_EVERY_BLOCK,
         required=_WITH_EXPERTS,
     ),
     "deepseek_v2": Family(
         architecture="DeepseekV2ForCausalLM",
         aliases=_DEEPSEEK_ALIASES,
         fixed=_ROPE,
+        only=_DEEPSEEK_ONLY,
         required=_DEEPSEEK_REQUIRED,
         derive=_deepseek,
     ),
     "deepseek_v3": Family(
         architecture="DeepseekV3ForCausalLM",
         aliases=_DEEPSEEK_ALIASES,
-        fixed=_ROPE,
+        fixed={**_ROPE, "router_bias": True},
+        only=_DEEPSEEK_ONLY,
         required=_DEEPSEEK_REQUIRED,
         derive=_deepseek,
     ),

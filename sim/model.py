@@ -49,6 +49,8 @@ class Decoder:
     experts_per_token: int = 0
     expert_ffn: int = 0
     """Inner width of one expert."""
+    router_bias: bool = False
+    """The router has a value for every expert, which balances their load (DeepSeek-V3)."""
     shared_ffn: int = 0
     """Inner width of all shared experts together, which every token visits."""
     shared_gate: bool = False
@@ -132,7 +134,8 @@ class Decoder:
     def moe_parameters(self) -> int:
         """Of a block's router, experts and shared experts."""
         shared = self.mlp_matrices * self.hidden * self.shared_ffn + (self.hidden if self.shared_gate else 0)
-        return self.hidden * self.experts + self.expert_parameters + shared
+        router = self.hidden * self.experts + (self.experts if self.router_bias else 0)
+        return router + self.expert_parameters + shared
 
     @property
     def block_parameters(self) -> int:

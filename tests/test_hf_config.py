@@ -274,4 +274,13 @@ def test_experts_that_are_missing_or_not_everywhere_are_named(tmp_path):
     """A guessed architecture costs a guessed time."""
     assert "moe_intermediate_size: missing" in message(experts(tmp_path, moe_intermediate_size=None))
     sparse = message(experts(tmp_path, moe_layer_freq=2))
-    assert "moe_layer_freq: 2 -> expected 1: experts in every block after the dense ones" in sparse
+    assert "moe_layer_freq: 2 -> expected 1; any other value is another architecture" in sparse
+    biased = message(experts(tmp_path, attention_bias=True))
+    assert "attention_bias: true -> expected false; any other value is another architecture" in biased
+    dense = message(experts(tmp_path, first_k_dense_replace=3))
+    assert "first_k_dense_replace: 3 -> expected at most the 2 layers" in dense
+
+
+def test_deepseek_may_have_no_dense_blocks_and_no_shared_experts(tmp_path):
+    decoder = read_hf_config(experts(tmp_path, first_k_dense_replace=0, n_shared_experts=0)).decoder
+    assert (decoder.dense_layers, decoder.shared_ffn) == (0, 0)
