@@ -68,7 +68,8 @@ def _arithmetic_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> f
     gemm_default, attention_default, _ = _defaults(accelerator)
     if kernel.kind == "gemm":
         curves, default = accelerator.gemm_efficiency, gemm_default
-        efficiency = wave_efficiency(kernel, accelerator.sm_count)
+        sm_count = accelerator.sm_count
+        efficiency = wave_efficiency(kernel, sm_count) * group_efficiency(kernel, sm_count)
     else:
         curves, default = accelerator.attention_efficiency, attention_default
         efficiency = 1.0
@@ -111,3 +112,15 @@ def wave_efficiency(kernel: Kernel, sm_count: int) -> float:
         return 1.0
     waves = -(-tiles // sm_count)
     return tiles / (waves * sm_count)
+
+
+def group_efficiency(kernel: Kernel, sm_count: int) -> float:
+    """Part of the tiles of a grouped product that is no padding.
+
+    All products of one launch have tiles of one size, so one with few rows still takes whole tiles (DeepGEMM
+    aligns every group's rows to 128). A lone product takes smaller tiles, which the measured curve holds.
+    """
+    if not sm_count or kernel.batch == 1:
+        return 1.0
+    padded = -(-kernel.m // TILE) * -(-kernel.n // TILE) * TILE**2
+    return kernel.m * kernel.n / padded
