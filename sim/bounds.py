@@ -18,7 +18,7 @@ from .partition import partition
 from .plan import Stage
 from .schedules import stage_rank
 from .strategy import Strategy
-from .traffic import reduction, split_parameters
+from .traffic import gathering, reduction, split_parameters
 
 WHOLE_BACKWARD = ("gpipe", "1f1b", "interleaved", "loopedbfs")
 """Schedules in which the backwards of the stages before follow all compute of a rank: it ends with its first
@@ -51,9 +51,10 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
     """Seconds that the simulated step of ``strategy`` cannot go below (jitter aside).
 
     The latest of: for each rank, the forwards before its first stage, its own compute, then either its last
-    reduction and optimizer step or the backwards before its first stage; and all compute spread evenly over
-    the cores that ranks share. A pipeline that is never drained has no forwards to wait for. Where
-    accelerators differ, as if all were the kind that is fastest at this.
+    reduction and optimizer step or the backwards before its first stage; all that it gathers and reduces of
+    sharded parameters; and all compute spread evenly over the cores that ranks share. A pipeline that is
+    never drained has no forwards to wait for. Where accelerators differ, as if all were the kind that is
+    fastest at this.
     """
     kinds = accelerators_of(costs.cluster)
     if len(kinds) > 1:
@@ -75,6 +76,7 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
         if strategy.is_unflushed:
             bound = max(bound, compute)
             continue
+        bound = max(bound, _sharding_s(costs, [parts[s] for s in own]))
         begin = sum(stage.forward_s for stage in stages[: own[0]])
         bound = max(bound, begin + compute + _tail_s(tail, staged, strategy))
         if strategy.schedule in WHOLE_BACKWARD:
@@ -98,6 +100,30 @@ def _tail_s(tail: _Tail, staged: bool, strategy: Strategy) -> float:
     if staged:
         return sum(map(sum, tail.reduce_s)) + tail.step_s
     return min(sum(stage[-1:]) for stage in tail.reduce_s) + tail.step_s
+
+
+def _sharding_s(costs: Costs, held: list[Stage]) -> float:
+    """All that a rank of gathered parameters gathers and reduces, one after the other; 0 of other ranks."""
+    job, strategy = costs.job, costs.strategy
+    if not strategy.shards_parameters or strategy.replicas == 1:
+        return 0.0
+    micro_batches = strategy.micro_batches(job)
+    gathers = 2 * micro_batches if strategy.reshard_after_forward else 1
+    reductions = micro_batches if strategy.reduces_every_micro_batch else 1
+    layers = [job.model.layers[i] for stage in held for i in stage.layer_indices]
+    total = 0.0
+    for layer, count in Counter(_alike(layers)).items():
+        size = split_parameters([layer], strategy)
+        gathering_s = sum(costs.group_s(one) for one in gathering(job, strategy, *size))
+        reduction_s = sum(costs.group_s(one) for one in reduction(job, strategy, *size))
+        total += count * (gathers * gathering_s + reductions * reduction_s)
+    return total
+
+
+def _alike(layers: Sequence[Layer]) -> list[Layer]:
+    """``layers``, each as the first of its kind."""
+    first = {layer.kind: layer for layer in reversed(layers)}
+    return [first[layer.kind] for layer in layers]
 
 
 def _cores_s(

@@ -159,7 +159,7 @@ class _Walk:
         start = len(self.program.operations)
         label = self._label(rank.number, step.action)
         op = self.placement.compute(rank.number, cost.compute_s, after, label, cost.flops)
-        self._join(rank, start, step)
+        self._join(rank, start, step, apart=bool(after or cost.exchanges))
         for exchange in cost.exchanges:
             op = self.program.add(
                 exchange.seconds,
@@ -172,9 +172,9 @@ class _Walk:
         rank.last_op = rank.passes[step.number] = op
         self._remember_outputs(rank, step, op)
 
-    def _join(self, rank: _Rank, start: int, step: Step) -> None:
-        """Show all segments of an action as one span."""
-        if step.is_first:
+    def _join(self, rank: _Rank, start: int, step: Step, *, apart: bool) -> None:
+        """Show the segments of an action as one span, unless something may lie between them."""
+        if step.is_first or apart:
             rank.first_of_span = start
         for op in self.program.operations[start:]:
             if op.id != rank.first_of_span:
