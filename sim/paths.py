@@ -100,7 +100,7 @@ def _on_fabric(cluster: Cluster, ranks: Sequence[int], sharing: int) -> Path:
         bandwidth=reach.bandwidth,
         latency=reach.longest_s,
         ring_latency=reach.average_s,
-        link=_link_of_kind(cluster, reach.kind),
+        link=link_of_kind(cluster, reach.kind),
     )
 
 
@@ -114,7 +114,8 @@ def is_torus(cluster: Cluster) -> bool:
     return cluster.fabric is not None and cluster.fabric.kind == "torus"
 
 
-def _link_of_kind(cluster: Cluster, kind: int) -> Link:
+def link_of_kind(cluster: Cluster, kind: int) -> Link:
+    """The cluster's link that a fabric's link of ``kind`` (as in `fabrics/fabric.py`) stands for."""
     from .fabrics.fabric import CROSSBAR, TRUNK, WAN
 
     assert cluster.fabric is not None
@@ -222,7 +223,7 @@ def _all_pairs(cluster: Cluster, ranks: Sequence[int], sharing: int, way: Path) 
         bandwidth=reach.bandwidth,
         latency=reach.longest_s,
         ring_latency=reach.longest_s,
-        link=_link_of_kind(cluster, reach.kind),
+        link=link_of_kind(cluster, reach.kind),
     )
 
 
