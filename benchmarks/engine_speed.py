@@ -1,59 +1,95 @@
-"""Operations per second of both engines, side by side, on one 1F1B step.
+"""How fast the engines are, beside the reference engine and what others measured, in one run.
 
-Run it from anywhere, with the number of stages and of micro-batches, while nothing else runs:
+    python benchmarks/engine_speed.py [--quick] [-o FILE]
 
-    python benchmarks/engine_speed.py 8 32
-    python benchmarks/engine_speed.py 64 512 --shared 8 --repeats 5
-
-Every forward and backward is an operation on its stage's compute stream, every activation and gradient
-passed on one on its sender's and its receiver's transfer streams. With ``--shared k`` the transfers of k
-neighbouring stages also queue for one network card to leave by. Times are medians of processor seconds;
-all rows give the same times, to the bit, or the program stops.
+Times are processor seconds, medians of several runs, in a process whose kernels are compiled and loaded (what
+that took is printed apart). Where two engines ran the same thing their results must be equal, or the program
+stops. ``--quick`` makes all cases small, to see that the program works; its numbers mean nothing. Peers'
+figures were measured elsewhere on a 2-core machine: ASTRA-sim 2 (commit 518bd513, analytical back end), and
+SimGrid 3.32 (model CM02) with as many flows of one size on as large a tree, but not between the same hosts.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
-from traincast.sim import engine_compiled, engine_simpy
-from traincast.sim.plan import Kind
+import numpy as np
+from llama_step import links_of, llama_step
+from update_speed import model as update_model
+
+from traincast.sim import engine_simpy
+from traincast.sim.engine_compiled import FlatProgram, run_arrays
+from traincast.sim.engine_lanes import run_lanes
+from traincast.sim.engine_pipeline import pipeline_flat, run_pipeline
+from traincast.sim.fabrics.fat_tree import Shape, fat_tree
+from traincast.sim.flows.flows import finish_times, flows_on
+from traincast.sim.fold_flat import Folded, unfold_flat
+from traincast.sim.jitter import LaneLuck
+from traincast.sim.pass_orders import regular_orders
+from traincast.sim.pass_times import PassTimes
+from traincast.sim.pipeline import pipeline_program
 from traincast.sim.program import Program
-from traincast.sim.schedules import one_f_one_b
+from traincast.sim.schedules import schedule
+from traincast.sim.stepwise import ring_all_reduce_ends
+from traincast.sim.updates import engine_compiled as updates_compiled
 
-FORWARD_S, BACKWARD_S, TRANSFER_S, LATENCY_S = 0.010, 0.020, 0.001, 5e-6
+T = TypeVar("T")
 
-
-def one_f_one_b_program(stages: int, micro_batches: int, shared: int = 0) -> Program:
-    """One step; ``shared`` > 0 gives that many neighbouring stages one card to send by."""
-    program = Program()
-    orders = one_f_one_b(stages, micro_batches)
-    compute = {}
-    for stage, actions in enumerate(orders):
-        stream = program.stream(stage, "compute")
-        for action in actions:
-            seconds = FORWARD_S if action.kind is Kind.FORWARD else BACKWARD_S
-            compute[action.stage, action.kind, action.index] = program.add(seconds, (stream,))
-    for (stage, kind, index), op in list(compute.items()):
-        target = stage + 1 if kind is Kind.FORWARD else stage - 1
-        if not 0 <= target < stages:
-            continue
-        ports = (program.stream(stage, f"{kind} out"), program.stream(target, f"{kind} in"))
-        card = (program.resource("card", stage // shared),) if shared else ()
-        transfer = program.add(TRANSFER_S, ports, after=[(op, 0.0)], resources=card)
-        program.depend(compute[target, kind, index], transfer, LATENCY_S)
-    for index in range(micro_batches):
-        program.depend(compute[stages - 1, Kind.BACKWARD, index], compute[stages - 1, Kind.FORWARD, index])
-    return program
+REPEATS = 5
+ASTRA_1F1B_S, ASTRA_RING_S = 5.6, 252.0
+"""ASTRA-sim 2: 1F1B of 64 stages × 512 micro-batches; a 1 GiB ring all-reduce over 4,096 NPUs."""
+SIMGRID_FLOWS_S = 13.0
+"""SimGrid 3.32: 4,000 flows of equal size on a 1,024-host fat-tree, the quickest of its runs (13 to 41 s)."""
 
 
-def cpu_s(work: Callable[[], object], repeats: int) -> tuple[float, object]:
-    """Median processor seconds of ``work``, and what it gave."""
-    seconds = []
-    result = None
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    work: str
+    seconds: float
+    """processor seconds"""
+    beside: str
+    """What it is compared with."""
+    required: str
+    holds: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large the cases are."""
+
+    stages: int = 64
+    micro_batches: int = 512
+    lanes: int = 64
+    ring: int = 4096
+    replicas: int = 128
+    more_replicas: int = 782
+    workers: int = 256
+    updates: int = 1000
+    pods: int = 16
+    flow_leaves: int = 32
+    flows: int = 4000
+    flow_pods: int = 98
+
+
+QUICK = Sizes(
+    stages=4, micro_batches=8, lanes=4, ring=64, replicas=2, more_replicas=3, workers=4, updates=5, pods=1,
+    flow_leaves=2, flows=40, flow_pods=1,
+)  # fmt: skip
+
+
+def cpu_s(work: Callable[[], T], repeats: int = REPEATS) -> tuple[float, T]:
+    """Median processor seconds of ``work``, and what it gave, after one run that is not counted."""
+    result, seconds = work(), []
     for _ in range(repeats):
         begin = time.process_time()
         result = work()
@@ -61,52 +97,214 @@ def cpu_s(work: Callable[[], object], repeats: int) -> tuple[float, object]:
     return statistics.median(seconds), result
 
 
-def report(stages: int, micro_batches: int, shared: int, repeats: int, largest_simpy: int) -> str:
-    """The table, as Markdown."""
-    build_s, _ = cpu_s(lambda: one_f_one_b_program(stages, micro_batches, shared), repeats)
-    program = one_f_one_b_program(stages, micro_batches, shared)
-    count = len(program.operations)
-    flatten_s, _ = cpu_s(lambda: engine_compiled.flatten(program), repeats)
-    flat = engine_compiled.flatten(program)
-    runs: dict[str, Callable[[], object]] = {
-        "interpreted, arrays ready": lambda: engine_compiled.run_flat(flat, compiled=False),
-        "interpreted, with flatten": lambda: engine_compiled.run_flat(
-            engine_compiled.flatten(program), compiled=False
-        ),
-        "numba, arrays ready": lambda: engine_compiled.run_flat(flat, compiled=True),
-    }
-    if count <= largest_simpy:
-        runs["simpy"] = lambda: engine_simpy.run(program)
-    expected = engine_compiled.run_flat(flat, compiled=True)  # compiles, before any clock runs
-    lines = [
-        f"{stages} stages x {micro_batches} micro-batches, {count} operations"
-        + (f", one card for {shared} stages" if shared else "")
-        + f"; build {build_s:.4f} s, flatten {flatten_s:.4f} s",
-        "",
-        "| engine | CPU s | operations/s |",
-        "|---|---|---|",
-    ]
-    for name, work in runs.items():
-        seconds, result = cpu_s(work, repeats)
-        if result != expected:
-            raise SystemExit(f"{name} gives other times")
-        lines.append(f"| {name} | {seconds:.5f} | {count / seconds:,.0f} |")
+def once_s(work: Callable[[], T]) -> tuple[float, T]:
+    """Processor seconds of one run."""
+    begin = time.process_time()
+    result = work()
+    return time.process_time() - begin, result
+
+
+def demand(equal: bool, what: str) -> None:
+    """Stop unless results agree."""
+    if not equal:
+        raise SystemExit(f"{what}: results differ")
+
+
+def ratio_row(work: str, seconds: float, other: str, other_s: float, least: float) -> Row:
+    """A row that must be so many times as fast as another."""
+    found = other_s / seconds
+    beside = f"{other} {other_s:.3g} s: {found:,.0f} ×"
+    return Row(work=work, seconds=seconds, beside=beside, required=f"≥ {least:,.0f} ×", holds=found >= least)
+
+
+def limit_row(work: str, seconds: float, most: float, beside: str = "") -> Row:
+    """A row that must take at most so many seconds."""
+    return Row(work=work, seconds=seconds, beside=beside, required=f"≤ {most:g} s", holds=seconds <= most)
+
+
+def shared_by_stage(program: Program, ranks: int) -> None:
+    """Let the messages of eight neighbouring stages queue for one card, as `pipeline_rows` has it."""
+    names = {stream: key for key, stream in program.streams.items()}
+    for operation in program.operations:
+        rank, name = names[operation.streams[0]]
+        if name != "compute":
+            operation.resources = (program.resource("card", rank * 8 // ranks),)
+
+
+def pipeline_rows(sizes: Sizes) -> Iterator[Row]:
+    """1F1B: in one scenario, in lanes, with shared links."""
+    ranks, micro_batches = sizes.stages, sizes.micro_batches
+    name = f"1F1B {ranks} × {micro_batches}, {2 * ranks * micro_batches:,} passes"
+    times = PassTimes.alike(
+        ranks, forward_s=0.01, transfer_s=0.001, input_gradient_s=0.01, weight_gradient_s=0.01
+    )
+
+    def scenario():
+        return run_pipeline(regular_orders("1f1b", ranks, 1, micro_batches), times, compiled=True)
+
+    seconds, found = cpu_s(scenario, 4 * REPEATS)
+    program = pipeline_program(schedule("1f1b", ranks, 1, micro_batches), times)
+    simpy_s, (_, ends) = once_s(lambda: engine_simpy.run(program))
+    demand(found.ends.tolist() == ends[: len(found.ends)], name)
+    yield ratio_row(f"{name}, with building", seconds, "ASTRA-sim", ASTRA_1F1B_S, 1000)
+    yield ratio_row(f"{name}, with building", seconds, "our simpy engine", simpy_s, 200)
+    flat = pipeline_flat(regular_orders("1f1b", ranks, 1, micro_batches), times)
+    yield _lanes_row(name, flat, sizes.lanes, simpy_s)
+    cards = np.arange(ranks) * 8 // ranks
+    shared_by_stage(program, ranks)
+    orders = regular_orders("1f1b", ranks, 1, micro_batches)
+    seconds, (_, fast) = cpu_s(lambda: run_arrays(pipeline_flat(orders, times, cards)))
+    simpy_s, (_, ends) = once_s(lambda: engine_simpy.run(program))
+    demand(fast[: orders.passes].tolist() == ends[: orders.passes], f"{name}, shared")
+    yield ratio_row(f"{name}, 8 cards shared", seconds, "our simpy engine", simpy_s, 60)
+
+
+def _lanes_row(name: str, flat: FlatProgram, lanes: int, simpy_s: float) -> Row:
+    """Every lane its own jitter on every pass and message."""
+    none = np.zeros(flat.operations, dtype=np.int64)
+    folded = Folded(flat=flat, axes={}, sync=none, pattern=none, rank=none - 1)
+    luck = LaneLuck(cv=0.05, seed=1, samples=range(lanes))
+    seconds, found = cpu_s(lambda: run_lanes(folded, luck, compiled=True).makespans)
+    one = run_arrays(flat, luck.durations(flat.durations, lanes - 1))[1].max()
+    demand(one == found[-1], f"{name}, lanes")
+    return ratio_row(
+        f"the same, {lanes} lanes of jitter, each", seconds / lanes, "our simpy engine", simpy_s, 1000
+    )
+
+
+def ring_row(sizes: Sizes) -> Row:
+    """All-reduce of 1 GiB round a ring, every rank with its own ready time and step."""
+    ranks, random = sizes.ring, np.random.default_rng(0)
+    step_s = 1e-6 + 2**30 / ranks / 50e9
+    alike = ring_all_reduce_ends(np.zeros(ranks), step_s)
+    demand(bool((abs(alike - 2 * (ranks - 1) * step_s) < 1e-9).all()), "ring of alike ranks")
+    ready, steps = random.random(ranks) * 1e-3, step_s * (1 + 0.05 * random.random(ranks))
+    seconds, _ = cpu_s(lambda: ring_all_reduce_ends(ready, steps, compiled=True))
+    work = f"1 GiB ring all-reduce, {ranks:,} ranks, each its own ready time and step"
+    return ratio_row(work, seconds, "ASTRA-sim", ASTRA_RING_S, 10_000)
+
+
+def llama_rows(sizes: Sizes) -> Iterator[Row]:
+    """Llama 3 405B: folded, every rank with its own jitter, on shared links."""
+    seconds, ends = cpu_s(lambda: run_arrays(llama_step(sizes.replicas).folded.flat)[1])
+    alike = ends.max()
+    name = f"Llama 3 405B step, {sizes.replicas * 128:,} GPUs"
+    yield limit_row(f"{name}, folded, {len(ends):,} operations, with building", seconds, 0.05)
+    for replicas, limit_s in ((sizes.replicas, 2.0), (sizes.more_replicas, 15.0)):
+        yield _jitter_row(replicas, limit_s, alike)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    yield Row(
+        work="peak memory of this process so far",
+        seconds=0.0,
+        beside=f"{peak / 2**30:.2f} GiB, the cases above included",
+        required="≤ 2 GiB",
+        holds=peak <= 2 * 2**30,
+    )
+    yield _fabric_row(sizes)
+
+
+def _jitter_row(replicas: int, limit_s: float, alike: float) -> Row:
+    luck = LaneLuck(cv=0.05, seed=1)
+    seconds, times = cpu_s(lambda: run_lanes(llama_step(replicas).folded, luck, compiled=True), 3)
+    step = llama_step(replicas)
+    total = _unfolded_operations(step.folded)
+    rate = f"{total / 1e6:.1f} M rank-operations, {total / seconds / 1e6:,.0f} M a second"
+    beside = f"{rate}; step {times.makespans[0]:.3f} s, without jitter {alike:.3f} s"
+    work = f"Llama 3 405B step, {replicas * 128:,} GPUs, every rank its own jitter"
+    return limit_row(work, seconds, limit_s, beside)
+
+
+def _unfolded_operations(folded: Folded) -> int:
+    """What ranks do, one for each member of a collective."""
+    return folded.flat.operations * folded.lanes
+
+
+def _fabric_row(sizes: Sizes) -> Row:
+    """A layer as two operations, messages and rings step by step on the links of a three-tier fat-tree with
+    half the bandwidth at each tier up; every rank with its own jitter, and without contention beside it."""
+    shape = Shape(hosts=sizes.pods * 1024, radix=32, pod=32, oversubscription=2.0)
+    fabric = fat_tree(shape, bandwidth=50e9, latency=1e-6, trunk_bandwidth=50e9, trunk_latency=1e-6)
+
+    def whole():
+        step = llama_step(sizes.replicas, coarse=True)
+        unfolded = unfold_flat(step.folded, links_of(step, fabric))
+        flat, lanes = unfolded.flat, unfolded.lanes
+        luck = LaneLuck(cv=0.05, seed=1)
+        drawn = luck.durations(flat.durations, 0, lanes.base, lanes.lane)
+        return flat, run_arrays(flat, drawn)[1].max()
+
+    seconds, (flat, makespan) = once_s(whole)
+    alone = run_lanes(llama_step(sizes.replicas, coarse=True).folded, LaneLuck(cv=0.05, seed=1)).makespans[0]
+    gpus = f"{sizes.replicas * 128:,} GPUs with jitter"
+    work = f"Llama 3 405B step, {gpus} on a {shape.hosts:,}-host fat-tree, links shared"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    beside = (
+        f"{flat.operations / 1e6:.1f} M operations, {len(flat.slot_resource) / 1e6:.1f} M uses of "
+        f"{fabric.links:,} links; step {makespan:.3f} s, alone {alone:.3f} s; "
+        f"peak memory {peak / 2**30:.1f} GiB"
+    )
+    return limit_row(work, seconds, 60.0, beside)
+
+
+def update_row(sizes: Sizes) -> Row:
+    """Asynchronous parameter servers."""
+    whole = update_model("async", sizes.workers, sizes.updates)
+    seconds, _ = cpu_s(lambda: updates_compiled.run(whole, compiled=True))
+    return limit_row(f"async PS, {sizes.workers} workers × {sizes.updates:,} updates", seconds, 1.0)
+
+
+def flow_rows(sizes: Sizes) -> Iterator[Row]:
+    """Max-min fair flows between random hosts of fat-trees."""
+    speeds = {"bandwidth": 1e10, "latency": 1e-6, "trunk_bandwidth": 1e10, "trunk_latency": 1e-6}
+    random = np.random.default_rng(0)
+    small = fat_tree(Shape(hosts=sizes.flow_leaves * 32, radix=32), **speeds)
+    ends = random.integers(0, small.hosts, (2, sizes.flows))
+    flows, network = flows_on(small, *ends, 1e9)
+    seconds, _ = cpu_s(lambda: finish_times(flows, network, compiled=True), 3)
+    work = f"max-min flows, {sizes.flows:,} on a {small.hosts:,}-host fat-tree"
+    yield ratio_row(work, seconds, "SimGrid", SIMGRID_FLOWS_S, 10)
+    large = fat_tree(Shape(hosts=sizes.flow_pods * 1024, radix=32, pod=32), **speeds)
+    flows, network = flows_on(large, np.arange(large.hosts), random.permutation(large.hosts), 1e9)
+    seconds, _ = once_s(lambda: finish_times(flows, network, compiled=True))
+    yield limit_row(f"max-min flows, a permutation of {large.hosts:,} hosts to completion", seconds, 5.0)
+
+
+def warm() -> float:
+    """Processor seconds to load every kernel, or to compile it if this machine never did."""
+    begin = time.process_time()
+    for _ in (*pipeline_rows(QUICK), *llama_rows(QUICK), *flow_rows(QUICK), update_row(QUICK)):
+        pass
+    ring_row(QUICK)
+    return time.process_time() - begin
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = ["| work | CPU s | beside | required | holds |", "|---|---|---|---|---|"]
+    for row in rows:
+        took = f"{row.seconds:.4g}" if row.seconds else ""
+        lines.append(
+            f"| {row.work} | {took} | {row.beside} | {row.required} | {'yes' if row.holds else 'NO'} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Read the arguments and print the table."""
+    """Read the arguments, run everything, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("stages", type=int)
-    parser.add_argument("micro_batches", type=int)
-    parser.add_argument("--shared", type=int, default=0, metavar="K", help="stages that share a card")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--largest-simpy", type=int, default=200_000, help="operations above which simpy rests"
+    parser.add_argument("--quick", action="store_true", help="small cases")
+    parser.add_argument("-o", "--output", type=Path, help="write the table there too")
+    arguments = parser.parse_args()
+    sizes = QUICK if arguments.quick else Sizes()
+    loading_s = warm()
+    rows = [*pipeline_rows(sizes), ring_row(sizes), *llama_rows(sizes), update_row(sizes), *flow_rows(sizes)]
+    text = (
+        f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}; kernels were "
+        f"loaded or compiled before, in {loading_s:.1f} s.\n\n{table(rows)}\n"
     )
-    args = parser.parse_args()
-    print(f"Python {platform.python_version()}, {platform.machine()}\n")
-    print(report(args.stages, args.micro_batches, args.shared, args.repeats, args.largest_simpy))
+    print(text)
+    if arguments.output:
+        arguments.output.write_text(text)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .native import compiled, worthwhile
+from .native import compiled as compile_kernel
+from .native import worthwhile
 from .program_check import refuse_bad_seconds
 
 PATTERNS = ("", "ring", "half_ring", "halving_doubling")
@@ -29,18 +30,21 @@ COMPILE_FROM, LOADED_FROM = 500_000_000, 100_000
 """Member-steps from which numba pays, if it must be loaded and if it was: numpy makes about 1e9 a second."""
 
 
-def ring_all_reduce_ends(ready: Sequence[float] | np.ndarray, step_s: float | np.ndarray) -> np.ndarray:
+def ring_all_reduce_ends(
+    ready: Sequence[float] | np.ndarray, step_s: float | np.ndarray, *, compiled: bool | None = None
+) -> np.ndarray:
     """When each of n members has the sum, in seconds: float64[n].
 
     ``ready`` are the members' ready times, ``step_s`` the seconds of a step, one for all or one for each.
     Reduce-scatter, then all-gather: 2(n-1) steps of size/n each (Patarasuk and Yuan 2009); a member's step
-    begins when it and its left neighbour have ended the step before.
+    begins when it and its left neighbour have ended the step before. ``compiled`` says whether numba runs it;
+    without it the amount of work decides.
 
     Raises:
         InputError: no members, or seconds that are negative or not finite.
     """
     begin = _seconds(ready, "ready time")
-    return _ring(begin, _per_member(step_s, len(begin)), 2 * (len(begin) - 1))
+    return _ring(begin, _per_member(step_s, len(begin)), 2 * (len(begin) - 1), compiled)
 
 
 def halving_doubling_ends(ready: Sequence[float] | np.ndarray, step_s: Sequence[float]) -> np.ndarray:
@@ -107,13 +111,14 @@ def partners(members: int) -> list[int]:
     return down + down[::-1]
 
 
-def _ring(ready: np.ndarray, step_s: np.ndarray, steps: int) -> np.ndarray:
+def _ring(ready: np.ndarray, step_s: np.ndarray, steps: int, compiled: bool | None = None) -> np.ndarray:
     """Ends after ``steps`` steps round the ring. Place 0 of the work arrays repeats the last member."""
     count = len(ready)
     now, after = np.empty(count + 1), np.empty(count + 1)
     now[1:] = ready
-    native = worthwhile(ring_kernel, count * steps, COMPILE_FROM, LOADED_FROM)
-    return (compiled(ring_kernel) if native else _ring_rows)(now, after, step_s, steps)[1:].copy()
+    if compiled is None:
+        compiled = worthwhile(ring_kernel, count * steps, COMPILE_FROM, LOADED_FROM)
+    return (compile_kernel(ring_kernel) if compiled else _ring_rows)(now, after, step_s, steps)[1:].copy()
 
 
 def ring_kernel(now: Any, after: Any, step_s: Any, steps: int) -> Any:

@@ -12,9 +12,10 @@ from traincast.sim.engine_pipeline import pipeline_flat, run_pipeline
 from traincast.sim.errors import InputError
 from traincast.sim.pass_orders import PassOrders, pass_orders, regular_orders
 from traincast.sim.pass_times import PassTimes
+from traincast.sim.pipeline import pipeline_program
 from traincast.sim.plan import Action, Actions, Kind, parse_actions
 from traincast.sim.program import Program
-from traincast.sim.schedules import schedule
+from traincast.sim.schedules import schedule, stage_rank
 
 F, B, W = Kind.FORWARD, Kind.BACKWARD, Kind.WEIGHT_GRADIENT
 I = Kind.INPUT_GRADIENT  # noqa: E741 — the schedules' own letter
@@ -127,6 +128,32 @@ def test_any_order_ends_as_its_program_does(drawn: tuple[list[Actions], list[int
     assert found.makespan == max(compute_times(program, ends))
 
 
+@pytest.mark.parametrize(
+    ("name", "virtual_stages"),
+    [
+        ("1f1b", 1),
+        ("interleaved", 2),
+        ("loopedbfs", 3),
+        ("zb-h1", 1),
+        ("zb-2p", 1),
+        ("zbv", 2),
+        ("dualpipev", 2),
+    ],
+)
+def test_schedules_end_as_the_pipeline_program_does(name: str, virtual_stages: int) -> None:
+    """Loops and V shapes, halves and overlaps, with uneven stages: the other way to the same times."""
+    orders, stages = schedule(name, 4, virtual_stages, 8), 4 * virtual_stages
+    times = PassTimes(
+        forward_s=tuple(1.0 + 0.1 * stage for stage in range(stages)),
+        input_gradient_s=tuple(1.1 - 0.05 * stage for stage in range(stages)),
+        weight_gradient_s=(0.9,) * stages,
+        transfer_s=0.3,
+    )
+    arrays = pass_orders(orders, [stage_rank(name, stage, 4) for stage in range(stages)])
+    _, ends = engine_simpy.run(pipeline_program(orders, times))
+    assert one_each(arrays, run_pipeline(arrays, times).ends) == ends[: sum(map(len, orders))]
+
+
 @settings(max_examples=100, deadline=None)
 @given(drawn_orders())
 def test_numba_runs_orders_to_the_same_bits(drawn: tuple[list[Actions], list[int], PassTimes]) -> None:
@@ -173,33 +200,13 @@ def test_regular_orders_are_the_schedules(name: str, ranks: int, micro_batches: 
     assert same_orders(arrays, pass_orders(schedule(name, ranks, 1, micro_batches), range(ranks)))
 
 
-@pytest.mark.parametrize(("ranks", "virtual_stages", "micro_batches"), [(2, 2, 2), (2, 3, 4), (4, 2, 8)])
-def test_interleaved_order_is_that_of_torch(ranks: int, virtual_stages: int, micro_batches: int) -> None:
-    """The class's own generator, without a process group."""
-    from torch.distributed.pipelining import schedules as torch_schedules
-
-    arrays = regular_orders("interleaved", ranks, virtual_stages, micro_batches)
-    in_round = micro_batches // max(1, micro_batches // ranks)
-    for rank in range(ranks):
-        own = slice(arrays.first[rank], arrays.first[rank + 1])
-        letters = ["FB"[kind] for kind in arrays.kind[own]]
-        ours = [
-            f"{s}{k}{m}" for s, k, m in zip(arrays.stage[own], letters, arrays.micro_batch[own], strict=True)
-        ]
-        warmup = min((virtual_stages - 1) * in_round + 2 * (ranks - 1 - rank), virtual_stages * micro_batches)
-        theirs = torch_schedules._get_1f1b_rank_ops(
-            virtual_stages,
-            ranks,
-            warmup,
-            virtual_stages * micro_batches - warmup,
-            warmup,
-            rank,
-            lambda op, rank=rank: op // in_round % virtual_stages * ranks + rank,
-            lambda op, warmup=warmup, rank=rank: (
-                (virtual_stages - 1 - (op - warmup) // in_round % virtual_stages) * ranks + rank
-            ),
-        )
-        assert ours == [str(action) for action in theirs if action is not None]
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (2, 3, 4), (4, 2, 8), (4, 3, 12), (8, 2, 16), (4, 2, 4)])
+def test_interleaved_orders_are_the_schedule(sizes: tuple[int, int, int]) -> None:
+    """As those; ranks, virtual stages, micro-batches."""
+    ranks, virtual_stages, _ = sizes
+    actions = schedule("interleaved", *sizes)
+    stage_ranks = [stage % ranks for stage in range(ranks * virtual_stages)]
+    assert same_orders(regular_orders("interleaved", *sizes), pass_orders(actions, stage_ranks))
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3, 8])

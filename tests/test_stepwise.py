@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim import engine_simpy, stepwise
+from traincast.sim import engine_simpy
 from traincast.sim.errors import InputError
-from traincast.sim.native import compiled
 from traincast.sim.program import Program
 from traincast.sim.stepwise import (
     halving_doubling_ends,
@@ -84,15 +83,12 @@ def test_alike_members_take_the_operations_seconds(pattern: str, members: int) -
     assert ends == pytest.approx(np.full(members, 5.0 if members > 1 else 2.0))
 
 
-def test_numba_runs_the_ring_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numba_runs_the_ring_to_the_same_bits() -> None:
     """Loops under numba and rows in numpy."""
     random = np.random.default_rng(3)
     ready, step = random.random(50), random.random(50)
-    rows = ring_all_reduce_ends(ready, step)
-    compiled(stepwise.ring_kernel)
-    monkeypatch.setattr(stepwise, "LOADED_FROM", 0)
-    monkeypatch.delattr(stepwise, "_ring_rows")
-    assert ring_all_reduce_ends(ready, step).tolist() == rows.tolist()
+    rows, loops = (ring_all_reduce_ends(ready, step, compiled=flag).tolist() for flag in (False, True))
+    assert loops == rows
 
 
 def test_what_cannot_be_is_refused() -> None:
