@@ -71,6 +71,8 @@ def _points(accelerator: Accelerator, job: Job, kind: str, *, backward: bool) ->
 
 def _matches(profile: LayerProfile, job: Job, kind: str) -> bool:
     decoder = job.model.decoder
+    if decoder.kv_rank or decoder.head_dim * decoder.heads != decoder.hidden:
+        return False  # profiles are of heads that share out the hidden size
     shape = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
     return ((profile.kind, profile.seq_len, profile.precision) == (kind, job.seq_len, job.precision)) and all(
         getattr(profile, name) == getattr(decoder, name) for name in shape

@@ -214,7 +214,11 @@ def _batch_faults(s: Strategy, job: Job, world_size: int | None) -> list[Fault]:
 
 def _tensor_faults(s: Strategy, job: Job) -> list[Fault]:
     decoder = job.model.decoder
-    shared = {"attention heads": decoder.heads, "key-value heads": decoder.kv_heads, "ffn": decoder.ffn}
+    shared = {"attention heads": decoder.heads, "key-value heads": decoder.kv_heads}
+    if not decoder.experts or decoder.dense_layers:
+        shared["ffn"] = decoder.ffn
+    if decoder.experts:
+        shared |= {"expert_ffn": decoder.expert_ffn, "shared_ffn": decoder.shared_ffn}
     found = [
         _fault("tp", s.tp, f"a divisor of the {size} {what}") for what, size in shared.items() if size % s.tp
     ]
@@ -246,6 +250,9 @@ def _expert_faults(s: Strategy, job: Job) -> list[Fault]:
     found = []
     if experts % s.ep:
         found.append(_fault("ep", s.ep, f"a divisor of the {experts} experts"))
+    if s.tp > 1 and not s.sequence_parallel:
+        hint = "the ranks of a tensor-parallel group then send their own tokens"
+        found.append(_fault("sequence_parallel", "off", f"on with tp {s.tp} and ep {s.ep}", hint))
     if (s.dp * s.cp) % s.ep:
         found.append(_fault("ep", s.ep, f"a divisor of dp × cp = {s.dp * s.cp}"))
     return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from .job import GRADIENT_BYTES, Job
 from .kernels import LOSS_BYTES, dispatch_bytes
 from .model import EMBEDDING, HEAD, MOE_BLOCK, Layer
+from .shape import busiest_visits
 from .strategy import Strategy
 
 LOSS_ALL_REDUCES = 3
@@ -70,8 +71,9 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
 
     With sequence parallelism each becomes an all-gather and a reduce-scatter of the same size (Korthikanti
     et al. 2022, section 4.2.2); the second gathering of backward hides behind the product it is not needed
-    for. The vocabulary-parallel embedding sums its look-ups forward and needs nothing backward; the head
-    sums the gradient of its input backward, and forward three values a token for the loss.
+    for. Before experts of other ranks it gathers what arrived there. The vocabulary-parallel embedding sums
+    its look-ups forward and needs nothing backward; the head sums the gradient of its input backward, and
+    forward three values a token for the loss.
     """
     if strategy.tp == 1:
         return []
@@ -87,6 +89,10 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
         return [_tp("reduce_scatter", size)] if backward else [_tp("all_gather", size), loss]
     if not strategy.sequence_parallel:
         return [_tp("all_reduce", size, 2)]
+    if kind == MOE_BLOCK and strategy.ep > 1:
+        routed = size * _visits(job, strategy)
+        gathered = [_tp("all_gather", size), _tp("reduce_scatter", size)]
+        return [*gathered, _tp("all_gather", routed), _tp("reduce_scatter", routed)]
     return [_tp("all_gather", size, 2), _tp("reduce_scatter", size, 2)]
 
 
@@ -103,7 +109,7 @@ def _context_parallel(job: Job, strategy: Strategy, *, backward: bool) -> list[C
     tokens = strategy.micro_batch * job.seq_len / strategy.cp
     values = tokens * job.bytes_per_value / strategy.tp
     if strategy.cp_exchange == "ring":
-        size = 2 * decoder.kv_size * values * (2 if backward else 1)
+        size = (decoder.kv_size + decoder.v_size) * values * (2 if backward else 1)
         return [
             Collective(
                 dimension="cp",
@@ -114,7 +120,7 @@ def _context_parallel(job: Job, strategy: Strategy, *, backward: bool) -> list[C
                 behind_attention=True,
             )
         ]
-    sizes = [decoder.q_size * values] * 2 + [decoder.kv_size * values] * 2
+    sizes = [values * width for width in (decoder.q_size, decoder.o_size, decoder.kv_size, decoder.v_size)]
     return [Collective(dimension="cp", operation="all_to_all", size_bytes=size, group="cp") for size in sizes]
 
 
@@ -130,8 +136,13 @@ def _expert_parallel(job: Job, strategy: Strategy) -> list[Collective]:
         tp=strategy.tp,
         bytes_per_value=job.bytes_per_value,
     )
-    busiest = size * job.expert_imbalance
+    busiest = size * _visits(job, strategy) / job.model.decoder.experts_per_token
     return [Collective(dimension="ep", operation="all_to_all", size_bytes=busiest, group="ep", count=2)]
+
+
+def _visits(job: Job, strategy: Strategy) -> float:
+    """Experts of the busiest rank that one token of a rank visits, in the mean, over all ranks that send."""
+    return busiest_visits(job.model.decoder, strategy.ep, job.expert_imbalance)
 
 
 def split_parameters(layers: Iterable[Layer], strategy: Strategy) -> tuple[float, float]:

@@ -166,6 +166,7 @@ def _grids(draw: st.DrawFn, model: Model, dp: int, max_degree: int) -> dict[str,
     own["overlap_transfers"] = draw(st.booleans())
     ep = draw(st.sampled_from([d for d in (1, 2, 4) if (dp * cp) % d == 0 and (d % cp == 0 or cp % d == 0)]))
     own["ep"] = ep if model.decoder.experts else 1
+    own["sequence_parallel"] |= tp > 1 and own["ep"] > 1
     if schedule in UNFLUSHED:
         return own
     if draw(st.integers(0, 3)) == 0:
