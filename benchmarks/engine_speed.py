@@ -186,6 +186,7 @@ def ring_row(sizes: Sizes) -> Row:
 
 def llama_rows(sizes: Sizes) -> Iterator[Row]:
     """Llama 3 405B: folded, every rank with its own jitter, on shared links."""
+    _demand_lanes_are_the_unfolded_step()
     seconds, ends = cpu_s(lambda: run_arrays(llama_step(sizes.replicas).folded.flat)[1])
     alike = ends.max()
     name = f"Llama 3 405B step, {sizes.replicas * 128:,} GPUs"
@@ -201,6 +202,18 @@ def llama_rows(sizes: Sizes) -> Iterator[Row]:
         holds=peak <= 2 * 2**30,
     )
     yield _fabric_row(sizes)
+
+
+def _demand_lanes_are_the_unfolded_step() -> None:
+    """On 512 GPUs, in both forms of the step."""
+    for coarse in (False, True):
+        folded, luck = llama_step(4, coarse=coarse).folded, LaneLuck(cv=0.05, seed=1)
+        unfolded = unfold_flat(folded)
+        lanes = unfolded.lanes
+        ends = run_arrays(unfolded.flat, luck.durations(unfolded.flat.durations, 0, lanes.base, lanes.lane))[
+            1
+        ]
+        demand(ends.max() == run_lanes(folded, luck, compiled=True).makespans[0], "lanes of the step")
 
 
 def _jitter_row(replicas: int, limit_s: float, alike: float) -> Row:
