@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ..sim.cluster import Cluster
@@ -10,6 +12,11 @@ from ..sim.errors import UsageError
 from ..sim.units import UnitError, parse_quantity
 from .options import cluster_from, cluster_options, json_option
 from .output import echo_json
+
+if TYPE_CHECKING:
+    from ..sim.network import Choice
+
+DETAILS = ("formula", "flow")
 
 SMALLEST, LARGEST = 8.0, 8 * 2.0**30
 """Bytes of a sweep whose ends are left open: what nccl-tests runs on large machines."""
@@ -66,6 +73,8 @@ def doubling(low: float, high: float) -> list[float]:
 @click.option("--size", "sizes", type=Sizes(), default="1GiB", show_default=True,
               help="Bytes of the whole buffer, or a range that doubles.")  # fmt: skip
 @click.option("--algorithm", type=click.Choice(COLLECTIVE_ALGORITHMS), default="auto", show_default=True)
+@click.option("--detail", type=click.Choice(DETAILS), default=DETAILS[0], show_default=True,
+              help="Formulae and measured curves, or every message as a flow.")  # fmt: skip
 @json_option
 def command(
     operation: str,
@@ -74,6 +83,7 @@ def command(
     ranks: list[int] | None,
     sizes: list[float],
     algorithm: str,
+    detail: str,
     as_json: bool,
 ) -> None:
     """Print time, algbw and busbw of a collective on a cluster; ranks fill node after node.
@@ -90,7 +100,7 @@ def command(
         raise UsageError(
             f"--ranks {max(counts)}: {cluster.name} has {cluster.accelerators} accelerators; raise --nodes"
         )
-    rows = measure(cluster, operation, counts, sizes, algorithm)
+    rows = measure(cluster, operation, counts, sizes, algorithm, detail)
     if as_json:
         echo_json({"schema": "traincast.collective/1", "cluster": cluster.name, "rows": rows})
         return
@@ -98,7 +108,12 @@ def command(
 
 
 def measure(
-    cluster: Cluster, operation: str, counts: list[int], sizes: list[float], algorithm: str
+    cluster: Cluster,
+    operation: str,
+    counts: list[int],
+    sizes: list[float],
+    algorithm: str,
+    detail: str = DETAILS[0],
 ) -> list[dict]:
     """A row for every number of ranks and size; bandwidths in bytes/s."""
     from ..sim.nccl_tests import bus_bandwidth
@@ -107,7 +122,10 @@ def measure(
     rows = []
     for ranks in counts:
         for size in sizes:
-            choice = choose(cluster, operation, range(ranks), size, algorithm=algorithm)
+            if detail == "flow":
+                choice = _by_flows(cluster, operation, ranks, size, algorithm)
+            else:
+                choice = choose(cluster, operation, range(ranks), size, algorithm=algorithm)
             seconds = choice.seconds
             rows.append(
                 {
@@ -122,6 +140,14 @@ def measure(
                 }
             )
     return rows
+
+
+def _by_flows(cluster: Cluster, operation: str, ranks: int, size: float, algorithm: str) -> Choice:
+    from ..sim.flows.collective import transport_by_flows
+    from ..sim.network import Choice
+
+    (seconds,), name = transport_by_flows(cluster, operation, [range(ranks)], size, algorithm=algorithm)
+    return Choice(algorithm=name, protocol="", seconds=float(seconds))
 
 
 def show_rows(rows: list[dict], title: str) -> None:

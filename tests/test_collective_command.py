@@ -59,6 +59,21 @@ def test_json_is_what_the_network_says():
     assert row["busbw"] == pytest.approx(63 / 64 * 2**30 / choice.seconds)
 
 
+def test_flows_agree_with_the_formula_where_nothing_is_uneven():
+    """A direct all-to-all of nodes' accelerators over adapters of their own."""
+    arguments = ("collective", "all_to_all", "--cluster", "rail-h100", "--ranks", 32, "--json")
+    formula, flow = (
+        json.loads(run(*arguments, "--detail", detail))["rows"][0] for detail in ("formula", "flow")
+    )
+    assert (flow["algorithm"], flow["protocol"], flow["ranks"]) == ("direct", "", 32)
+    assert flow["time_s"] == pytest.approx(formula["time_s"], rel=0.05)
+
+
+def test_an_algorithm_without_steps_is_refused_at_flow_level():
+    with pytest.raises(InputError, match="all_reduce by tree is not known as steps of flows"):
+        run("collective", "all_reduce", "--cluster", "hgx-h100", "--algorithm", "tree", "--detail", "flow")
+
+
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [

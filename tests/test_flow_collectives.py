@@ -16,7 +16,7 @@ from traincast.sim.fabrics.fat_tree import Shape, fat_tree
 from traincast.sim.fabrics.switch import switch
 from traincast.sim.fabrics.torus import torus
 from traincast.sim.flows.collective import Group, fabric_for_flows, flow_collective_s, transport_by_flows
-from traincast.sim.flows.steps import collective_flows, rings
+from traincast.sim.flows.steps import collective_flows
 from traincast.sim.network import transport
 
 BANDWIDTH, LATENCY, SIZE = 4.0, 0.5, 96.0
@@ -118,17 +118,17 @@ def test_a_ring_of_neighbours_fits_a_torus_and_an_all_to_all_does_not():
     assert busiest <= last <= busiest + 4 * LATENCY
 
 
-def test_rings_enter_a_node_by_an_adapter_each():
-    """Two nodes of four: ring c begins each node at member c; an uneven group has one ring."""
-    found = rings(np.arange(8), 4)
-    assert found.tolist() == [
-        [0, 1, 2, 3, 4, 5, 6, 7],
-        [1, 2, 3, 0, 5, 6, 7, 4],
-        [2, 3, 0, 1, 6, 7, 4, 5],
-        [3, 0, 1, 2, 7, 4, 5, 6],
-    ]
-    assert rings(np.arange(4), 4).tolist() == [[0, 1, 2, 3]]
-    assert rings(np.arange(6), 4).tolist() == [[0, 1, 2, 3, 4, 5]]
+def test_rings_leave_a_node_by_an_adapter_each():
+    """Two nodes of two: a whole part goes round inside a node, half of one over each adapter."""
+    (step,) = collective_flows("all_gather", "ring", range(4), 8.0, per_node=2)
+    flows = list(zip(step.sources.tolist(), step.targets.tolist(), step.sizes.tolist(), strict=True))
+    inside, across = [(0, 1, 2.0), (1, 0, 2.0), (2, 3, 2.0), (3, 2, 2.0)], [(0, 2), (1, 3), (2, 0), (3, 1)]
+    assert (flows, step.repeats) == (inside + [(*ends, 1.0) for ends in across], 3)
+
+
+def test_nodes_that_hold_different_numbers_have_one_ring():
+    (step,) = collective_flows("all_gather", "ring", range(3), 3.0, per_node=2)
+    assert (step.sources.tolist(), step.targets.tolist()) == ([0, 1, 2], [1, 2, 0])
 
 
 # With clusters

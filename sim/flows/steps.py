@@ -40,8 +40,8 @@ def collective_flows(
     """The steps of ``operation`` by ``algorithm`` on ``ranks``; none for a single rank.
 
     Rank r is on node r // ``per_node``. A ring through several nodes that hold k of the ranks each is k
-    rings, each with its part of the bytes, that enter and leave every node by an adapter of their own, as
-    NCCL's channels do.
+    rings, each with its part of the bytes, each of which enters and leaves all nodes by the adapter of the
+    same member, as NCCL's channels do where NCCL_CROSS_NIC is 0.
 
     Raises:
         InputError: there are no steps of the operation by this algorithm, or too many flows.
@@ -60,20 +60,27 @@ def collective_flows(
     return _STEPS[algorithm, operation](members, float(size_bytes), per_node)
 
 
-def rings(members: np.ndarray, per_node: int) -> np.ndarray:
-    """int64[k, n]: the rings through ``members``; k is 1 unless several nodes hold as many members each."""
+def node_grid(members: np.ndarray, per_node: int) -> np.ndarray:
+    """int64[nodes, k]: ``members`` by node; one row if there is one node or nodes hold different numbers."""
     nodes, counts = np.unique(members // per_node, return_counts=True)
     if len(nodes) == 1 or (counts != counts[0]).any():
         return members[None, :]
-    grid = np.sort(members).reshape(len(nodes), counts[0])
-    return np.stack([np.roll(grid, -ring, axis=1).ravel() for ring in range(counts[0])])
+    return np.sort(members).reshape(len(nodes), counts[0])
 
 
 def _ring(members: np.ndarray, size: float, per_node: int) -> Steps:
-    """n-1 times a part to the right neighbour."""
-    channels = rings(members, per_node)
-    part = size / len(members) / len(channels)
-    return (_step(channels.ravel(), np.roll(channels, -1, axis=1).ravel(), part, repeats=len(members) - 1),)
+    """n-1 times a part to the right neighbour.
+
+    All rings of a node together: each member passes a whole part on inside the node, what leaves by another
+    adapter included, and a k-th of one to the same member of the next node.
+    """
+    grid, part, repeats = node_grid(members, per_node), size / len(members), len(members) - 1
+    count, width = grid.shape
+    inside = _step(grid.ravel(), np.roll(grid, -1, axis=1).ravel(), part, repeats=repeats)
+    if count == 1:
+        return (inside,)
+    across = _step(grid.ravel(), np.roll(grid, -1, axis=0).ravel(), part / width, repeats=repeats)
+    return (_joined(inside, across) if width > 1 else across,)
 
 
 def _ring_all_reduce(members: np.ndarray, size: float, per_node: int) -> Steps:
@@ -160,6 +167,16 @@ def _bits(count: int) -> list[int]:
 def _exchange(members: np.ndarray, bit: int, size: float) -> Step:
     """Each with the member whose place differs in ``bit``."""
     return _step(members, members[np.arange(len(members)) ^ bit], size)
+
+
+def _joined(one: Step, other: Step) -> Step:
+    """Both at once."""
+    parts = (
+        np.concatenate([getattr(step, name) for step in (one, other)])
+        for name in ("sources", "targets", "sizes")
+    )
+    sources, targets, sizes = parts
+    return Step(sources=sources, targets=targets, sizes=sizes, repeats=one.repeats)
 
 
 def _step(sources: np.ndarray, targets: np.ndarray, size: float, *, repeats: int = 1) -> Step:
