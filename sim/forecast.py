@@ -72,8 +72,11 @@ def _model(synchrony: str, timing: Timing, horizon_s: float, seed: int) -> Updat
     )
 
 
-def order_agrees(predicted: Mapping[str, float | None], measured: Mapping[str, float | None]) -> bool:
-    """Whether all protocols whose predicted times to a target clearly differ come in that order measured.
+def order_agrees(
+    predicted: Mapping[str, float | None], measured: Mapping[str, float | None], *, clear: float = CLEAR
+) -> bool:
+    """Whether all protocols whose predicted times to a target differ by more than the fraction ``clear`` come
+    in that order measured.
 
     A protocol that never came to the target is slower than any that did.
     """
@@ -85,5 +88,5 @@ def order_agrees(predicted: Mapping[str, float | None], measured: Mapping[str, f
         second[a] < second[b]
         for a in first
         for b in first
-        if b in second and first[a] * (1 + CLEAR) < first[b]
+        if b in second and first[a] * (1 + clear) < first[b]
     )
