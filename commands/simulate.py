@@ -43,6 +43,13 @@ from .output import echo_json, note
 @click.option("--slow-rank", multiple=True, metavar="RANK=FACTOR", help="A rank that computes slower.")
 @click.option("--slow-node", multiple=True, metavar="NODE=FACTOR", help="A node that computes slower.")
 @click.option("--slow-link", multiple=True, metavar="NODE=FRACTION", help="A node with less bandwidth.")
+@click.option(
+    "--collectives",
+    type=click.Choice(["together", "stepwise"]),
+    default="together",
+    show_default=True,
+    help="Members start together, or pass data on as soon as each can.",
+)
 @click.option("--jitter", type=click.FloatRange(0.0, 10.0), help="Spread of every operation's time.")
 @seed_option
 @json_option
@@ -55,6 +62,7 @@ def command(
     slow_rank: tuple[str, ...],
     slow_node: tuple[str, ...],
     slow_link: tuple[str, ...],
+    collectives: str,
     jitter: float | None,
     engine: str,
     samples: int,
@@ -84,7 +92,8 @@ def command(
     luck = parse_slow(slow_rank, slow_node, slow_link, ranks=plan.world_size, nodes=cluster.nodes)
     spread = cluster.jitter if jitter is None else jitter
     cluster = replace(cluster, luck=merged(cluster.luck, luck), jitter=spread)
-    trace = simulate(plan, cluster, engine=engine, samples=samples, seed=seed)
+    stepwise = collectives == "stepwise"
+    trace = simulate(plan, cluster, engine=engine, samples=samples, seed=seed, stepwise=stepwise)
     if trace_path:
         left = write_trace(trace, trace_path, unfold=all_ranks, max_slices=max_slices or MAX_SLICES)
         note(f"wrote {trace_path}" + (f"; {left:,} ranks are like those in it" if left else ""))

@@ -24,6 +24,9 @@ from .slowness import Slowness
 from .steps import Step, steps_of
 from .traffic import Collective, message_bytes, split_parameters
 
+RING_PATTERNS = {"all_reduce": "ring", "reduce_scatter": "half_ring", "all_gather": "half_ring"}
+"""How the members of a collective pass data on, step by step (`stepwise.py`)."""
+
 
 @dataclass(slots=True)
 class Built:
@@ -40,16 +43,17 @@ class Built:
     """Factors on time by row, as operations name them (`slowness.py`); None where all ranks are alike."""
 
 
-def build_program(plan: Plan, cluster: Cluster, rounds: int = 1) -> Built:
+def build_program(plan: Plan, cluster: Cluster, rounds: int = 1, *, stepwise: bool = False) -> Built:
     """The Program of one step of ``plan`` on ``cluster``.
 
     ``rounds`` is how many updates each worker of an asynchronous plan makes; it has no meaning elsewhere.
+    ``stepwise`` lets the members of a ring pass data on as soon as they can, instead of starting together.
     """
     if plan.strategy.gradient_exchange == "parameter_server":
         from .build_server import build_server_program
 
         return build_server_program(plan, cluster, rounds)
-    return _Walk(plan, cluster).built()
+    return _Walk(plan, cluster, stepwise).built()
 
 
 @dataclass(slots=True)
@@ -82,8 +86,9 @@ class _Rank:
 class _Walk:
     """Walks the workers' steps and adds their operations."""
 
-    def __init__(self, plan: Plan, cluster: Cluster):
+    def __init__(self, plan: Plan, cluster: Cluster, stepwise: bool = False):
         self.plan, self.cluster = plan, cluster
+        self.patterns = RING_PATTERNS if stepwise else {}
         self.mixed = MixedCosts(plan, cluster)
         self.costs = self.mixed.of(0)
         folded = cluster.host is None
@@ -168,6 +173,8 @@ class _Walk:
                 size_bytes=exchange.size_bytes,
                 rank=self.slowness.collective_row(self.costs.groups[exchange.group], rank.number),
                 sync=self.costs.groups[exchange.group].sync if self.program.axes else (),
+                # The gathering and the scattering of a layer add up to whole rings.
+                pattern=self.patterns.get("all_reduce", "") if exchange.dimension == "tp" else "",
             )
         rank.last_op = rank.passes[step.number] = op
         self._remember_outputs(rank, step, op)
@@ -339,6 +346,7 @@ class _Walk:
             size_bytes=collective.size_bytes,
             rank=self.slowness.collective_row(group, present[0]) if folded else row,
             sync=group.sync if folded else (),
+            pattern=self.patterns.get(collective.operation, "") if folded else "",
         )
 
     def _tied_stage(self, rank: int) -> int:

@@ -35,20 +35,27 @@ STEP_RESIDUALS = ("single_step", "crowded_step")
 
 
 def simulate(
-    plan: Plan, cluster: Cluster, *, engine: str = "compiled", samples: int = 0, seed: int = 0
+    plan: Plan,
+    cluster: Cluster,
+    *,
+    engine: str = "compiled",
+    samples: int = 0,
+    seed: int = 0,
+    stepwise: bool = False,
 ) -> Trace:
     """Predict one step of ``plan`` on ``cluster``.
 
     ``samples`` > 0 also draws that many steps, each with the cluster's jitter on every operation and its
     calibration residual on the whole; the spans are always those without luck. The same ``seed`` gives the
-    same numbers.
+    same numbers. ``stepwise`` plays ring collectives step by step, each member from its own ready time, where
+    ranks differ.
 
     Raises:
         InputError: the plan's actions wait for each other, or the engine is unknown.
     """
     if plays_updates(plan, cluster):
         return _simulate_updates(plan, cluster, engine, samples, seed)
-    built = build_program(plan, cluster, ASYNC_ROUNDS)
+    built = build_program(plan, cluster, ASYNC_ROUNDS, stepwise=stepwise)
     player = Player(built, cluster, plan.world_size, engine)
     played = player.once()
     step = step_time_s(plan, built, played.lanes[0].ends, played.makespan)

@@ -77,9 +77,10 @@ def test_folded_runs_equal_unfolded_ones(drawn: tuple[Job, Strategy], data: st.D
     job, strategy = drawn
     cluster = gpu_cluster(nodes=16, per_node=2, jitter=data.draw(st.sampled_from([0.0, 0.1])))
     cluster = replace(cluster, luck=data.draw(lucks(strategy.workers, cluster.nodes)))
-    plan = make_plan(job, strategy)
+    plan, stepwise = make_plan(job, strategy), data.draw(st.booleans())
     lanes, written_out = (
-        simulate(plan, cluster, engine=engine, samples=2, seed=5) for engine in ("compiled", "simpy")
+        simulate(plan, cluster, engine=engine, samples=2, seed=5, stepwise=stepwise)
+        for engine in ("compiled", "simpy")
     )
     assert lanes.spans == written_out.spans
     assert lanes.step_times_s == written_out.step_times_s
