@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .activations import layer_activation_bytes
 from .build_passes import PassCosts
 from .cluster import Cluster
 from .errors import InputError
+from .layer_kernels import kept_bytes
 from .mixed import MixedCosts
 from .placement import COMPUTE, Messenger, Placement
 from .plan import Action, Kind, Plan
@@ -240,7 +240,9 @@ class _Walk:
     def _to_host(self, rank: _Rank, step: Step) -> None:
         """Activations to host memory after their forward, back before their backward."""
         action = step.action
-        size = sum(self._activation_bytes(layer) for layer in step.layers[0])
+        layers = self.plan.job.model.layers
+        kinds = (layers[i].kind for i in step.layers[0])
+        size = sum(kept_bytes(self.plan.job, self.plan.strategy, kind) for kind in kinds)
         place = (action.stage, action.index)
         if step.what == "offload":
             after = [rank.last_op]
@@ -257,22 +259,6 @@ class _Walk:
             rank.offloaded[place] = op
         else:
             rank.gathered.setdefault(step.number, []).append(op)
-
-    def _activation_bytes(self, layer: int) -> float:
-        job, strategy = self.plan.job, self.plan.strategy
-        return layer_activation_bytes(
-            job.model.decoder,
-            job.model.layers[layer].kind,
-            micro_batch=strategy.micro_batch,
-            seq_len=job.seq_len,
-            tp=strategy.tp,
-            bytes_per_value=job.bytes_per_value,
-            recompute=strategy.recompute,
-            cp=strategy.cp,
-            ep=strategy.ep,
-            sequence_parallel=strategy.sequence_parallel,
-            expert_imbalance=job.expert_imbalance,
-        )
 
     # Collectives
 

@@ -1,8 +1,12 @@
-"""The kernels of one layer on one rank for one micro-batch, as a job and a strategy shape them."""
+"""The kernels and activations of one layer on one rank for one micro-batch, as a job and a strategy shape
+them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import kernels
+from .activations import layer_activation_bytes
 from .job import Job
 from .kernels import Kernel
 from .strategy import Strategy
@@ -18,15 +22,23 @@ PARTS = {
 
 def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Kernel, ...]:
     """The kernels of ``part`` of a layer of ``kind``; nothing is recomputed."""
-    return PARTS[part](
-        job.model.decoder,
-        kind,
-        micro_batch=strategy.micro_batch,
-        seq_len=job.seq_len,
-        tp=strategy.tp,
-        bytes_per_value=job.bytes_per_value,
-        cp=strategy.cp,
-        ep=strategy.ep,
-        sequence_parallel=strategy.sequence_parallel,
-        expert_imbalance=job.expert_imbalance,
-    )
+    return PARTS[part](job.model.decoder, kind, **_shape(job, strategy))
+
+
+def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = None) -> float:
+    """Bytes that a layer keeps between the passes, under the strategy's ``recompute`` or another."""
+    policy = strategy.recompute if recompute is None else recompute
+    return layer_activation_bytes(job.model.decoder, kind, recompute=policy, **_shape(job, strategy))
+
+
+def _shape(job: Job, strategy: Strategy) -> dict[str, Any]:
+    return {
+        "micro_batch": strategy.micro_batch,
+        "seq_len": job.seq_len,
+        "tp": strategy.tp,
+        "bytes_per_value": job.bytes_per_value,
+        "cp": strategy.cp,
+        "ep": strategy.ep,
+        "sequence_parallel": strategy.sequence_parallel,
+        "expert_imbalance": job.expert_imbalance,
+    }

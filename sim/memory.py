@@ -12,10 +12,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from .activations import layer_activation_bytes, logits_bytes
+from .activations import logits_bytes
 from .cluster import Accelerator, Cluster
 from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
+from .layer_kernels import kept_bytes
 from .mixed import stage_accelerators
 from .model import EMBEDDING, HEAD
 from .partition import held_parameters
@@ -230,30 +231,18 @@ def _activation_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> floa
     """
     recompute = plan.strategy.recompute
     kinds = {s.index: [plan.job.model.layers[i].kind for i in s.layer_indices] for s in held}
-    sizes = {index: sum(_layer_bytes(plan, kind, recompute) for kind in own) for index, own in kinds.items()}
+    sizes = {
+        index: sum(kept_bytes(plan.job, plan.strategy, kind) for kind in own) for index, own in kinds.items()
+    }
     kept = in_flight(plan.actions[pipeline_rank], sizes)
     if plan.strategy.offload in ("activations", "both"):
         kept = min(kept, 2 * max(sizes.values()))
     blocks = {kind for own in kinds.values() for kind in own} - {EMBEDDING, HEAD}
     if recompute == "none" or not blocks:
         return kept
-    return kept + max(_layer_bytes(plan, k, "none") - _layer_bytes(plan, k, recompute) for k in blocks)
-
-
-def _layer_bytes(plan: Plan, kind: str, recompute: str) -> float:
-    job, strategy = plan.job, plan.strategy
-    return layer_activation_bytes(
-        job.model.decoder,
-        kind,
-        micro_batch=strategy.micro_batch,
-        seq_len=job.seq_len,
-        tp=strategy.tp,
-        bytes_per_value=job.bytes_per_value,
-        recompute=recompute,
-        cp=strategy.cp,
-        ep=strategy.ep,
-        sequence_parallel=strategy.sequence_parallel,
-        expert_imbalance=job.expert_imbalance,
+    return kept + max(
+        kept_bytes(plan.job, plan.strategy, k, "none") - kept_bytes(plan.job, plan.strategy, k)
+        for k in blocks
     )
 
 
