@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 from ..sim.intervals import Interval, merge, total
 from ..sim.trace import Span, Trace
-from .palette import IDLE, PHASES, phase_of
+from .palette import COMPUTE_PHASES, IDLE, PHASES, phase_of
 
-_ORDER = [phase.key for phase in PHASES if phase.key in ("forward", "backward", "optimizer_step")]
+_ORDER = [phase.key for phase in PHASES if phase.key in COMPUTE_PHASES]
 _ORDER += [phase.key for phase in PHASES if phase.key not in _ORDER and phase.key != IDLE]
 
 
@@ -21,7 +21,9 @@ def exposed_seconds(trace: Trace) -> dict[str, float]:
     """Seconds of one step by phase key, averaged over workers and steps; they add up to the step time."""
     lanes: dict[tuple[int, int], list[Span]] = defaultdict(list)
     lengths: dict[int, float] = defaultdict(float)
-    workers = {span.rank for span in trace.spans if phase_of(span.kind).key in ("forward", "backward")}
+    workers = {
+        span.rank for span in trace.spans if phase_of(span.kind, span.stream).key in ("forward", "backward")
+    }
     for span in trace.spans:
         lengths[span.step] = max(lengths[span.step], span.end)
         if span.rank in workers or not workers:  # servers wait by design
@@ -38,7 +40,7 @@ def _shares(spans: Iterable[Span], length: float) -> dict[str, float]:
     """Shares of ``length`` on one rank, each phase counting only what those before it leave uncovered."""
     by_phase: dict[str, list[Interval]] = defaultdict(list)
     for span in spans:
-        by_phase[phase_of(span.kind).key].append((span.start, span.end))
+        by_phase[phase_of(span.kind, span.stream).key].append((span.start, span.end))
     shares: dict[str, float] = {}
     covered: list[Interval] = []
     before = 0.0

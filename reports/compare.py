@@ -116,7 +116,7 @@ def phase_seconds(trace: Trace) -> dict[str, float]:
     totals: dict[str, float] = defaultdict(float)
     busy: dict[int, float] = dict.fromkeys(trace.ranks, 0.0)
     for span, duration in _median_durations(trace):
-        totals[phase_of(span.kind).key] += duration
+        totals[phase_of(span.kind, span.stream).key] += duration
         if span.stream == COMPUTE:
             busy[span.rank] += duration
     totals[IDLE] = sum(max(trace.step_time_s - seconds, 0.0) for seconds in busy.values())

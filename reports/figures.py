@@ -67,9 +67,9 @@ def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, ti
         )
         axis.axvline(trace.step_time_s / unit, color=MEASURED, linestyle="--", linewidth=1.2)
     axes[-1].set_xlabel(f"{unit_name} since the step began")
-    used = {phase_of(span.kind).key for part in shown for span in part.spans}
+    used = {phase_of(span.kind, span.stream).key for part in shown for span in part.spans}
     handles = [_patch(p.label, p.colour, p.hatch) for p in PHASES if p.key in used]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower left", ncols=5, frameon=False, fontsize=9)
     figure.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
     save(figure, path)
 
@@ -79,7 +79,7 @@ def _gantt(axis: Any, shown: Picture, unit: float) -> None:
     places = {rank: place for place, rank in enumerate(shown.ranks)}
     bars: dict[tuple[int, bool, str], list[Span]] = {}
     for span in shown.spans:
-        key = (places[span.rank], span.stream == "compute", phase_of(span.kind).key)
+        key = (places[span.rank], span.stream == "compute", phase_of(span.kind, span.stream).key)
         bars.setdefault(key, []).append(span)
     for (place, compute, phase_key), spans in bars.items():
         phase = next(phase for phase in PHASES if phase.key == phase_key)

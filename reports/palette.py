@@ -1,7 +1,8 @@
 """What the parts of a step are called and how they are drawn, alike in tables, figures and the report.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart with every common colour
-blindness; hatches tell them apart on grey paper too.
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) and, where these run out, of Tol's muted
+scheme (https://sronpersonalpages.nl/~pault/), told apart with every common colour blindness; hatches tell
+them apart on grey paper too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Phase:
     label: str
     kinds: tuple[str, ...]
     """Kinds of actions that belong to it."""
+    streams: tuple[str, ...] = ()
+    """Streams of communication inside layers, all of whose spans belong to it whatever their action."""
     colour: str
     hatch: str
     """As matplotlib writes it."""
@@ -32,7 +35,32 @@ OTHER = "other"
 
 PHASES = (
     Phase(key="forward", label="forward", kinds=("F",), colour="#0072B2", hatch="", pattern=""),
-    Phase(key="backward", label="backward", kinds=("B", "I", "W"), colour="#E69F00", hatch="//", pattern="/"),
+    Phase(key="backward", label="backward", kinds=("B", "I"), colour="#E69F00", hatch="//", pattern="/"),
+    Phase(
+        key="weight_gradient",
+        label="weight gradient",
+        kinds=("W",),
+        colour="#DDCC77",
+        hatch="\\\\",
+        pattern="\\",
+    ),
+    Phase(
+        key="overlap",
+        label="forward beside backward",
+        kinds=("OVERLAP_F_B",),
+        colour="#44AA99",
+        hatch="**",
+        pattern="x",
+    ),
+    Phase(
+        key="exchange",
+        label="exchange inside layers",
+        kinds=(),
+        streams=("tp", "cp", "ep"),
+        colour="#882255",
+        hatch="oo",
+        pattern="+",
+    ),
     Phase(
         key="send_recv",
         label="send / receive",
@@ -44,10 +72,27 @@ PHASES = (
     Phase(
         key="gradient_reduction",
         label="gradient reduction",
-        kinds=("REDUCE_GRAD", "REDUCE_TIED"),
+        kinds=("REDUCE_GRAD", "REDUCE_TIED", "AVERAGE"),
         colour="#CC79A7",
         hatch="xx",
         pattern="x",
+    ),
+    Phase(
+        key="parameter_gathering",
+        label="parameter gathering",
+        kinds=("UNSHARD",),
+        colour="#332288",
+        hatch="OO",
+        pattern="-",
+    ),
+    Phase(
+        key="offload",
+        label="to and from host memory",
+        kinds=(),
+        streams=("host",),
+        colour="#999933",
+        hatch="..",
+        pattern=".",
     ),
     Phase(
         key="push_pull",
@@ -71,6 +116,9 @@ PHASES = (
 
 BY_KEY = {phase.key: phase for phase in PHASES}
 _BY_KIND = {kind: phase for phase in PHASES for kind in phase.kinds}
+_BY_STREAM = {stream: phase for phase in PHASES for stream in phase.streams}
+COMPUTE_PHASES = ("forward", "backward", "weight_gradient", "overlap", "optimizer_step")
+"""Keys of what is no communication."""
 
 MEMORY_PARTS = {
     "weights_bytes": ("weights", "#0072B2", "", ""),
@@ -85,9 +133,9 @@ MEMORY_PARTS = {
 """By field of a memory estimate: label, colour, hatch, pattern."""
 
 
-def phase_of(kind: str) -> Phase:
-    """The phase of an action's kind, as ``SEND_F``."""
-    return _BY_KIND.get(kind, BY_KEY[OTHER])
+def phase_of(kind: str, stream: str = "") -> Phase:
+    """The phase of an action's kind, as ``SEND_F``, on a stream."""
+    return _BY_STREAM.get(stream) or _BY_KIND.get(kind, BY_KEY[OTHER])
 
 
 def memory_parts(row: Mapping[str, Any]) -> dict[str, float]:

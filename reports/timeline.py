@@ -86,7 +86,7 @@ def _bars(shown: Picture, axis: str, unit: float, legend: set[str]) -> list[Figu
     places = {rank: place for place, rank in enumerate(shown.ranks)}
     bars = []
     for phase in PHASES:
-        spans = [span for span in shown.spans if phase_of(span.kind) is phase]
+        spans = [span for span in shown.spans if phase_of(span.kind, span.stream) is phase]
         if spans and phase.key != IDLE:
             bars.append(
                 _phase_bars(phase, spans, places, axis, unit) | {"showlegend": phase.key not in legend}

@@ -37,8 +37,8 @@ class Span(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The action's token without numbers, as `SEND_F`."""
-        return self.action.strip("0123456789")
+        """The action's token without numbers, as `SEND_F`; of an overlap, `OVERLAP_F_B`."""
+        return self.action.rpartition(")")[2].strip("0123456789")
 
 
 @dataclass(frozen=True, kw_only=True)
