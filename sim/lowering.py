@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from .errors import InputError
+from .errors import Fault, InputError
 from .job import Job
 from .partition import partition, shard
 from .pass_times import PassTimes
@@ -88,15 +88,31 @@ def _order_of(job: Job, strategy: Strategy) -> tuple[str, int, int, int]:
     return name, strategy.pp, strategy.vp, micro_batches
 
 
-def order_faults(strategy: Strategy, micro_batches: int, orders: Orders | None = None) -> list:
-    """What is wrong with the strategy's schedule at these degrees; a `csv` needs the orders themselves."""
+def order_faults(strategy: Strategy, micro_batches: int, orders: Orders | None = None) -> list[Fault]:
+    """What is wrong with the strategy's schedule at these degrees; a `csv` brings the orders themselves."""
     if strategy.schedule == "csv":
-        if orders is not None and len(orders) == strategy.pp:
-            return []
-        found = "no orders" if orders is None else f"orders of {len(orders)} ranks"
-        raise InputError(f"schedule csv with {found}; expected those of pp = {strategy.pp} ranks")
+        return _csv_faults(strategy, micro_batches, orders or ())
     name = "1f1b" if strategy.schedule in UNFLUSHED else strategy.schedule
     return schedule_faults(name, strategy.pp, strategy.vp, micro_batches)
+
+
+def _csv_faults(strategy: Strategy, micro_batches: int, orders: Orders) -> list[Fault]:
+    """Orders are of as many ranks, stages and micro-batches as the strategy says."""
+    parts = [part for own in orders for action in own for part in action.passes]
+    numbers = {
+        "ranks": (len(orders), strategy.pp, "pp"),
+        "stages": (len({part.stage for part in parts}), strategy.stages, "pp × vp"),
+        "micro-batches": (
+            len({part.index for part in parts}),
+            micro_batches,
+            "global_batch / dp / micro_batch",
+        ),
+    }
+    return [
+        Fault(path="strategy.schedule", found=f"a csv of {found} {what}", expected=f"{wanted} ({why})")
+        for what, (found, wanted, why) in numbers.items()
+        if found != wanted
+    ]
 
 
 @lru_cache(maxsize=128)

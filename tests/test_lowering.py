@@ -9,6 +9,7 @@ from traincast.sim.job import Job
 from traincast.sim.lowering import make_plan
 from traincast.sim.model import Decoder, Model
 from traincast.sim.partition import shard
+from traincast.sim.schedules import schedule
 from traincast.sim.strategy import SCHEDULES, Strategy
 
 
@@ -109,3 +110,19 @@ def test_world_size_is_checked_where_it_is_known(tiny_job):
         "strategy: dp 2 × tp 2 × pp 1 = 4 ranks -> expected 8 ranks;"
         " change a degree until the product is the world size"
     ]
+
+
+def test_orders_of_a_file_must_be_of_the_strategys_size(tiny_job):
+    """Four ranks' order is none for two; all that differs is named at once."""
+    orders = schedule("zbv", 4, 2, 8)
+    with pytest.raises(InputError) as caught:
+        make_plan(tiny_job, Strategy(pp=2, schedule="csv"), orders=orders)
+    assert str(caught.value).splitlines() == [
+        "strategy.schedule: a csv of 4 ranks -> expected 2 (pp)",
+        "strategy.schedule: a csv of 8 stages -> expected 2 (pp × vp)",
+        "2 errors",
+    ]
+    own = schedule("1f1b", 2, 1, 8)
+    assert make_plan(tiny_job, Strategy(pp=2, schedule="csv"), orders=own).actions == (
+        make_plan(tiny_job, Strategy(pp=2)).actions
+    )
