@@ -24,6 +24,9 @@ WHOLE_BACKWARD = ("gpipe", "1f1b", "interleaved", "loopedbfs")
 """Schedules in which the backwards of the stages before follow all compute of a rank: it ends with its first
 stage's, and no weight gradients are left for later."""
 
+HIDING = ("dualpipev",)
+"""Schedules that lay passes side by side."""
+
 ROUNDING = 1e-9
 """Relative margin of the bound for sums that the simulation adds up in another order."""
 
@@ -72,14 +75,19 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
     micro_batches = strategy.micro_batches(job)
     bound = _cores_s(costs, stages, tails, micro_batches, strategy)
     for own, tail in zip(held, tails, strict=True):
+        if strategy.schedule in HIDING:
+            # Exchanges of one pass may all hide behind the compute of another.
+            bound = max(bound, micro_batches * sum(stages[s].compute_s for s in own) + tail.step_s)
+            continue
         compute = micro_batches * sum(stages[s].forward_s + stages[s].backward_s for s in own)
         if strategy.is_unflushed:
             bound = max(bound, compute)
             continue
         bound = max(bound, _sharding_s(costs, [parts[s] for s in own]))
-        begin = sum(stage.forward_s for stage in stages[: own[0]])
+        # Local steps follow each other without draining the pipeline.
+        begin = sum(stage.forward_s for stage in stages[: own[0]]) / strategy.steps(job)
         bound = max(bound, begin + compute + _tail_s(tail, staged, strategy))
-        if strategy.schedule in WHOLE_BACKWARD:
+        if strategy.schedule in WHOLE_BACKWARD and strategy.steps(job) == 1:
             bound = max(bound, begin + compute + sum(stage.backward_s for stage in stages[: own[0]]))
     return bound * (1 - ROUNDING)
 

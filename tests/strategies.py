@@ -198,3 +198,35 @@ def _parameter_servers(draw: st.DrawFn, model: Model, dp: int) -> dict[str, Any]
         "servers_colocated": servers <= dp and draw(st.booleans()),
         "synchrony": draw(st.sampled_from(synchronies)),
     }
+
+
+@st.composite
+def any_strategies(draw: st.DrawFn) -> Strategy:
+    """Fields that need not go together, nor be lawful."""
+    small = st.sampled_from([1, 1, 2, 3, 4])
+    return Strategy(
+        dp=draw(small),
+        tp=draw(small),
+        pp=draw(small),
+        vp=draw(small),
+        cp=draw(small),
+        ep=draw(small),
+        micro_batch=draw(st.sampled_from([1, 2])),
+        schedule=draw(st.sampled_from(SCHEDULES)),
+        stage_layers=draw(st.sampled_from([(), (), (2, 2), (1, 3), (0, 4), (4,), (1, 1, 1, 1)])),
+        recompute=draw(st.sampled_from(RECOMPUTES)),
+        sharding=draw(st.sampled_from(SHARDINGS)),
+        shard_degree=draw(st.sampled_from([0, 0, 1, 2])),
+        reshard_after_forward=draw(st.booleans()),
+        prefetch=draw(st.integers(0, 3)),
+        sequence_parallel=draw(st.booleans()),
+        cp_exchange=draw(st.sampled_from(CP_EXCHANGES)),
+        offload=draw(st.sampled_from(OFFLOADS)),
+        gradient_exchange=draw(st.sampled_from(["allreduce", "allreduce", "parameter_server"])),
+        servers=draw(st.sampled_from([0, 0, 1, 2])),
+        server_replicas=draw(st.sampled_from([1, 1, 2])),
+        servers_colocated=draw(st.booleans()),
+        synchrony=draw(st.sampled_from(["sync", "sync", "async", "stale:1", "backup:1", "local:2"])),
+        overlap_gradients=draw(st.booleans()),
+        overlap_transfers=draw(st.booleans()),
+    )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import INFINIBAND, NVLINK, cpu_cluster, gpt3_175b, gpu_cluster, job, llama
+from strategies import jobs_and_strategies
 
 from traincast.sim.bounds import lower_bound_s
 from traincast.sim.cluster import Cluster
@@ -57,6 +58,17 @@ def times(strategy: Strategy, cluster: Cluster, own: Job) -> tuple[float, float]
 def test_no_simulation_goes_below_the_bound(strategy: Strategy, name: str):
     """On devices of their own and on shared cores."""
     bound, step = times(strategy, CLUSTERS[name], job(MODEL, global_batch=32))
+    assert 0 < bound <= step
+
+
+@settings(max_examples=300, deadline=None)
+@given(jobs_and_strategies(), st.booleans())
+def test_no_strategy_at_all_goes_below_its_bound(drawn: tuple[Job, Strategy], cores: bool):
+    """Every schedule, sharding, exchange and protocol."""
+    own, strategy = drawn
+    alone = gpu_cluster(nodes=32, per_node=4)
+    cluster = cpu_cluster(ranks=strategy.world_size, cores=2) if cores else alone
+    bound, step = times(strategy, cluster, own)
     assert 0 < bound <= step
 
 

@@ -7,17 +7,21 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import cpu_cluster, gpu_cluster
-from strategies import jobs_and_strategies
+from strategies import any_strategies, jobs_and_strategies, models
 
 from traincast.sim import engine_compiled, engine_simpy
 from traincast.sim.build import COMPUTE, build_program
 from traincast.sim.cluster import Cluster
 from traincast.sim.engine import simulate
+from traincast.sim.errors import InputError
 from traincast.sim.fold import unfold
 from traincast.sim.job import Job
 from traincast.sim.lowering import make_plan
 from traincast.sim.luck import Luck, SlowLink, Straggler, Transient
+from traincast.sim.memory import memory
+from traincast.sim.model import Model
 from traincast.sim.strategy import Strategy
+from traincast.sim.validate import validate
 
 
 def agree(job: Job, strategy: Strategy, cluster: Cluster, rounds: int) -> None:
@@ -124,3 +128,20 @@ def test_samples_repeat(drawn: tuple[Job, Strategy], seed: int) -> None:
     assert first == again
     assert len(set(first)) == 5
     assert set(first).isdisjoint(simulate(plan, cluster, samples=5, seed=seed + 1).step_times_s)
+
+
+@settings(max_examples=300, deadline=None)
+@given(models(max_layers=4), any_strategies(), st.integers(1, 8))
+def test_whatever_is_not_refused_can_be_simulated(
+    model: Model, strategy: Strategy, micro_batches: int
+) -> None:
+    """Fields that go together or not: a strategy is refused with its faults, or it is played."""
+    batch = strategy.dp * strategy.micro_batch * micro_batches
+    job = Job(model=model, global_batch=batch, seq_len=48, precision="fp32")
+    try:
+        plan = make_plan(job, strategy)
+    except InputError:
+        return
+    validate(plan)
+    assert simulate(plan, gpu_cluster(nodes=64, per_node=4)).step_time_s > 0
+    assert all(place.total_bytes > 0 for place in memory(plan, gpu_cluster()))
