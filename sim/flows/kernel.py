@@ -27,6 +27,13 @@ IDLE, HELD, RISING, STOPPED = range(4)
 NOTHING = -1.0
 """No event of a link is due."""
 
+DIRTY, CHANGED = range(2)
+"""Places in `State.lengths`. These two are no lists: where a list may grow, numba counts the references to
+all arrays anew at every call, which takes longer than the work."""
+
+UNTOUCHED, LATER, SOONER = range(3)
+"""Nothing changed on a link; flows were stopped, so that its next event comes no sooner; it may."""
+
 
 class State(NamedTuple):
     """Flows, links and rounds as arrays (or lists, when interpreted). A hop is one link of one route."""
@@ -69,8 +76,16 @@ class State(NamedTuple):
     """level of the next event of a link in a filling, or `NOTHING`"""
     frees: Any
     """whether that event frees flows; else it stops them"""
+    stale: Any
+    """whether that event may come later than was said"""
     touched: Any
-    """whether a link waits to be looked at again"""
+    """`UNTOUCHED`, or what a link waits to be looked at again for: `LATER` or `SOONER`"""
+    dirty: Any
+    """int64[links], the links that wait to be looked at again"""
+    changed: Any
+    """int64[n], the flows whose rates may have changed"""
+    lengths: Any
+    """int64[2]: how many are in `dirty` and in `changed`"""
     round: Any
     """int64[n], the round of each flow"""
     round_first: Any
@@ -91,8 +106,6 @@ def run_kernel(s: State, until: float) -> None:
     """Run all flows, or up to ``until`` seconds; fills `finish`, `rate` and `round_end`."""
     starting = [(0.0, 0) for _ in range(0)]
     ending = [(0.0, 0) for _ in range(0)]
-    dirty = [0 for _ in range(0)]
-    changed = [0 for _ in range(0)]
     room = 1000
     for number in range(len(s.round_begin)):
         if s.round_begin[number] >= 0:
@@ -101,13 +114,12 @@ def run_kernel(s: State, until: float) -> None:
         now = next_moment(s, starting, ending)
         if now > until or now == math.inf:
             return
-        now = end_flows(s, now, starting, ending, dirty)
-        start_flows(s, now, starting, dirty, changed)
-        fill(s, dirty, changed)
-        set_rates(s, now, changed, ending)
-        changed.clear()
+        now = end_flows(s, now, starting, ending)
+        start_flows(s, now, starting)
+        fill(s)
+        set_rates(s, now, ending)
         if len(ending) > room:
-            ending = [entry for entry in ending if is_valid(s, entry)]
+            ending = [entry for entry in ending if is_valid(s.mark, s.finish, entry)]
             heapify(ending)
             room = 1000 + 4 * len(ending)
 
@@ -120,14 +132,14 @@ def begin_round(s: State, number: int, now: float, starting: list) -> None:
         heappush(starting, (now + s.delay[flow], flow))
 
 
-def is_valid(s: State, entry: tuple) -> bool:
+def is_valid(mark: Any, finish: Any, entry: tuple) -> bool:
     """Whether a flow still ends when it was said to."""
-    return s.mark[entry[1]] != IDLE and s.finish[entry[1]] == entry[0]
+    return mark[entry[1]] != IDLE and finish[entry[1]] == entry[0]
 
 
 def next_moment(s: State, starting: list, ending: list) -> float:
     """When the next flow starts or ends; infinite if none does."""
-    while ending and not is_valid(s, ending[0]):
+    while ending and not is_valid(s.mark, s.finish, ending[0]):
         heappop(ending)
     now = math.inf
     if ending:
@@ -137,14 +149,14 @@ def next_moment(s: State, starting: list, ending: list) -> float:
     return now
 
 
-def end_flows(s: State, now: float, starting: list, ending: list, dirty: list) -> float:
+def end_flows(s: State, now: float, starting: list, ending: list) -> float:
     """Take off all flows that end at ``now``, but for rounding; the end of the last."""
     limit = now * (1 + TIE)
     while ending and ending[0][0] <= limit:
         entry = heappop(ending)
-        if is_valid(s, entry):
+        if is_valid(s.mark, s.finish, entry):
             now = max(now, entry[0])
-            leave(s, entry[1], dirty)
+            leave(s, entry[1])
             end_one(s, entry[1], entry[0], starting)
     return now
 
@@ -161,7 +173,7 @@ def end_one(s: State, flow: int, now: float, starting: list) -> None:
             begin_round(s, after, s.round_end[number], starting)
 
 
-def start_flows(s: State, now: float, starting: list, dirty: list, changed: list) -> None:
+def start_flows(s: State, now: float, starting: list) -> None:
     """Let all flows enter whose delay is over; those that have no way to go, or nothing to carry, end."""
     while starting and starting[0][0] <= now:
         moment, flow = heappop(starting)
@@ -169,11 +181,11 @@ def start_flows(s: State, now: float, starting: list, dirty: list, changed: list
             s.finish[flow] = moment
             end_one(s, flow, moment, starting)
         else:
-            enter(s, flow, now, dirty)
-            changed.append(flow)
+            enter(s, flow, now)
+            note_change(s, flow)
 
 
-def enter(s: State, flow: int, now: float, dirty: list) -> None:
+def enter(s: State, flow: int, now: float) -> None:
     """Put a flow on its links."""
     s.mark[flow], s.level[flow], s.rate[flow] = RISING, 0.0, 0.0
     s.left[flow], s.since[flow] = s.size[flow], now
@@ -182,10 +194,10 @@ def enter(s: State, flow: int, now: float, dirty: list) -> None:
         s.place[hop] = s.base[link] + s.count[link]
         s.member[s.place[hop]] = hop
         s.count[link] += 1
-        touch(s, link, dirty)
+        touch(s, link, SOONER)
 
 
-def leave(s: State, flow: int, dirty: list) -> None:
+def leave(s: State, flow: int) -> None:
     """Take a flow off its links; the last hop in a link's list fills the gap."""
     s.mark[flow], s.rate[flow] = IDLE, 0.0
     for hop in range(s.first[flow], s.first[flow + 1]):
@@ -194,51 +206,62 @@ def leave(s: State, flow: int, dirty: list) -> None:
         last = s.member[s.base[link] + s.count[link]]
         s.member[s.place[hop]] = last
         s.place[last] = s.place[hop]
-        touch(s, link, dirty)
+        touch(s, link, SOONER)
 
 
-def touch(s: State, link: int, dirty: list) -> None:
+def touch(s: State, link: int, why: int) -> None:
     """Have a link looked at again."""
-    if not s.touched[link]:
-        s.touched[link] = True
-        dirty.append(link)
+    if s.touched[link] == UNTOUCHED:
+        s.dirty[s.lengths[DIRTY]] = link
+        s.lengths[DIRTY] += 1
+    s.touched[link] = max(s.touched[link], why)
 
 
-def fill(s: State, dirty: list, changed: list) -> None:
-    """Find the rates anew where flows came, went or were freed; ``changed`` gets the flows that moved."""
+def note_change(s: State, flow: int) -> None:
+    """Have the rate of a flow set after the filling."""
+    s.changed[s.lengths[CHANGED]] = flow
+    s.lengths[CHANGED] += 1
+
+
+def fill(s: State) -> None:
+    """Find the rates anew where flows came, went or were freed.
+
+    By turns: say what is due next at the links that were touched; do what is due at the lowest level. An
+    event that comes no sooner than was said is looked at again when its turn comes. The two halves are one
+    function for the reason at `DIRTY`.
+    """
     events = [(0.0, 0) for _ in range(0)]
-    look_again(s, 0.0, dirty, events)
-    while events:
+    level = 0.0
+    while True:
+        while s.lengths[DIRTY] > 0:
+            s.lengths[DIRTY] -= 1
+            link = s.dirty[s.lengths[DIRTY]]
+            s.stale[link] = s.touched[link] == LATER and s.due[link] != NOTHING
+            s.touched[link] = UNTOUCHED
+            if not s.stale[link]:
+                full, rising = full_level(s, link, level)
+                slowest_own, fastest = held_levels(s, link)
+                s.frees[link] = slowest_own < full * (1 - TIE)
+                is_due = s.frees[link] or rising or fastest > full * (1 + TIE)
+                s.due[link] = min(slowest_own, full) if is_due else NOTHING
+                if s.due[link] != NOTHING:
+                    heappush(events, (s.due[link], link))
+        if not events:
+            break
         level = events[0][0]
         limit = level * (1 + TIE)
         while events and events[0][0] <= limit:
             due, link = heappop(events)
             if s.due[link] == due:
                 s.due[link] = NOTHING
-                if s.frees[link]:
-                    free(s, link, dirty, changed)
+                if s.stale[link]:
+                    touch(s, link, SOONER)
+                elif s.frees[link]:
+                    free(s, link)
                 else:
-                    stop(s, link, due, dirty, changed)
-        look_again(s, level, dirty, events)
-    for flow in changed:
-        s.mark[flow] = HELD
-
-
-def look_again(s: State, level: float, dirty: list, events: list) -> None:
-    """Say what is due next at the links that were touched; the filling is at ``level``."""
-    while dirty:
-        link = dirty.pop()
-        s.touched[link] = False
-        full, rising = full_level(s, link, level)
-        slowest_own, fastest = held_levels(s, link)
-        if slowest_own < full * (1 - TIE):
-            s.due[link], s.frees[link] = slowest_own, True
-        elif rising or fastest > full * (1 + TIE):
-            s.due[link], s.frees[link] = full, False
-        else:
-            s.due[link] = NOTHING
-        if s.due[link] != NOTHING:
-            heappush(events, (s.due[link], link))
+                    stop(s, link, due)
+    for place in range(s.lengths[CHANGED]):
+        s.mark[s.changed[place]] = HELD
 
 
 def full_level(s: State, link: int, level: float) -> tuple[float, bool]:
@@ -279,40 +302,42 @@ def held_levels(s: State, link: int) -> tuple[float, float]:
     return slowest_own, fastest
 
 
-def free(s: State, link: int, dirty: list, changed: list) -> None:
+def free(s: State, link: int) -> None:
     """Let the flows rise that ``link`` had stopped."""
     for place in range(s.base[link], s.base[link] + s.count[link]):
         flow = s.flow[s.member[place]]
         if s.mark[flow] == HELD and s.bottleneck[flow] == link:
             s.mark[flow] = RISING
-            changed.append(flow)
-            touch_route(s, flow, dirty)
+            note_change(s, flow)
+            touch_route(s, flow, SOONER)
 
 
-def stop(s: State, link: int, level: float, dirty: list, changed: list) -> None:
+def stop(s: State, link: int, level: float) -> None:
     """Stop at ``level`` the flows on ``link`` that are rising, or were faster."""
     for place in range(s.base[link], s.base[link] + s.count[link]):
         flow = s.flow[s.member[place]]
         is_held = s.mark[flow] == HELD
         if s.mark[flow] == RISING or (is_held and s.level[flow] > level * (1 + TIE)):
             if is_held:
-                changed.append(flow)
+                note_change(s, flow)
             s.mark[flow], s.level[flow], s.bottleneck[flow] = STOPPED, level, link
-            touch_route(s, flow, dirty)
+            touch_route(s, flow, LATER)
 
 
-def touch_route(s: State, flow: int, dirty: list) -> None:
+def touch_route(s: State, flow: int, why: int) -> None:
     """Have all links of a flow looked at again."""
     for hop in range(s.first[flow], s.first[flow + 1]):
-        touch(s, s.link[hop], dirty)
+        touch(s, s.link[hop], why)
 
 
-def set_rates(s: State, now: float, changed: list, ending: list) -> None:
+def set_rates(s: State, now: float, ending: list) -> None:
     """Go on at the new rates, and say when the flows will end."""
-    for flow in changed:
+    for place in range(s.lengths[CHANGED]):
+        flow = s.changed[place]
         rate = s.level[flow] * s.weight[flow]
         if rate != s.rate[flow]:
             s.left[flow] = max(0.0, s.left[flow] - s.rate[flow] * (now - s.since[flow]))
             s.since[flow], s.rate[flow] = now, rate
             s.finish[flow] = now + s.left[flow] / rate
             heappush(ending, (s.finish[flow], flow))
+    s.lengths[CHANGED] = 0
