@@ -60,3 +60,40 @@ def nccl_tests(
         return
     for curve in curves:
         click.echo(f"{curve['operation']} on {curve['ranks']} ranks: {curve['sizes']} sizes")
+
+
+@command.command("gemm-table", short_help="Efficiency curves of an accelerator from timings of products.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--into", "accelerator_name", required=True,
+              help="Preset or accelerator file that gets the curves.")  # fmt: skip
+@click.option("--device", required=True, help="Whose rows to take, as the column `accelerator` names it.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+def gemm_table(file: Path, accelerator_name: str, device: str, output: Path, as_json: bool) -> None:
+    """Write an accelerator file whose matrix products take as long as FILE says.
+
+    FILE is CSV (or .csv.gz) with the columns accelerator, dtype, m, n, k and time_us.
+
+    \b
+    Example:
+      traincast import gemm-table gemms.csv --device "NVIDIA L4" --into l4 -o mine.yaml
+    """
+    from ..sim.cluster_file import read_accelerator, write_accelerator
+    from ..sim.gemm_table import import_gemm_table, read_gemm_table
+
+    timings = read_gemm_table(file)
+    source = f"timings of {device} in {file.name}"
+    accelerator = import_gemm_table(read_accelerator(accelerator_name), timings, device=device, source=source)
+    write_accelerator(accelerator, output)
+    note(f"wrote {output}")
+    fitted = {timing.precision for timing in timings if timing.device == device}
+    curves = {
+        name: accelerator.gemm_efficiency[name]
+        for name in sorted(fitted & accelerator.gemm_efficiency.keys())
+    }
+    if as_json:
+        echo_json({"schema": "traincast.import/1", "file": str(output), "gemm_efficiency": curves})
+        return
+    for precision, curve in curves.items():
+        best = max(efficiency for _, efficiency in curve)
+        click.echo(f"{precision}: {len(curve)} sizes, at best {best:.3f} of peak")

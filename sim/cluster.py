@@ -73,11 +73,19 @@ class Accelerator:
     layer_profiles: tuple[LayerProfile, ...] = ()
     reserved_bytes: float = 0.0
     """Memory of context and libraries that a job never gets."""
+    basis: str = ""
+    """`measured`: products or layers were timed on this device, at least its best product; `datasheet`: only
+    what its vendor says is known. Empty: measured where it has a curve of products or a layer's profile."""
     price_per_hour: float = 0.0
     """USD per device and hour; 0 is unknown."""
     power_w: float = 0.0
     source: str = ""
     date: str = ""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its efficiencies come from the device, not from what others have."""
+        return self.basis == "measured" if self.basis else bool(self.gemm_efficiency or self.layer_profiles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +222,12 @@ class Cluster:
     @property
     def accelerators(self) -> int:
         return self.nodes * self.accelerators_per_node
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether all of its kinds of accelerators are."""
+        kinds = [group.accelerator for group in self.node_groups] or [self.accelerator]
+        return all(accelerator.is_measured for accelerator in kinds)
 
     def with_nodes(self, nodes: int) -> Cluster:
         """The same cluster with another number of nodes."""

@@ -94,6 +94,20 @@ def check_cluster(document: Document) -> tuple[Cluster | None, list[Fault], list
     return cluster, [], cluster_check.warnings(document, cluster)
 
 
+def read_accelerator(path_or_preset: str | os.PathLike[str]) -> Accelerator:
+    """The accelerator of a YAML file of its own or of a preset (`h100-sxm`).
+
+    Raises:
+        InputError: no such file or preset, or lists every fault of the file.
+    """
+    path = accelerator_presets().get(os.fspath(path_or_preset), Path(path_or_preset))
+    accelerator, errors, warnings = check_accelerator(load_document(path))
+    raise_faults(errors)
+    log_doubts(warnings)
+    assert accelerator is not None  # no errors
+    return accelerator
+
+
 def check_accelerator(document: Document) -> tuple[Accelerator | None, list[Fault], list[Fault]]:
     """(accelerator, errors, warnings) of an accelerator's own file."""
     from .cluster_check import accelerator_warnings
@@ -160,15 +174,32 @@ def write_cluster(cluster: Cluster, path: str | os.PathLike[str]) -> None:
     write_text_atomic(path, cluster_to_yaml(cluster))
 
 
+def write_accelerator(accelerator: Accelerator, path: str | os.PathLike[str]) -> None:
+    """Write ``accelerator`` as a YAML file of its own, whole or not at all.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+        UsageError: the file cannot be written.
+    """
+    from .cluster_schema import ACCELERATOR_SCHEMA
+
+    data = {"schema": ACCELERATOR_SCHEMA, **accelerator_to_dict(accelerator)}
+    write_text_atomic(path, _to_yaml(data))
+
+
 def cluster_to_yaml(cluster: Cluster) -> str:
     """The text of the YAML form: one curve a line, one key a line."""
+    return _to_yaml(cluster_to_dict(cluster))
+
+
+def _to_yaml(data: dict[str, Any]) -> str:
     from ruamel.yaml import YAML
 
     yaml = YAML()
     yaml.width = 110
     yaml.default_flow_style = False
     text = io.StringIO()
-    yaml.dump(_flow_leaves(cluster_to_dict(cluster)), text)
+    yaml.dump(_flow_leaves(data), text)
     return text.getvalue()
 
 
@@ -228,6 +259,7 @@ def accelerator_to_dict(accelerator: Accelerator) -> dict[str, Any]:
     data = {
         "name": a.name,
         "kind": a.kind,
+        "basis": a.basis,
         "source": a.source,
         "date": a.date,
         "peak_flops": {key: exact_quantity(value, "compute") for key, value in a.peak_flops.items()},

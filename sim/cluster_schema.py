@@ -161,6 +161,9 @@ class AcceleratorForm(_Strict):
     optimizer_costs: dict[Name, OptimizerCostForm] = Field(default_factory=dict)
     layer_profiles: tuple[LayerProfileForm, ...] = ()
     reserved_memory: BytesOrNone = 0.0
+    basis: Literal["", "measured", "datasheet"] = Field(
+        default="", description="measured | datasheet, or nothing"
+    )
     price: Price = 0.0
     power: Power = 0.0
     source: Text = ""
@@ -182,6 +185,7 @@ class AcceleratorForm(_Strict):
             optimizer_costs={name: cost.read() for name, cost in self.optimizer_costs.items()},
             layer_profiles=tuple(profile.read() for profile in self.layer_profiles),
             reserved_bytes=self.reserved_memory,
+            basis=self.basis,
             price_per_hour=self.price,
             power_w=self.power,
             source=self.source,

@@ -30,6 +30,12 @@ UNCALIBRATED_RESIDUAL = 0.10
 """Relative error to expect of a step time where the cluster file states none: about the median of a
 roofline planner on measured runs it was not fitted to (Calculon on 109 published multi-node runs: 9.7 %)."""
 
+DATASHEET_RESIDUAL = 0.20
+"""The same where only a datasheet tells of an accelerator: the best product then has 0.8 of peak by default,
+and what was measured on 12 accelerators differs from that by 0.17 in logarithm, root mean square (bf16, 0.51
+on an MI300X to 0.97 on a Gaudi 2: Bekman, "ML Engineering", Maximum Achievable Matmul FLOPS); to that comes
+the error above, squares added."""
+
 STEP_RESIDUALS = ("single_step", "crowded_step")
 """Which of a calibrated cluster's residuals stand for the error of a whole step: the larger counts."""
 
@@ -147,7 +153,7 @@ def _draw(
 
 def _with_residual(cluster: Cluster, steps: list[float], seed: int) -> tuple[float, ...]:
     known = [cluster.residuals[name] for name in STEP_RESIDUALS if name in cluster.residuals]
-    residual = max(known, default=UNCALIBRATED_RESIDUAL)
+    residual = max(known, default=UNCALIBRATED_RESIDUAL if cluster.is_measured else DATASHEET_RESIDUAL)
     places = np.random.default_rng(seed).permutation(len(steps))
     normal = NormalDist()
     factors = [math.exp(residual * normal.inv_cdf((place + 0.5) / len(steps))) for place in places]
