@@ -18,7 +18,7 @@ from .errors import InputError
 from .layer_kernels import kept_bytes
 from .mixed import MixedCosts
 from .placement import COMPUTE, Messenger, Placement
-from .plan import Action, Kind, Plan
+from .plan import BACKWARDS, Action, Kind, Plan
 from .program import Program, SpanLabel
 from .slowness import Slowness
 from .steps import Step, steps_of
@@ -198,7 +198,7 @@ class _Walk:
             if part.kind is not Kind.WEIGHT_GRADIENT:
                 kind = Kind.FORWARD if part.kind is Kind.FORWARD else Kind.BACKWARD
                 rank.outputs[kind, part.stage, part.index] = op
-            if part.kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT):
+            if part.kind in BACKWARDS:
                 buckets = range(len(self.plan.stages[part.stage].buckets))
                 for bucket in buckets if step.bucket < 0 else (step.bucket,):
                     rank.buckets[part.stage, bucket] = op

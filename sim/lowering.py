@@ -13,15 +13,12 @@ from .errors import Fault, InputError
 from .job import Job
 from .partition import partition, shard
 from .pass_times import PassTimes
-from .plan import Action, Actions, Kind, Plan, Stage
+from .plan import BACKWARDS, Action, Actions, Kind, Plan, Stage
 from .schedules import schedule, schedule_faults
 from .strategy import UNFLUSHED, Strategy
 
 Orders = tuple[Actions, ...]
 """By pipeline rank."""
-
-BACKWARDS = (Kind.BACKWARD, Kind.WEIGHT_GRADIENT)
-"""What completes the gradients of a micro-batch."""
 
 
 def make_plan(

@@ -20,7 +20,7 @@ from .layer_kernels import kept_bytes
 from .mixed import stage_accelerators
 from .model import EMBEDDING, HEAD
 from .partition import held_parameters
-from .plan import Actions, Kind, Plan, Stage
+from .plan import BACKWARDS, Actions, Kind, Plan, Stage
 from .strategy import Strategy
 from .traffic import message_bytes, split_parameters
 
@@ -106,7 +106,7 @@ def _events(kept: _Kept) -> tuple[np.ndarray, np.ndarray]:
     stages, signs = [], []
     for action in kept.actions:
         for part in action.passes:
-            if part.kind is Kind.FORWARD or part.kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT):
+            if part.kind is Kind.FORWARD or part.kind in BACKWARDS:
                 stages.append(part.stage)
                 signs.append(1.0 if part.kind is Kind.FORWARD else -1.0)
     return np.array(stages, dtype=np.int64), np.array(signs)

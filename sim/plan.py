@@ -53,6 +53,9 @@ class Kind(StrEnum):
     """Average the parameters over the replicas (local SGD)."""
 
 
+BACKWARDS = (Kind.BACKWARD, Kind.WEIGHT_GRADIENT)
+"""What completes the gradients of a micro-batch, and frees its activations."""
+
 _ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)\Z")
 _OVERLAP = re.compile(r"\((\w+);(\w+)\)OVERLAP_F_B\Z")
 

@@ -7,7 +7,7 @@ Where everybody is alike there is no table, and a folded Program needs no lanes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,23 +42,29 @@ class Slowness:
 
     def message_row(self, source: int, target: int) -> int:
         """Row of the messages from rank ``source`` + lane to ``target`` + lane; -1 if no link is slow."""
-        if self._links is None:
-            return -1
-        lane = np.arange(self.lanes)
-        slowest = np.minimum(self._fraction(source + lane), self._fraction(target + lane))
-        same_node = (source + lane) // self._per_node == (target + lane) // self._per_node
-        return self._row(("message", source, target), np.where(same_node, 1.0, 1.0 / slowest))
+        return self._row(("message", source, target), lambda: self._message_factors(source, target))
 
     def collective_row(self, group: Group, first: int) -> int:
         """Row of a collective in every group like ``group`` of the stage that begins at rank ``first``."""
-        if self._links is None or group.size == 1:
+        if group.size == 1:
             return -1
-        factors = np.ones(self.lanes)
-        for lane in range(self.lanes):
-            members = np.array(group.of(first + lane, first))
-            if len(set((members // self._per_node).tolist())) > 1:
-                factors[lane] = 1.0 / self._fraction(members).min()
-        return self._row(("collective", group, first), factors)
+        return self._row(("collective", group, first), lambda: self._collective_factors(group, first))
+
+    def _message_factors(self, source: int, target: int) -> np.ndarray:
+        lane = np.arange(self.lanes)
+        slowest = np.minimum(self._fraction(source + lane), self._fraction(target + lane))
+        same_node = (source + lane) // self._per_node == (target + lane) // self._per_node
+        return np.where(same_node, 1.0, 1.0 / slowest)
+
+    def _collective_factors(self, group: Group, first: int) -> np.ndarray:
+        """As slow as the slowest adapter of each lane's group; inside a node there is none."""
+        lane = np.arange(self.lanes)
+        span = group.size * group.stride
+        begins = first + lane // span * span + lane % group.stride
+        members = begins[:, None] + np.arange(group.size) * group.stride
+        nodes = members // self._per_node
+        slowest = self._fraction(members).min(axis=1)
+        return np.where((nodes == nodes[:, :1]).all(axis=1), 1.0, 1.0 / slowest)
 
     @property
     def _per_node(self) -> int:
@@ -68,10 +74,13 @@ class Slowness:
         assert self._links is not None
         return self._links[ranks // self._per_node]
 
-    def _row(self, key: tuple, factors: np.ndarray) -> int:
-        if (factors == 1.0).all():
+    def _row(self, key: tuple, factors: Callable[[], np.ndarray]) -> int:
+        if self._links is None:
             return -1
         if key not in self._known:
-            self._known[key] = len(self.ranks) + sum(map(len, self._blocks))
-            self._blocks.append(factors)
+            own = factors()
+            self._known[key] = -1
+            if (own != 1.0).any():
+                self._known[key] = len(self.ranks) + sum(map(len, self._blocks))
+                self._blocks.append(own)
         return self._known[key]

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .plan import Action, Actions, Kind, Plan
+from .plan import BACKWARDS, Action, Actions, Kind, Plan
 from .traffic import Collective, averaging, gathering, reduction, split_parameters
 
 PASSES = (Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT, Kind.OVERLAP)
-BACKWARDS = (Kind.BACKWARD, Kind.WEIGHT_GRADIENT)
-"""What completes the gradients of a micro-batch."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,8 +55,6 @@ class _Cutter:
         """By number of a pass: what is issued right behind it."""
         self.ahead: list[tuple[int, Step]] = []
         """(number of the pass before which it is issued, step)"""
-        self.offloaded: dict[tuple[int, int], int] = {}
-        """(stage, micro-batch) to the number of the forward after which its activations leave."""
         self.offloaded: dict[tuple[int, int], int] = {}
         """(stage, micro-batch) to the number of the forward after which its activations leave."""
         self.passes = 0
