@@ -1,0 +1,1 @@
+"""Predictions scored on measurements that others published: tables in, errors by source out."""
