@@ -12,6 +12,7 @@ from ..sim.errors import InputError, UsageError
 from ..sim.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
 from ..sim.plan import Plan
 from ..sim.strategy import (
+    ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
     DDP_BUCKET_BYTES,
@@ -62,6 +63,7 @@ def _job_options(required: bool) -> Decorator:
                 type=click.Choice(list(PRECISION_BYTES)),
                 help="Of weights and activations.  [default: bf16, on a CPU fp32]",
             ),
+            click.option("--dropout", is_flag=True, help="Train with dropout."),
             click.option(
                 "--expert-imbalance",
                 type=float,
@@ -113,6 +115,7 @@ strategy_options = _apply(
         click.option("--schedule-csv", "schedule_csv", help="A schedule in PyTorch's CSV format instead."),
         click.option("--stage-layers", type=_Numbers(), default=(), help="Blocks of each stage."),
         _choice("--recompute", RECOMPUTES, "none"),
+        _choice("--attention", ATTENTIONS, "flash"),
         _choice("--sharding", SHARDINGS, "ddp", "What the replicas share out."),
         click.option("--shard-degree", type=int, default=0, help="Replicas of one hsdp group."),
         click.option(
@@ -179,6 +182,7 @@ def job_from(
     seq_len: int,
     optimizer: str,
     precision: str | None,
+    dropout: bool = False,
     expert_imbalance: float = 1.0,
 ) -> Job:
     """The job of the options; raises InputError for a job that breaks a rule."""
@@ -191,6 +195,7 @@ def job_from(
         seq_len=seq_len,
         optimizer=optimizer,
         precision=chosen,
+        dropout=dropout,
         expert_imbalance=expert_imbalance,
     )
     faults = job.faults()

@@ -117,7 +117,7 @@ def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
     for name in ("global_batch", "seq_len"):
         if options[name] is None:
             raise UsageError(f"a model needs --{name.replace('_', '-')}")
-    named = ("global_batch", "seq_len", "optimizer", "precision", "expert_imbalance")
+    named = ("global_batch", "seq_len", "optimizer", "precision", "dropout", "expert_imbalance")
     job_arguments = {name: options[name] for name in named}
     job = job_from(what, cluster, **job_arguments)
     return plan_of(job, options, cluster)

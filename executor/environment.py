@@ -30,6 +30,8 @@ def _cannot_run(plan: Plan) -> list[str]:
     if simulated_only:
         named = ", ".join(simulated_only)
         faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, gpipe or 1f1b")
+    if plan.job.dropout:
+        faults.append("dropout is simulated but not run yet; run plans without")
     if plan.job.precision == "fp16":
         faults.append("fp16 needs loss scaling, which is simulated but not run yet; run bf16 or fp32")
     if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
@@ -56,6 +58,8 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"vp {strategy.vp}")
     if strategy.sharding != "ddp":
         found.append(f"sharding {strategy.sharding}")
+    if strategy.attention != "flash":
+        found.append(f"attention {strategy.attention}")
     if strategy.offload != "none":
         found.append(f"offload {strategy.offload}")
     if strategy.synchrony not in ("sync", "async"):

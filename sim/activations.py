@@ -100,14 +100,17 @@ def layer_activation_bytes(
     ep: int = 1,
     sequence_parallel: bool = False,
     expert_imbalance: float = 1.0,
+    flash: bool = True,
+    dropout: bool = False,
 ) -> float:
-    """Bytes one layer keeps as it is modelled here: flash attention, no dropout; logits not included.
+    """Bytes one layer keeps; logits not included.
 
     ``ep`` changes nothing while routing is balanced: a rank's experts work on as many tokens as it sends.
     """
     tokens = micro_batch * seq_len / cp
+    outside = tp if sequence_parallel else 1
     if layer_kind == EMBEDDING:
-        return float(tokens * INDEX_BYTES)
+        return float(tokens * INDEX_BYTES + (tokens * decoder.hidden / outside if dropout else 0.0))
     if layer_kind in BLOCKS:
         return block_activation_bytes(
             decoder,
@@ -116,13 +119,14 @@ def layer_activation_bytes(
             tp=tp,
             bytes_per_value=bytes_per_value,
             recompute=recompute,
+            flash=flash,
+            dropout=dropout,
             cp=cp,
             sequence_parallel=sequence_parallel,
             experts=layer_kind == MOE_BLOCK,
             ep=ep,
             expert_imbalance=expert_imbalance,
         )
-    outside = tp if sequence_parallel else 1
     return float(2 * tokens * decoder.hidden * bytes_per_value / outside + tokens * INDEX_BYTES)
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .attention import CAUSAL_SHARE
 from .cluster import Accelerator, Curve, LayerProfile, OptimizerCost
 from .errors import InputError
 from .job import PRECISION_BYTES
-from .kernels import CAUSAL_SHARE, Kernel, backward_kernels, forward_kernels
+from .kernels import Kernel, backward_kernels, forward_kernels
 from .model import BLOCK, Decoder
 from .roofline import kernel_s, kernels_s
 

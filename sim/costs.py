@@ -40,7 +40,7 @@ class Costs:
         self.cluster, self.job, self.strategy = cluster, job, strategy
         self.groups = Groups(strategy)
         s = strategy
-        self._shape = (s.micro_batch, s.tp, s.cp, s.ep, s.sequence_parallel, s.recompute)
+        self._shape = (s.micro_batch, s.tp, s.cp, s.ep, s.sequence_parallel, s.recompute, s.attention)
         """What of a strategy decides the compute of a layer."""
         self._remembered: dict[tuple, float] = {} if memory is None else memory
         self._exchanges: dict[tuple, tuple[tuple[Collective, float], ...]] = {}
@@ -88,7 +88,7 @@ class Costs:
         """Attention's part of a layer's forward."""
         accelerator, precision = self.cluster.accelerator, self.job.precision
         own = layer_kernels(self.job, self.strategy, kind, "forward")
-        attention = sum(kernel_s(accelerator, k, precision) for k in own if k.kind == "attention")
+        attention = sum(kernel_s(accelerator, k, precision) for k in own if k.attention)
         return attention / sum(kernel_s(accelerator, k, precision) for k in own)
 
     def _recompute_s(self, layer: Layer) -> float:

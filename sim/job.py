@@ -32,6 +32,8 @@ class Job:
     optimizer: str = "adamw"
     precision: str = "bf16"
     learning_rate: float = 1e-3
+    dropout: bool = False
+    """Dropout after attention's probabilities, a block's halves and the embedding."""
     expert_imbalance: float = 1.0
     """Tokens of the busiest expert-parallel rank over the mean; 1 is balanced routing."""
 

@@ -4,9 +4,9 @@ Shapes are those of one rank. Tensor parallelism splits as Megatron-LM does (Sho
 by heads, MLPs by their inner width, embedding and head by vocabulary; norms and residuals are whole unless
 sequence parallelism splits them (Korthikanti et al. 2022). Context parallelism gives each rank its part of
 every sequence, expert parallelism its part of the experts. Assumptions: query, key and value are one product,
-so are gate and up; biases are added within products; attention is a flash kernel (Dao 2023) that skips the
-masked half; a weight gradient is added onto the accumulated one within its product; the experts of a rank are
-one grouped product; the loss is computed in fp32. No dropout.
+so are gate and up; biases are added within products; a weight gradient is added onto the accumulated one
+within its product; the experts of a rank are one grouped product; the loss is computed in fp32; dropout after
+a block's halves is fused into the addition that follows, but for its gradient.
 """
 
 from __future__ import annotations
@@ -14,15 +14,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from .attention import attention_kernels
 from .model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Decoder
 from .shape import Kernel, Shape
-
-CAUSAL_SHARE = 0.5
-"""Part of the score matrix that a causal flash kernel computes (FlashAttention-2, Dao 2023, section 4.1)."""
-
-FLASH_BACKWARD_PRODUCTS = (3, 2)
-"""Products of flash attention's backward over the widths of queries and of values: scores again, gradients of
-queries and keys; gradients of values and probabilities (Dao 2023, section 2.3.2). Forward has one of each."""
 
 LOSS_BYTES = 4
 """Bytes of one logit in the loss, which is computed in fp32."""
@@ -52,37 +46,17 @@ def weight_gradient_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> 
     return tuple(k for k in backward_kernels(decoder, layer_kind, **shape) if k.weights)
 
 
-def _attention(s: Shape, *, backward: bool = False) -> Kernel:
-    """Flash attention of this rank's queries on the whole sequence; causal work is shared out evenly.
-
-    Backward reads q, k, v, output and its gradient, and writes three gradients.
-    """
-    of_queries, of_values = FLASH_BACKWARD_PRODUCTS if backward else (1, 1)
-    scores = CAUSAL_SHARE * 2.0 * s.micro_batch * s.seq_len**2 / s.cp
-    values = s.tokens * (s.q + s.k + s.v + s.o) * (2 if backward else 1)
-    return Kernel(
-        kind="attention",
-        flops=scores * (of_queries * s.q + of_values * s.o),
-        bytes=float(values * s.bytes_per_value),
-        m=s.seq_len // s.cp,
-        n=s.seq_len,
-        k=s.decoder.head_dim,
-        batch=s.micro_batch * s.q // s.decoder.head_dim,
-    )
-
-
 def _embedding_forward(s: Shape) -> tuple[Kernel, ...]:
     look_up = s.memory(2 * s.tokens * s.hidden)
-    if s.decoder.positions == "learned":
-        return look_up, s.memory(3 * s.outside * s.hidden)
-    return (look_up,)
+    positions = (s.memory(3 * s.outside * s.hidden),) if s.decoder.positions == "learned" else ()
+    return look_up, *positions, *_dropped(s)
 
 
 def _embedding_backward(s: Shape) -> tuple[Kernel, ...]:
     """A dense gradient of the table is zeroed, scattered into and added onto the accumulated one."""
     table = s.vocab * s.hidden
     scatter = s.memory(table + 3 * s.tokens * s.hidden)
-    return tuple(replace(kernel, weights=True) for kernel in (scatter, s.memory(3 * table)))
+    return tuple(replace(kernel, weights=True) for kernel in (*_dropped(s), scatter, s.memory(3 * table)))
 
 
 def _block_forward(s: Shape) -> tuple[Kernel, ...]:
@@ -111,6 +85,16 @@ def _add(s: Shape) -> Kernel:
     return s.memory(3 * s.outside * s.hidden)
 
 
+def _residual(s: Shape) -> Kernel:
+    """The addition after a block's half, with the dropout before it."""
+    return s.memory((3 + (s.mask if s.dropout else 0)) * s.outside * s.hidden)
+
+
+def _dropped(s: Shape) -> tuple[Kernel, ...]:
+    """Dropout by itself, or its gradient, where there is any."""
+    return (s.memory((2 + s.mask) * s.outside * s.hidden),) if s.dropout else ()
+
+
 def projections(s: Shape) -> tuple[tuple[int, int, int], ...]:
     """(outputs, inputs, tokens) of the products that make queries, keys and values: one for all; or, latent
     (DeepSeek-V2), down to the latents and up from them.
@@ -135,16 +119,17 @@ def _attention_forward(s: Shape) -> tuple[Kernel, ...]:
         *(s.gemm(rows, n, k) for n, k, rows in projections(s)),
         *_latent_norms(s),
         *_per_head(s),
-        _attention(s),
+        *attention_kernels(s),
         s.gemm(s.tokens, s.hidden, s.o),
-        _add(s),
+        _residual(s),
     )
 
 
 def _attention_backward(s: Shape) -> tuple[Kernel, ...]:
     return (
+        *_dropped(s),
         *s.linear_backward(s.hidden, s.o),
-        _attention(s, backward=True),
+        *attention_kernels(s, backward=True),
         *_per_head(s),
         *_latent_norms(s, backward=True),
         *(kernel for n, k, rows in projections(s)[::-1] for kernel in s.linear_backward(n, k, rows)),
@@ -166,7 +151,7 @@ def _latent_norms(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
 
 
 def _mlp_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
-    return _norm(s), *_inner_forward(s, ffn // s.tp), _add(s)
+    return _norm(s), *_inner_forward(s, ffn // s.tp), _residual(s)
 
 
 def _inner_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
@@ -178,7 +163,7 @@ def _inner_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
 
 
 def _mlp_backward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
-    return *_inner_backward(s, ffn // s.tp), _norm(s, backward=True), _add(s)
+    return *_dropped(s), *_inner_backward(s, ffn // s.tp), _norm(s, backward=True), _add(s)
 
 
 def _inner_backward(s: Shape, ffn: int) -> tuple[Kernel, ...]:

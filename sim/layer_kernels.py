@@ -41,4 +41,6 @@ def _shape(job: Job, strategy: Strategy) -> dict[str, Any]:
         "ep": strategy.ep,
         "sequence_parallel": strategy.sequence_parallel,
         "expert_imbalance": job.expert_imbalance,
+        "flash": strategy.attention == "flash",
+        "dropout": job.dropout,
     }

@@ -291,7 +291,8 @@ def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
     said = [
         f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, gradient, and "
         f"{job.optimizer} states with the fp32 copies of mixed precision; {_SHARDED[strategy.sharding]}",
-        "flash attention, no dropout, fused MLP activation: activations after Korthikanti et al. 2022",
+        f"{strategy.attention} attention, {'with' if job.dropout else 'no'} dropout, fused MLP activation: "
+        "activations after Korthikanti et al. 2022",
         "norms and inputs of products are split over the tensor-parallel ranks (sequence parallelism)"
         if strategy.sequence_parallel
         else "norms and inputs of products are whole on every tensor-parallel rank (no sequence parallelism)",

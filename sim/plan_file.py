@@ -64,6 +64,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "optimizer": job.optimizer,
             "precision": job.precision,
             "learning_rate": job.learning_rate,
+            "dropout": job.dropout,
             "expert_imbalance": job.expert_imbalance,
         },
         "model": job.model.to_dict(),

@@ -21,8 +21,8 @@ def profiled_s(
     what divides a layer (tp, cp, ep) scales by the ratio of rooflines too. Recompute is not included.
     """
     points = _points(accelerator, job, kind, backward=backward)
-    if not points:
-        return None
+    if not points or job.dropout or strategy.attention != "flash":
+        return None  # profiles are of layers without dropout, with fused attention
 
     def roofline(micro_batch: int, shape: Strategy) -> float:
         own = layer_kernels(job, replace(shape, micro_batch=micro_batch), kind, part)

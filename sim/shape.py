@@ -28,6 +28,8 @@ class Kernel:
     """Independent products in one launch."""
     weights: bool = False
     """The gradient of a weight, which no other layer waits for."""
+    attention: bool = False
+    """Inside attention: what selective recompute repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,15 @@ class Shape:
     sequence_parallel: bool = False
     expert_imbalance: float = 1.0
     """Tokens of the busiest expert-parallel rank over the mean."""
+    flash: bool = True
+    """Attention is one flash kernel."""
+    dropout: bool = False
+    """After attention's probabilities, a block's halves and the embedding."""
+
+    @property
+    def mask(self) -> float:
+        """Values' worth of one entry of a dropout mask, which takes a byte."""
+        return 1 / self.bytes_per_value
 
     @property
     def tokens(self) -> int:

@@ -11,6 +11,7 @@ from . import strategy_rules
 from .errors import Fault
 from .job import Job
 from .strategy_rules import (
+    ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
     GRADIENT_EXCHANGES,
@@ -25,6 +26,7 @@ from .strategy_rules import (
 )
 
 __all__ = [
+    "ATTENTIONS",
     "COLLECTIVE_ALGORITHMS",
     "CP_EXCHANGES",
     "DDP_BUCKET_BYTES",
@@ -70,6 +72,8 @@ class Strategy:
     """Transformer blocks of each stage; empty spreads them evenly."""
     recompute: str = "none"
     """What backward computes again instead of keeping: nothing, attention, or the whole block."""
+    attention: str = "flash"
+    """`flash`, or `unfused`: products, softmax and dropout one by one, which keep the score matrix."""
     sharding: str = "ddp"
     """What the replicas share out: nothing, optimizer states (zero1), gradients too (zero2), parameters too
     (fsdp), the same within groups of `shard_degree` replicas (hsdp)."""
@@ -196,6 +200,7 @@ class Strategy:
 
     def _memory_label(self) -> list[str]:
         parts = [f"recompute-{self.recompute}"] * (self.recompute != "none")
+        parts += [self.attention] * (self.attention != "flash")
         if self.sharding != "ddp":
             parts.append(self.sharding + (f"{self.shard_degree}" if self.shard_degree else ""))
             if self.shards_parameters:

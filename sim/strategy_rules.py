@@ -42,6 +42,7 @@ COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
 """Synchronies that take a number, as `stale:2`, and what it counts."""
 RECOMPUTES = ("none", "selective", "full")
 SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
+ATTENTIONS = ("flash", "unfused")
 CP_EXCHANGES = ("ring", "all_to_all")
 OFFLOADS = ("none", "optimizer", "activations", "both")
 
@@ -100,6 +101,7 @@ def _choice_faults(s: Strategy) -> list[Fault]:
         "gradient_exchange": GRADIENT_EXCHANGES,
         "collective_algorithm": COLLECTIVE_ALGORITHMS,
         "sharding": SHARDINGS,
+        "attention": ATTENTIONS,
         "cp_exchange": CP_EXCHANGES,
         "offload": OFFLOADS,
     }

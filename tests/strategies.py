@@ -12,6 +12,7 @@ from traincast.sim.lowering import order_faults
 from traincast.sim.model import Decoder, Model
 from traincast.sim.program import Program, SpanLabel
 from traincast.sim.strategy import (
+    ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
     OFFLOADS,
@@ -121,6 +122,7 @@ def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Stra
         "dp": dp,
         "micro_batch": micro_batch,
         "recompute": draw(st.sampled_from(RECOMPUTES)),
+        "attention": draw(st.sampled_from(ATTENTIONS)),
         "bucket_bytes": draw(st.sampled_from([50_000, 25 * 2**20])),
     }
     micro_batches = draw(st.integers(1, 5))
@@ -138,6 +140,7 @@ def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Stra
         optimizer=draw(st.sampled_from(["sgd", "momentum", "adamw"])),
         precision="fp32",
         expert_imbalance=draw(st.sampled_from([1.0, 1.5])),
+        dropout=draw(st.booleans()),
     )
     return job, strategy
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import gpt, gpt3_175b, llama
 
+from traincast.sim.attention import CAUSAL_SHARE
 from traincast.sim.flops import (
     attention_flops,
     hardware_flops_per_token,
@@ -17,7 +18,6 @@ from traincast.sim.flops import (
 )
 from traincast.sim.hf_config import read_model
 from traincast.sim.kernels import (
-    CAUSAL_SHARE,
     backward_kernels,
     dispatch_bytes,
     forward_kernels,
@@ -239,3 +239,38 @@ def test_dispatch_sends_every_token_to_each_of_its_experts():
     d = llama(**EXPERTS).decoder
     sent = dispatch_bytes(d, micro_batch=2, seq_len=64, cp=2, tp=4, bytes_per_value=2)
     assert sent == 128 * 2 * 256 * 2 / 8
+
+
+@given(model=MODELS)
+def test_unfused_attention_computes_the_whole_score_matrix(model: Model):
+    """Two products forward, four backward; scores are written and read, and dropped where there is dropout."""
+    d = model.decoder
+    for backward, products in ((False, 2), (True, 4)):
+        own = [
+            k
+            for k in (backward_kernels if backward else forward_kernels)(d, BLOCK, **shape(flash=False))
+            if k.attention
+        ]
+        assert sum(k.kind == "gemm" for k in own) == products
+        whole = attention_flops(d, tokens=128, seq_len=64)
+        assert sum(k.flops for k in own) == whole * products / 2
+        softmax = sum(k.bytes for k in own if k.kind == "memory")
+        assert softmax == (3 if backward else 2) * 2 * d.heads * 64 * 64 * 2
+        dropped = (backward_kernels if backward else forward_kernels)(
+            d, BLOCK, **shape(flash=False, dropout=True)
+        )
+        more = sum(k.bytes for k in dropped if k.attention and k.kind == "memory") - softmax
+        assert more == 2.5 * 2 * d.heads * 64 * 64 * 2
+
+
+def test_dropout_costs_masks_and_a_gradient():
+    """A mask a byte an entry in the additions that follow a block's halves; two more passes backward."""
+    d = llama().decoder
+    values = 128 * 256
+    forward, backward = (
+        sum(k.bytes for k in make(d, BLOCK, **shape(dropout=True)))
+        - sum(k.bytes for k in make(d, BLOCK, **shape()))
+        for make in (forward_kernels, backward_kernels)
+    )
+    assert forward == 2 * values
+    assert backward == 2 * values * (2 * 2 + 1)
