@@ -243,7 +243,7 @@ def test_dispatch_sends_every_token_to_each_of_its_experts():
 
 @given(model=MODELS)
 def test_unfused_attention_computes_the_whole_score_matrix(model: Model):
-    """Two products forward, four backward; scores are written and read, and dropped where there is dropout."""
+    """Two products forward, four backward; scores are written and read, and dropped with dropout."""
     d = model.decoder
     for backward, products in ((False, 2), (True, 4)):
         own = [
