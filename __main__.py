@@ -27,6 +27,7 @@ COMMANDS = {
     "calibrate": "Measure this machine and write it as a cluster file.",
     "run": "Train by a plan with torch.distributed and measure it.",
     "converge": "Loss against seconds of update protocols: foretold, and run.",
+    "validate": "Score predictions on published measurements.",
     "compare": "Lay a measured trace beside a predicted one.",
     "report": "Write one self-contained HTML report of a directory of results.",
     "collective": "Seconds and bandwidth of a collective, by size and ranks.",

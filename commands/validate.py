@@ -1,0 +1,122 @@
+"""`traincast validate`: predictions scored on published measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..sim.errors import UsageError
+from .options import json_option, seed_option
+from .output import echo_json, note, progress
+
+if TYPE_CHECKING:
+    from ..sim.validation.score import Score
+    from ..sim.validation.validation import Judged
+
+
+@click.command("validate", short_help="Score predictions on published measurements.")
+@click.argument("tables", metavar="[TABLE.csv[.gz]]...", nargs=-1)
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for rows.csv, summary.json and scatter.png.",
+)
+@click.option(
+    "--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw predicted against measured."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(2, 10_000),
+    default=32,
+    show_default=True,
+    help="Steps drawn for p5 to p95.",
+)
+@click.option(
+    "--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Rows named as worst."
+)
+@seed_option
+@json_option
+def command(
+    tables: tuple[str, ...],
+    output: Path | None,
+    png: Path | None,
+    samples: int,
+    worst: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Predict every run of the tables, and say by source how far off the predictions are.
+
+    A TABLE is a CSV file or the name of one that comes with traincast; none is all of those. What a row does
+    not say, or what is not modelled, is not guessed: the row is left out and counted by reason.
+
+    \b
+    Example:
+      traincast validate korthikanti_recompute -o accuracy
+    """
+    from ..sim.validation.validation import scores
+
+    judged = judged_tables(tables, samples, seed)
+    found = scores(judged)
+    if output or png:
+        write(judged, found, output, png)
+    if as_json:
+        echo_json(as_dict(found))
+        return
+    from ..reports.table import show
+    from .tables_validation import left_out_table, score_table, worst_table
+
+    for table in (score_table(found), left_out_table(found), worst_table(judged, worst)):
+        if table.rows:
+            show(table)
+            click.echo()
+
+
+def judged_tables(tables: Sequence[str], samples: int, seed: int) -> list[Judged]:
+    """Every row of the tables, judged."""
+    from ..sim.validation.prediction import Predictor
+    from ..sim.validation.table import read_table, shipped_tables
+    from ..sim.validation.validation import judge
+
+    rows = [row for table in tables or shipped_tables() for row in read_table(table)]
+    with progress("validate") as say:
+        return judge(rows, Predictor(samples=samples, seed=seed), say)
+
+
+def as_dict(found: Sequence[Score]) -> dict:
+    """What `--json` prints and summary.json holds."""
+    return {"schema": "traincast.validation/1", "sources": [score.to_dict() for score in found]}
+
+
+def write(judged: Sequence[Judged], found: Sequence[Score], output: Path | None, png: Path | None) -> None:
+    """The files that are asked for."""
+    from ..sim.files import write_json_atomic
+    from ..sim.validation.rows_file import write_rows
+
+    pictures = [png] if png else []
+    if output:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{output}: cannot be made: {error.strerror}") from error
+        write_rows(judged, output / "rows.csv")
+        write_json_atomic(output / "summary.json", as_dict(found))
+        pictures.append(output / "scatter.png")
+    for path in pictures:
+        from ..reports.validation_scatter import scatter_png
+
+        scatter_png(_pairs(judged), path)
+    note(f"wrote {output or png}")
+
+
+def _pairs(judged: Sequence[Judged]) -> dict[str, list[tuple[float, float]]]:
+    """Measured and predicted seconds by source."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for one in judged:
+        if one.case and one.prediction and one.case.step_s is not None:
+            pairs.setdefault(one.row.source, []).append((one.case.step_s, one.prediction.step_s))
+    return pairs
