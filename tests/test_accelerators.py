@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machines import gpu, gpu_cluster, job
@@ -149,7 +150,7 @@ def test_what_only_a_datasheet_tells_has_a_wider_interval():
     """Twice as wide in logarithm; one such device among measured ones is enough; residuals of a file win."""
     plan = make_plan(job(precision="bf16"), Strategy(dp=2))
 
-    def spread(**changes: object) -> float:
+    def spread(**changes: Any) -> float:
         cluster = gpu_cluster(**changes)
         low, high = simulate(plan, cluster, samples=2).step_times_s
         return max(high / low, low / high)

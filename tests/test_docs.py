@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_gemm_table import TABLE as GEMM_TABLE
 from test_nccl_tests import TEXT as NCCL_TESTS
 
 import traincast
@@ -27,6 +28,7 @@ def test_every_command_of_the_guide_runs(tmp_path):
     """In order, in one directory, as a reader would type them."""
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0])
     (tmp_path / "all_reduce.txt").write_text(NCCL_TESTS)
+    (tmp_path / "gemms.csv").write_text(GEMM_TABLE)
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
     assert len(commands) > 8
     for command in commands:
