@@ -14,6 +14,7 @@ from . import derivations
 from .families import FFN_OF_GPT, Family, family_of
 from .hardware import Hardware, hardware_of
 from .left_out import LeftOutError
+from .stacks import stack_of
 from .strategies import precision_of, strategy_of
 from .table import Row
 
@@ -67,6 +68,7 @@ def case_of(row: Row) -> Case:
         seq_len=_whole(row, "seq_len"),
         optimizer=_optimizer(row),
         precision=precision_of(row),
+        dropout=stack_of(row).dropout,
     )
     ran, seconds = _outcome(row), derivations.step_s(row)
     if ran is not False and seconds is None:
@@ -97,9 +99,6 @@ def _refuse_other_work(row: Row) -> None:
     task = row.get("task")
     if task and task.lower().replace("-", "") != "pretraining":
         raise LeftOutError(f"task {task} not modelled")
-    kernel = row.get("attention")
-    if kernel and "flash" not in kernel.lower():
-        raise LeftOutError(f"attention kernel {kernel} not modelled")
     if row.get("act_offload").lower() == "true":
         raise LeftOutError("offloaded activations not stated in full")
 

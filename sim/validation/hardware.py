@@ -27,15 +27,14 @@ class Hardware:
 
 
 _NAMES: tuple[tuple[str, str, str], ...] = (
-    (r"H100-SXM 9[0-9]", "h100-96gb-hbm2e", "hgx-h100"),
     (r"A100-SXM-40GB", "a100-40gb-sxm", "dgx-a100"),
-    (r"A100(-SXM)?-80GB|A100-SXM-80GB", "a100-80gb-sxm", "dgx-a100"),
+    (r"A100-SXM-80GB", "a100-80gb-sxm", "dgx-a100"),
     # Memory is not stated: the 80 GB part has the same compute, and fp16 products are what these rows time.
     (r"A100-SXM \(single node\)", "a100-80gb-sxm", "dgx-a100"),
     (r"H100-SXM-80GB|DGX-H100", "h100-sxm", "hgx-h100"),
     (r"H200-SXM-141GB", "h200-sxm", "hgx-h200"),
-    (r"V100-SXM3-32GB", "v100-32gb-sxm", "dgx-2"),
-    (r"DGX-B200", "b200-sxm", "dgx-b200"),
+    (r"V100-SXM3-32GB", "v100-32gb-sxm2", "dgx-2"),
+    (r"DGX-B200", "b200", "dgx-b200"),
 )
 """Pattern at the start of a table's name, accelerator file, cluster preset; the first that matches counts."""
 

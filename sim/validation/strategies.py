@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..strategy import Strategy
 from . import derivations
 from .left_out import LeftOutError
+from .stacks import attention_of
 from .table import Row
 
 SHARDINGS = {
@@ -63,7 +64,6 @@ def strategy_of(row: Row) -> Strategy:
     if micro_batch is None:
         raise LeftOutError("micro_batch blank")
     vp = _virtual_stages(row, pp)
-    sharding = _sharding(row)
     return Strategy(
         dp=dp,
         tp=tp,
@@ -74,7 +74,8 @@ def strategy_of(row: Row) -> Strategy:
         micro_batch=micro_batch,
         schedule=_schedule(row, vp),
         recompute=_recompute(row),
-        sharding=sharding,
+        attention=attention_of(row),
+        sharding=_sharding(row),
         reshard_after_forward=row.get("sharding").lower() != KEEPS_GATHERED,
         sequence_parallel=tp > 1 and _is_sequence_parallel(row),
         overlap_gradients=not any(words in row.get("notes").lower() for words in NOT_OVERLAPPED),

@@ -1,0 +1,54 @@
+"""What a training stack does in all its runs, and so its tables do not print: attention kernel, dropout.
+
+A row's own `attention` column counts first. A stack that is not listed is taken to use flash attention and no
+dropout, as those since 2023 do.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .table import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """One stack, known by the title of the source that reports of it."""
+
+    pattern: str
+    """Found in the title."""
+    attention: str
+    """`Strategy.attention`."""
+    dropout: bool
+    """Whether it drops activations, as Megatron-LM's defaults do (--attention-dropout and --hidden-dropout
+    are 0.1 in megatron/training/arguments.py)."""
+
+
+STACKS = (
+    # Korthikanti et al. 2022, section 4: score matrices and dropout masks are among what a block keeps.
+    Stack(pattern=r"Korthikanti", attention="unfused", dropout=True),
+    # Megatron-LM has flash attention since --use-flash-attn of 2023; all of these are older.
+    Stack(pattern=r"Narayanan|Megatron-LM README, (Sep 2020|Jan 2021)", attention="unfused", dropout=True),
+    Stack(pattern=r"MegatronLM V1", attention="unfused", dropout=True),
+    # Megatron-DeepSpeed as forked from Megatron-LM, with its kernels and defaults.
+    Stack(pattern=r"vTrain", attention="unfused", dropout=True),
+)
+RECENT = Stack(pattern="", attention="flash", dropout=False)
+"""Where none of the others is found."""
+
+
+def stack_of(row: Row) -> Stack:
+    """The stack that ran ``row``."""
+    return next((stack for stack in STACKS if re.search(stack.pattern, row.source)), RECENT)
+
+
+def attention_of(row: Row) -> str:
+    """`Strategy.attention` of a row: by its own column, else by its stack.
+
+    `torch` and `fused` (Megatron-LM's fused scaling, mask and softmax) both write the score matrix.
+    """
+    kernel = row.get("attention").lower()
+    if not kernel:
+        return stack_of(row).attention
+    return "flash" if "flash" in kernel else "unfused"
