@@ -11,6 +11,7 @@ from ..sim.cluster import Cluster
 from ..sim.errors import InputError, UsageError
 from ..sim.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
 from ..sim.plan import Plan
+from ..sim.stacks import DEFAULT_STACK, STACKS
 from ..sim.strategy import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
@@ -116,6 +117,7 @@ strategy_options = _apply(
         click.option("--stage-layers", type=_Numbers(), default=(), help="Blocks of each stage."),
         _choice("--recompute", RECOMPUTES, "none"),
         _choice("--attention", ATTENTIONS, "flash"),
+        _choice("--stack", tuple(STACKS), DEFAULT_STACK, "Software that trains."),
         _choice("--sharding", SHARDINGS, "ddp", "What the replicas share out."),
         click.option("--shard-degree", type=int, default=0, help="Replicas of one hsdp group."),
         click.option(

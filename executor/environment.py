@@ -34,6 +34,8 @@ def _cannot_run(plan: Plan) -> list[str]:
         faults.append("dropout is simulated but not run yet; run plans without")
     if plan.job.precision == "fp16":
         faults.append("fp16 needs loss scaling, which is simulated but not run yet; run bf16 or fp32")
+    if plan.job.precision == "fp8":
+        faults.append("fp8 is simulated but not run yet; run bf16")
     if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
         faults.append("tf32 is a format of GPUs; run fp32 or bf16 on the CPU")
     algorithm = strategy.collective_algorithm
@@ -60,6 +62,8 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"sharding {strategy.sharding}")
     if strategy.attention != "flash":
         found.append(f"attention {strategy.attention}")
+    if strategy.stack != Strategy().stack:
+        found.append(f"stack {strategy.stack}")
     if strategy.offload != "none":
         found.append(f"offload {strategy.offload}")
     if strategy.synchrony not in ("sync", "async"):

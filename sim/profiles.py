@@ -8,6 +8,7 @@ from .cluster import Accelerator, LayerProfile
 from .job import Job
 from .layer_kernels import layer_kernels
 from .roofline import kernels_s
+from .stacks import DEFAULT_STACK
 from .strategy import Strategy
 
 
@@ -21,7 +22,8 @@ def profiled_s(
     what divides a layer (tp, cp, ep) scales by the ratio of rooflines too. Recompute is not included.
     """
     points = _points(accelerator, job, kind, backward=backward)
-    if not points or job.dropout or strategy.attention != "flash":
+    others = job.dropout or strategy.attention != "flash" or strategy.stack != DEFAULT_STACK
+    if not points or others:
         return None  # profiles are of layers without dropout, with fused attention
 
     def roofline(micro_batch: int, shape: Strategy) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .model import Decoder
+from .stacks import DEFAULT_STACK, STACKS, Stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,12 @@ class Kernel:
     """The gradient of a weight, which no other layer waits for."""
     attention: bool = False
     """Inside attention: what selective recompute repeats."""
+    launches: int = 1
+    """Launches of the host it stands for."""
+    speed: float = 1.0
+    """Of what the accelerator's curve says such a kernel reaches."""
+    precision: str = ""
+    """What it multiplies in; empty is the job's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +55,12 @@ class Shape:
     """Tokens of the busiest expert-parallel rank over the mean."""
     flash: bool = True
     """Attention is one flash kernel."""
+    flash_version: int = 2
+    """1 is the first FlashAttention."""
     dropout: bool = False
     """After attention's probabilities, a block's halves and the embedding."""
+    stack: Stack = STACKS[DEFAULT_STACK]
+    """What is fused, in what precision."""
 
     @property
     def mask(self) -> float:

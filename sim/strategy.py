@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from . import strategy_rules
 from .errors import Fault
 from .job import Job
+from .stacks import DEFAULT_STACK, STACKS, Stack
 from .strategy_rules import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
@@ -73,7 +74,10 @@ class Strategy:
     recompute: str = "none"
     """What backward computes again instead of keeping: nothing, attention, or the whole block."""
     attention: str = "flash"
-    """`flash`, or `unfused`: products, softmax and dropout one by one, which keep the score matrix."""
+    """`flash` (FlashAttention-2 and later), `flash1` (the first one), or `unfused`: products, softmax and dropout
+    one by one, which keep the score matrix."""
+    stack: str = DEFAULT_STACK
+    """Software that trains, by its name in `stacks.py`."""
     sharding: str = "ddp"
     """What the replicas share out: nothing, optimizer states (zero1), gradients too (zero2), parameters too
     (fsdp), the same within groups of `shard_degree` replicas (hsdp)."""
@@ -106,6 +110,11 @@ class Strategy:
     """Gradients are reduced while backward still runs; else after it."""
     overlap_transfers: bool = True
     """Pipeline messages travel beside compute; else both ends wait for them."""
+
+    @property
+    def software(self) -> Stack:
+        """The stack that `stack` names."""
+        return STACKS[self.stack]
 
     @property
     def workers(self) -> int:
@@ -201,6 +210,7 @@ class Strategy:
     def _memory_label(self) -> list[str]:
         parts = [f"recompute-{self.recompute}"] * (self.recompute != "none")
         parts += [self.attention] * (self.attention != "flash")
+        parts += [self.stack] * (self.stack != DEFAULT_STACK)
         if self.sharding != "ddp":
             parts.append(self.sharding + (f"{self.shard_degree}" if self.shard_degree else ""))
             if self.shards_parameters:

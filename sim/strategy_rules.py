@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .collectives import COLLECTIVE_ALGORITHMS
 from .errors import Fault
 from .job import Job
+from .stacks import STACKS
 
 if TYPE_CHECKING:
     from .strategy import Strategy
@@ -42,7 +43,7 @@ COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
 """Synchronies that take a number, as `stale:2`, and what it counts."""
 RECOMPUTES = ("none", "selective", "full")
 SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
-ATTENTIONS = ("flash", "unfused")
+ATTENTIONS = ("flash", "flash1", "unfused")
 CP_EXCHANGES = ("ring", "all_to_all")
 OFFLOADS = ("none", "optimizer", "activations", "both")
 
@@ -102,6 +103,7 @@ def _choice_faults(s: Strategy) -> list[Fault]:
         "collective_algorithm": COLLECTIVE_ALGORITHMS,
         "sharding": SHARDINGS,
         "attention": ATTENTIONS,
+        "stack": tuple(STACKS),
         "cp_exchange": CP_EXCHANGES,
         "offload": OFFLOADS,
     }

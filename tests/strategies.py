@@ -11,6 +11,7 @@ from traincast.sim.job import Job
 from traincast.sim.lowering import order_faults
 from traincast.sim.model import Decoder, Model
 from traincast.sim.program import Program, SpanLabel
+from traincast.sim.stacks import STACKS
 from traincast.sim.strategy import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
@@ -123,6 +124,7 @@ def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Stra
         "micro_batch": micro_batch,
         "recompute": draw(st.sampled_from(RECOMPUTES)),
         "attention": draw(st.sampled_from(ATTENTIONS)),
+        "stack": draw(st.sampled_from(tuple(STACKS))),
         "bucket_bytes": draw(st.sampled_from([50_000, 25 * 2**20])),
     }
     micro_batches = draw(st.integers(1, 5))

@@ -1,0 +1,143 @@
+"""Software stacks: what the kernels of a layer are made of, and what the host spends to launch them.
+
+A stack is a set of facts about the code that trains: which operations it fuses, in what precision it keeps
+what, how often it reads the logits. None is fitted; `Strategy.stack` names one, `Strategy.software` is it. What a device reaches is in
+its own file (`cluster.Accelerator`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NORMS = ("fused", "two_pass", "autocast", "eager")
+LOSSES = ("fused", "torch", "vocab_parallel")
+ACCUMULATIONS = ("fused", "fp32", "same", "sharded")
+OPTIMIZERS = ("fused", "foreach")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """One software stack. The defaults are Megatron Core with Transformer Engine."""
+
+    name: str
+    description: str
+    source: str
+    """Where the code says so."""
+    norm: str = "fused"
+    """`fused`: one kernel each way; `two_pass`: backward reads twice, once for the gain's gradient (Apex,
+    torch's layer_norm); `autocast`: the same in fp32 between two casts; `eager`: operation by operation in
+    fp32, as RMSNorm is written in plain torch."""
+    fused_activation: bool = True
+    """SwiGLU (or bias and GeLU) is one kernel; else silu and the product are two."""
+    fused_rope: bool = True
+    """Rotary positions are one kernel; else casts to fp32, a complex product, and back."""
+    fused_bias_gradient: bool = True
+    """Gradients of biases fall out of the products; else each is a sum over the tokens."""
+    loss: str = "vocab_parallel"
+    """`fused`: one kernel each way over the logits; `torch`: a cast to fp32, log-softmax, and back;
+    `vocab_parallel`: Megatron-LM's, operation by operation on fp32 logits."""
+    accumulation: str = "fused"
+    """Gradients of weights are added to the accumulated ones inside their product (`fused`, in fp32), by a
+    kernel of its own onto fp32 (`fp32`) or onto their own precision (`same`), or are shared out at once
+    (`sharded`)."""
+    optimizer: str = "fused"
+    """`fused`: one kernel over all parameters; `foreach`: one for each operation of the update."""
+    clips_gradients: bool = True
+    """The norm of all gradients is taken and they are scaled."""
+    host_launch_s: float = 0.0
+    """Seconds of the host for one launch: interpreter, dispatcher, autograd. A layer takes no less than its
+    launches; 0 where they are recorded once (CUDA graphs)."""
+
+
+_MEGATRON_2021 = (
+    "NVIDIA/Megatron-LM v2.5: fused_kernels/layer_norm_cuda_kernel.cu, fused_bias_gelu.py, transformer.py "
+    "bias_dropout_add, mpu/cross_entropy.py"
+)
+
+STACKS: Mapping[str, Stack] = {
+    stack.name: stack
+    for stack in (
+        Stack(
+            name="megatron",
+            description="Megatron Core with Transformer Engine",
+            source="NVIDIA/Megatron-LM core/extensions/transformer_engine.py, core/tensor_parallel/cross_entropy.py",
+        ),
+        Stack(
+            name="megatron-2021",
+            description="Megatron-LM before Transformer Engine: Apex norms, kernels fused by torch.jit",
+            source=_MEGATRON_2021,
+            norm="two_pass",
+            fused_bias_gradient=False,
+            accumulation="same",
+        ),
+        Stack(
+            name="megatron-deepspeed",
+            description="Megatron-DeepSpeed: Megatron-LM of 2021 under DeepSpeed's engine",
+            source=f"microsoft/Megatron-DeepSpeed, forked from {_MEGATRON_2021}",
+            norm="two_pass",
+            fused_bias_gradient=False,
+            accumulation="same",
+        ),
+        Stack(
+            name="scaling",
+            description="Aleph Alpha's scaling: plain torch but for attention, products and RMSNorm",
+            source="Hagemann et al. 2023, arXiv:2311.05610, sections 2 and 3.2",
+            norm="two_pass",
+            fused_activation=False,
+            fused_rope=False,
+            accumulation="fp32",
+        ),
+        Stack(
+            name="scaling-torch-norm",
+            description="the same without the fused RMSNorm",
+            source="Hagemann et al. 2023, arXiv:2311.05610, section 3.2",
+            norm="eager",
+            fused_activation=False,
+            fused_rope=False,
+            accumulation="fp32",
+        ),
+        Stack(
+            name="composer",
+            description="LLM Foundry on Composer and FSDP: low-precision LayerNorm, fused cross-entropy",
+            source="mosaicml/llm-foundry llmfoundry/models/mpt/configuration_mpt.py, layers/norm.py",
+            norm="two_pass",
+            fused_activation=False,
+            fused_bias_gradient=False,
+            loss="fused",
+            accumulation="sharded",
+            optimizer="foreach",
+        ),
+        Stack(
+            name="composer-2022",
+            description="MosaicML's mosaic_gpt of 2022 on Composer and FSDP: autocast LayerNorm, torch's loss",
+            source="mosaicml/examples llm/src/mosaic_gpt.py, December 2022",
+            norm="autocast",
+            fused_activation=False,
+            fused_bias_gradient=False,
+            loss="torch",
+            accumulation="sharded",
+            optimizer="foreach",
+        ),
+        Stack(
+            name="torchtitan",
+            description="torchtitan with FSDP2, eager",
+            source="pytorch/torchtitan torchtitan/models/llama/model.py",
+            norm="eager",
+            fused_activation=False,
+            fused_rope=False,
+            loss="torch",
+            accumulation="sharded",
+        ),
+        Stack(
+            name="torchtitan-compile",
+            description="torchtitan with FSDP2, each block compiled by torch.compile",
+            source="pytorch/torchtitan torchtitan/parallelisms/parallelize_llama.py, apply_compile",
+            loss="torch",
+            accumulation="sharded",
+        ),
+    )
+}
+"""By name."""
+
+DEFAULT_STACK = "megatron"
