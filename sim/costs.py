@@ -13,6 +13,7 @@ from . import flops, network
 from .cluster import Cluster
 from .curves import interpolate
 from .errors import InputError
+from .fp8 import CAST_BYTES, FP8
 from .groups import Groups
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .kernels import Kernel
@@ -24,7 +25,7 @@ from .roofline import kernel_s, kernels_s
 from .strategy import Strategy
 from .traffic import Collective, layer_collectives
 
-MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8}
+MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8, "fp8": 4}
 """Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
 
 
@@ -182,6 +183,8 @@ class Costs:
         fp32 = 4
         kept = 2 * fp32 * (1 + OPTIMIZER_STATES[self.job.optimizer])
         written_again = self.job.bytes_per_value if MASTER_BYTES[self.job.precision] else 0
+        if self.job.precision == FP8:
+            written_again += CAST_BYTES  # the weights' fp8 copies are made once a step
         return kept + GRADIENT_BYTES[self.job.precision] + written_again
 
     def layer_gradient_bytes(self, layer: Layer) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import kernels
 from .activations import layer_activation_bytes
+from .fp8 import FP8, in_fp8
 from .job import Job
 from .kernels import Kernel
 from .strategy import Strategy
@@ -22,7 +23,8 @@ PARTS = {
 
 def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Kernel, ...]:
     """The kernels of ``part`` of a layer of ``kind``; nothing is recomputed."""
-    return PARTS[part](job.model.decoder, kind, **_shape(job, strategy))
+    own = PARTS[part](job.model.decoder, kind, **_shape(job, strategy))
+    return in_fp8(job.model.decoder, kind, own) if job.precision == FP8 else own
 
 
 def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = None) -> float:

@@ -55,7 +55,11 @@ def kernels_s(accelerator: Accelerator, kernels: Iterable[Kernel], precision: st
 
 
 def kernel_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> float:
-    """Seconds of one kernel: max(arithmetic, memory) + launch overhead."""
+    """Seconds of one kernel: max(arithmetic, memory) + launch overhead.
+
+    A kernel's own precision counts before the job's ``precision``.
+    """
+    precision = kernel.precision or precision
     default = _defaults(accelerator)[2]
     efficiency = interpolate(accelerator.memory_efficiency or default, kernel.bytes)
     memory_s = kernel.bytes / (accelerator.memory_bandwidth * efficiency)
