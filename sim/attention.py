@@ -9,6 +9,12 @@ from .shape import Kernel, Shape
 CAUSAL_SHARE = 0.5
 """Part of the score matrix that a causal flash kernel computes (FlashAttention-2, Dao 2023, section 4.1)."""
 
+FLASH1_SPEED = 0.5
+"""Of the first FlashAttention beside the second: "2x faster than FlashAttention" (Dao 2023, abstract)."""
+
+BACKWARD_SPEED = 63 / 73
+"""Of backward beside forward: 63 % of an A100's peak against 73 % (Dao 2023, section 4.1)."""
+
 FLASH_BACKWARD_PRODUCTS = (3, 2)
 """Products of flash attention's backward over the widths of queries and of values: scores again, gradients of
 queries and keys; gradients of values and probabilities (Dao 2023, section 2.3.2). Forward has one of each."""
@@ -37,6 +43,7 @@ def _flash(s: Shape, *, backward: bool) -> Kernel:
         n=s.seq_len,
         k=s.decoder.head_dim,
         batch=s.micro_batch * s.q // s.decoder.head_dim,
+        speed=(FLASH1_SPEED if s.flash_version == 1 else 1.0) * (BACKWARD_SPEED if backward else 1.0),
     )
 
 

@@ -14,7 +14,7 @@ from .errors import InputError
 from .job import PRECISION_BYTES
 from .kernels import Kernel, backward_kernels, forward_kernels
 from .model import BLOCK, Decoder
-from .roofline import kernel_s, kernels_s
+from .roofline import head_flops, kernel_s, kernels_s
 
 if TYPE_CHECKING:
     from .calibration import Point, Samples
@@ -81,6 +81,19 @@ def _attention_flops(point: Point) -> float:
     return CAUSAL_SHARE * 4.0 * p["batch"] * p["heads"] * p["seq_len"] ** 2 * p["head_dim"]
 
 
+def _attention_kernel(point: Point) -> Kernel:
+    p = point.parameters
+    return Kernel(
+        kind="attention",
+        flops=_attention_flops(point),
+        bytes=1.0,
+        m=p["seq_len"],
+        n=p["seq_len"],
+        k=p["head_dim"],
+        batch=p["batch"] * p["heads"],
+    )
+
+
 def _with_curves(bare: Accelerator, samples: Samples, precision: str) -> tuple[Accelerator, dict[str, float]]:
     """Efficiency curves of products, attention and memory, and what each leaves when one point is out."""
     launch_s, peak = bare.launch_overhead_s, bare.peak_flops[precision]
@@ -88,6 +101,9 @@ def _with_curves(bare: Accelerator, samples: Samples, precision: str) -> tuple[A
 
     def rate(flops: Callable[[Point], float], point: Point) -> tuple[float, float]:
         return flops(point), min(1.0, flops(point) / _own_s(point, launch_s) / peak)
+
+    def attended(point: Point) -> tuple[float, float]:
+        return head_flops(_attention_kernel(point)), rate(_attention_flops, point)[1]
 
     def moved(point: Point) -> tuple[float, float]:
         size = float(point.parameters["bytes"])
@@ -104,8 +120,8 @@ def _with_curves(bare: Accelerator, samples: Samples, precision: str) -> tuple[A
         (
             "attention",
             samples.of("attention"),
-            lambda p: rate(_attention_flops, p),
-            lambda p: Kernel(kind="attention", flops=_attention_flops(p), bytes=1.0),
+            attended,
+            _attention_kernel,
             lambda a, curve: replace(a, attention_efficiency={precision: curve}),
         ),
         (

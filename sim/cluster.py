@@ -59,11 +59,14 @@ class Accelerator:
     gemm_efficiency: Mapping[str, Curve] = field(default_factory=dict)
     """By precision: fraction of peak against the FLOPs of one GEMM."""
     attention_efficiency: Mapping[str, Curve] = field(default_factory=dict)
-    """By precision: fraction of peak against the FLOPs of one attention kernel."""
+    """By precision: fraction of peak against the causal FLOPs of one head of one sample forward."""
     memory_efficiency: Curve = ()
     """Fraction of `memory_bandwidth` against the bytes one kernel moves."""
     launch_overhead_s: float = 0.0
     """Host seconds per kernel that the device cannot hide."""
+    sustained: float = 1.0
+    """Part of the arithmetic rate of short bursts, which the curves hold, that is left in hours of training:
+    power and heat hold the clock down."""
     framework_factor: float = 1.0
     """Whole layer as measured over the sum of its kernels; autograd, dispatch, cold caches."""
     sm_count: int = 0

@@ -269,6 +269,7 @@ def accelerator_to_dict(accelerator: Accelerator) -> dict[str, Any]:
         "attention_efficiency": _curves(a.attention_efficiency),
         "memory_efficiency": _curve(a.memory_efficiency, "bytes"),
         "launch_overhead": exact_quantity(a.launch_overhead_s, "time"),
+        "sustained": a.sustained,
         "framework_factor": a.framework_factor,
         "sm_count": a.sm_count,
         "optimizer_costs": {name: _optimizer(cost) for name, cost in a.optimizer_costs.items()},

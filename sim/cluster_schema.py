@@ -156,6 +156,7 @@ class AcceleratorForm(_Strict):
     attention_efficiency: dict[Precision, FlopsCurve] = Field(default_factory=dict)
     memory_efficiency: BytesCurve = ()
     launch_overhead: TimeOrNone = 0.0
+    sustained: Number = 1.0
     framework_factor: Number = 1.0
     sm_count: Annotated[StrictInt, Field(ge=0, le=100_000)] = 0
     optimizer_costs: dict[Name, OptimizerCostForm] = Field(default_factory=dict)
@@ -180,6 +181,7 @@ class AcceleratorForm(_Strict):
             attention_efficiency=dict(self.attention_efficiency),
             memory_efficiency=self.memory_efficiency,
             launch_overhead_s=self.launch_overhead,
+            sustained=self.sustained,
             framework_factor=self.framework_factor,
             sm_count=self.sm_count,
             optimizer_costs={name: cost.read() for name, cost in self.optimizer_costs.items()},

@@ -29,6 +29,12 @@ MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8, "fp8": 4}
 """Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
 
 
+FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
+"""Values read or written for each parameter by `torch._foreach_*`, one operation after the other
+(torch/optim/adamw.py, `_multi_tensor_adamw`: decay 2, lerp 3, mul 2, addcmul 3, sqrt 2, div 2, add 2, addcdiv
+4; sgd.py likewise)."""
+
+
 class Costs:
     """What a layer, an optimizer step, a message or a collective takes. Results are remembered.
 
@@ -41,7 +47,16 @@ class Costs:
         self.cluster, self.job, self.strategy = cluster, job, strategy
         self.groups = Groups(strategy)
         s = strategy
-        self._shape = (s.micro_batch, s.tp, s.cp, s.ep, s.sequence_parallel, s.recompute, s.attention)
+        self._shape = (
+            s.micro_batch,
+            s.tp,
+            s.cp,
+            s.ep,
+            s.sequence_parallel,
+            s.recompute,
+            s.attention,
+            s.stack,
+        )
         """What of a strategy decides the compute of a layer."""
         self._remembered: dict[tuple, float] = {} if memory is None else memory
         self._exchanges: dict[tuple, tuple[tuple[Collective, float], ...]] = {}
@@ -83,7 +98,8 @@ class Costs:
 
     def _roofline_s(self, kind: str, part: str) -> float:
         own = layer_kernels(self.job, self.strategy, kind, part)
-        return kernels_s(self.cluster.accelerator, own, self.job.precision)
+        host_s = self.strategy.software.host_launch_s
+        return kernels_s(self.cluster.accelerator, own, self.job.precision, host_s)
 
     def _attention_share(self, kind: str) -> float:
         """Attention's part of a layer's forward."""
@@ -179,13 +195,16 @@ class Costs:
 
     @cached_property
     def _optimizer_bytes(self) -> int:
-        """Bytes read and written for one parameter."""
-        fp32 = 4
+        """Bytes read and written for one parameter, clipping included: its norm, then scaled in place."""
+        fp32, stack = 4, self.strategy.software
         kept = 2 * fp32 * (1 + OPTIMIZER_STATES[self.job.optimizer])
+        if stack.optimizer == "foreach":
+            kept = fp32 * FOREACH_PASSES[self.job.optimizer]
         written_again = self.job.bytes_per_value if MASTER_BYTES[self.job.precision] else 0
         if self.job.precision == FP8:
             written_again += CAST_BYTES  # the weights' fp8 copies are made once a step
-        return kept + GRADIENT_BYTES[self.job.precision] + written_again
+        clipped = 3 * GRADIENT_BYTES[self.job.precision] if stack.clips_gradients else 0
+        return kept + GRADIENT_BYTES[self.job.precision] + written_again + clipped
 
     def layer_gradient_bytes(self, layer: Layer) -> float:
         """Bytes of one layer's gradients on one rank."""

@@ -3,10 +3,10 @@
 Shapes are those of one rank. Tensor parallelism splits as Megatron-LM does (Shoeybi et al. 2019): attention
 by heads, MLPs by their inner width, embedding and head by vocabulary; norms and residuals are whole unless
 sequence parallelism splits them (Korthikanti et al. 2022). Context parallelism gives each rank its part of
-every sequence, expert parallelism its part of the experts. Assumptions: query, key and value are one product,
-so are gate and up; biases are added within products; a weight gradient is added onto the accumulated one
-within its product; the experts of a rank are one grouped product; the loss is computed in fp32; dropout after
-a block's halves is fused into the addition that follows, but for its gradient.
+every sequence, expert parallelism its part of the experts. What is fused is the stack's (`elementwise.py`).
+Assumptions: query, key and value are one product, so are gate and up; biases are added within products; the
+experts of a rank are one grouped product; dropout after a block's halves is fused into the addition that
+follows, but for its gradient.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from . import elementwise
 from .attention import attention_kernels
 from .model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Decoder
 from .shape import Kernel, Shape
-
-LOSS_BYTES = 4
-"""Bytes of one logit in the loss, which is computed in fp32."""
 
 
 def forward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Kernel, ...]:
@@ -77,7 +75,7 @@ def _moe_block_backward(s: Shape) -> tuple[Kernel, ...]:
 
 
 def _norm(s: Shape, *, backward: bool = False) -> Kernel:
-    return s.memory((3 if backward else 2) * s.outside * s.hidden)
+    return elementwise.norm(s, s.outside * s.hidden, backward=backward)
 
 
 def _add(s: Shape) -> Kernel:
@@ -128,26 +126,32 @@ def _attention_forward(s: Shape) -> tuple[Kernel, ...]:
 def _attention_backward(s: Shape) -> tuple[Kernel, ...]:
     return (
         *_dropped(s),
-        *s.linear_backward(s.hidden, s.o),
+        *_linear_backward(s, s.hidden, s.o, bias=s.decoder.output_bias),
         *attention_kernels(s, backward=True),
-        *_per_head(s),
+        *_per_head(s, backward=True),
         *_latent_norms(s, backward=True),
-        *(kernel for n, k, rows in projections(s)[::-1] for kernel in s.linear_backward(n, k, rows)),
+        *(
+            kernel
+            for n, k, rows in projections(s)[::-1]
+            for kernel in _linear_backward(s, n, k, rows, bias=s.decoder.attention_bias)
+        ),
         _norm(s, backward=True),
         _add(s),
     )
 
 
-def _per_head(s: Shape) -> tuple[Kernel, ...]:
+def _per_head(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
     """Rotary positions and norms of queries and keys, where the architecture has them."""
-    passes = (s.decoder.positions == "rope") + s.decoder.qk_norm
-    return (s.memory(2 * s.tokens * (s.q + s.k)),) * passes
+    values = s.tokens * (s.q + s.k)
+    turned = (elementwise.rope(s, values),) if s.decoder.positions == "rope" else ()
+    normed = (elementwise.norm(s, values, backward=backward),) if s.decoder.qk_norm else ()
+    return (*turned, *normed) if backward else (*normed, *turned)
 
 
 def _latent_norms(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
     """Norms of the latents of queries and of keys and values."""
     ranks = [rank for rank in (s.decoder.q_rank, s.decoder.kv_rank) if s.decoder.kv_rank and rank]
-    return tuple(s.memory((3 if backward else 2) * s.outside * rank) for rank in ranks)
+    return tuple(elementwise.norm(s, s.outside * rank, backward=backward) for rank in ranks)
 
 
 def _mlp_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
@@ -157,7 +161,7 @@ def _mlp_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
 def _inner_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
     return (
         s.gemm(s.tokens, s.mlp_inputs * ffn, s.hidden),
-        s.memory((s.mlp_inputs + 1) * s.tokens * ffn),
+        elementwise.activation(s, s.tokens * ffn),
         s.gemm(s.tokens, s.hidden, ffn),
     )
 
@@ -168,9 +172,9 @@ def _mlp_backward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
 
 def _inner_backward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
     return (
-        *s.linear_backward(s.hidden, ffn),
-        s.memory((2 * s.mlp_inputs + 1) * s.tokens * ffn),
-        *s.linear_backward(s.mlp_inputs * ffn, s.hidden),
+        *_linear_backward(s, s.hidden, ffn, bias=s.decoder.mlp_bias),
+        elementwise.activation(s, s.tokens * ffn, backward=True),
+        *_linear_backward(s, s.mlp_inputs * ffn, s.hidden, bias=s.decoder.mlp_bias),
     )
 
 
@@ -183,7 +187,7 @@ def _experts_forward(s: Shape) -> tuple[Kernel, ...]:
         s.memory(2 * s.outside * decoder.experts),
         *_sorting(s),
         s.grouped(s.mlp_inputs * ffn, s.hidden),
-        s.memory((s.mlp_inputs + 1) * s.routed * ffn),
+        elementwise.activation(s, s.routed * ffn),
         s.grouped(s.hidden, ffn),
         *_sorting(s)[::-1],
         *_shared_forward(s),
@@ -198,12 +202,12 @@ def _experts_backward(s: Shape) -> tuple[Kernel, ...]:
         *_sorting(s),
         s.grouped(ffn, s.hidden),
         s.grouped(s.hidden, ffn, weights=True),
-        s.memory((2 * s.mlp_inputs + 1) * s.routed * ffn),
+        elementwise.activation(s, s.routed * ffn, backward=True),
         s.grouped(s.hidden, s.mlp_inputs * ffn),
         s.grouped(s.mlp_inputs * ffn, s.hidden, weights=True),
         *_sorting(s)[::-1],
         s.memory(3 * s.outside * decoder.experts),
-        *s.linear_backward(decoder.experts, s.hidden, s.outside),
+        *_linear_backward(s, decoder.experts, s.hidden, s.outside),
         _norm(s, backward=True),
         _add(s),
     )
@@ -228,7 +232,7 @@ def _shared_forward(s: Shape) -> tuple[Kernel, ...]:
 def _shared_backward(s: Shape) -> tuple[Kernel, ...]:
     if not s.decoder.shared_ffn:
         return ()
-    gate = (s.memory(4 * s.outside * s.hidden), *s.linear_backward(1, s.hidden, s.outside))
+    gate = (s.memory(4 * s.outside * s.hidden), *_linear_backward(s, 1, s.hidden, s.outside))
     return (
         *(gate if s.decoder.shared_gate else ()),
         *_inner_backward(s, s.decoder.shared_ffn // s.tp),
@@ -237,36 +241,32 @@ def _shared_backward(s: Shape) -> tuple[Kernel, ...]:
 
 
 def _head_forward(s: Shape) -> tuple[Kernel, ...]:
-    """Final norm, logits, and the loss: a cast to fp32, then log-softmax."""
-    logits = s.tokens * s.vocab
-    cast = (
-        (_logit_kernel(logits * (s.bytes_per_value + LOSS_BYTES)),) if s.bytes_per_value != LOSS_BYTES else ()
-    )
-    return (
-        _norm(s),
-        s.gemm(s.tokens, s.vocab, s.hidden),
-        *cast,
-        _logit_kernel(2 * logits * LOSS_BYTES),
-    )
+    """Final norm, logits, and the loss."""
+    return _norm(s), s.gemm(s.tokens, s.vocab, s.hidden), elementwise.loss(s)
 
 
 def _head_backward(s: Shape) -> tuple[Kernel, ...]:
-    """The loss writes a dense gradient, log-softmax reads it and its output and writes another."""
-    logits = s.tokens * s.vocab
-    cast = (
-        (_logit_kernel(logits * (s.bytes_per_value + LOSS_BYTES)),) if s.bytes_per_value != LOSS_BYTES else ()
-    )
     return (
-        _logit_kernel(logits * LOSS_BYTES),
-        _logit_kernel(3 * logits * LOSS_BYTES),
-        *cast,
-        *s.linear_backward(s.vocab, s.hidden),
+        elementwise.loss(s, backward=True),
+        *_linear_backward(s, s.vocab, s.hidden),
         _norm(s, backward=True),
     )
 
 
-def _logit_kernel(size_bytes: float) -> Kernel:
-    return Kernel(kind="memory", flops=0.0, bytes=float(size_bytes))
+def _linear_backward(
+    s: Shape, n: int, k: int, rows: int | None = None, *, bias: bool = False
+) -> tuple[Kernel, ...]:
+    """Gradients of the input, the weight and the bias of a linear layer from ``k`` to ``n`` values.
+
+    ``rows`` are its tokens, all of this rank where it is None.
+    """
+    rows = s.tokens if rows is None else rows
+    return (
+        s.gemm(rows, k, n),
+        s.gemm(n, k, rows, weights=True),
+        *elementwise.accumulation(s, n * k),
+        *(elementwise.bias_gradient(s, rows * n) if bias else ()),
+    )
 
 
 _FORWARD = {

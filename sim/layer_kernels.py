@@ -23,7 +23,9 @@ PARTS = {
 
 def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Kernel, ...]:
     """The kernels of ``part`` of a layer of ``kind``; nothing is recomputed."""
-    own = PARTS[part](job.model.decoder, kind, **_shape(job, strategy))
+    version = 1 if strategy.attention == "flash1" else 2
+    shape = {**_shape(job, strategy), "flash_version": version, "stack": strategy.software}
+    own = PARTS[part](job.model.decoder, kind, **shape)
     return in_fp8(job.model.decoder, kind, own) if job.precision == FP8 else own
 
 
@@ -43,6 +45,6 @@ def _shape(job: Job, strategy: Strategy) -> dict[str, Any]:
         "ep": strategy.ep,
         "sequence_parallel": strategy.sequence_parallel,
         "expert_imbalance": job.expert_imbalance,
-        "flash": strategy.attention == "flash",
+        "flash": strategy.attention != "unfused",
         "dropout": job.dropout,
     }

@@ -7,7 +7,8 @@ Multiplication Background User's Guide".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from .cluster import Accelerator, Curve
 from .curves import interpolate
@@ -17,14 +18,26 @@ from .kernels import Kernel
 TILE = 128
 """Rows and columns of the output that one multiprocessor computes (NVIDIA's guide, section 3)."""
 
+ALIGNMENT = 8
+"""Half-precision values in 16 bytes."""
+
+UNALIGNED_EFFICIENCY = 0.7
+"""For every halving of what the dimensions of a product are multiples of."""
+
 DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.08), (1e9, 0.5), (1.6e10, 0.75), (1.28e11, 0.8))
 """Fraction of peak against FLOPs. The top is the best product found on an H100, 80 % of peak (Bekman, "ML
 Engineering", Maximum Achievable Matmul FLOPS; an A100 reaches 87 %), the fall towards small ones that of
 Calculon's A100 (Isaev et al. 2023, `systems/a100_80g.json`)."""
 
-DEFAULT_ATTENTION_EFFICIENCY: Curve = ((1e9, 0.3), (1e11, 0.6))
-"""Fraction of peak of causal flash attention, from 0.3 for short to 0.6 for long sequences (A100,
-FlashAttention-2, Dao 2023, figures 4-6; backward reaches a little less than forward)."""
+DEFAULT_ATTENTION_EFFICIENCY: Curve = (
+    (6.7e7, 0.34),
+    (2.7e8, 0.47),
+    (1.1e9, 0.53),
+    (4.3e9, 0.57),
+    (1.7e10, 0.6),
+)
+"""Fraction of peak of causal flash attention forward, sequences of 512 to 8 Ki with head dimension 128 (A100,
+FlashAttention-2, Dao 2023, figures 4-6)."""
 
 DEFAULT_MEMORY_EFFICIENCY: Curve = ((1e5, 0.3), (1e6, 0.6), (1e7, 0.75), (1e8, 0.9))
 """Fraction of memory bandwidth against bytes (Calculon, as above)."""
@@ -45,25 +58,34 @@ DEFAULTS: Mapping[str, tuple[Curve, Curve, Curve]] = {
 """Of products, attention and memory, by the accelerator's kind."""
 
 
-def kernels_s(accelerator: Accelerator, kernels: Iterable[Kernel], precision: str) -> float:
+def kernels_s(
+    accelerator: Accelerator, kernels: Sequence[Kernel], precision: str, host_launch_s: float = 0.0
+) -> float:
     """Seconds of ``kernels`` one after the other, framework included.
+
+    ``host_launch_s`` is what the host takes for one launch; it runs beside the device, so the slower of the
+    two counts. An accelerator that is the host's own processor has that in its `framework_factor`.
 
     Raises:
         InputError: the accelerator has no peak for ``precision``.
     """
-    return accelerator.framework_factor * sum(kernel_s(accelerator, k, precision) for k in kernels)
+    device_s = accelerator.framework_factor * sum(kernel_s(accelerator, k, precision) for k in kernels)
+    if accelerator.kind == "cpu":
+        return device_s
+    return max(device_s, host_launch_s * sum(k.launches for k in kernels))
 
 
 def kernel_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> float:
-    """Seconds of one kernel: max(arithmetic, memory) + launch overhead.
+    """Seconds of one kernel on the device: max(arithmetic, memory) + what the device needs for each launch.
 
     A kernel's own precision counts before the job's ``precision``.
     """
     precision = kernel.precision or precision
     default = _defaults(accelerator)[2]
-    efficiency = interpolate(accelerator.memory_efficiency or default, kernel.bytes)
+    efficiency = interpolate(accelerator.memory_efficiency or default, kernel.bytes / kernel.launches)
     memory_s = kernel.bytes / (accelerator.memory_bandwidth * efficiency)
-    return max(_arithmetic_s(accelerator, kernel, precision), memory_s) + accelerator.launch_overhead_s
+    arithmetic_s = _arithmetic_s(accelerator, kernel, precision)
+    return max(arithmetic_s, memory_s) + kernel.launches * accelerator.launch_overhead_s
 
 
 def _arithmetic_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> float:
@@ -71,14 +93,28 @@ def _arithmetic_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> f
         return 0.0
     gemm_default, attention_default, _ = _defaults(accelerator)
     if kernel.kind == "gemm":
-        curves, default = accelerator.gemm_efficiency, gemm_default
-        sm_count = accelerator.sm_count
-        efficiency = wave_efficiency(kernel, sm_count) * group_efficiency(kernel, sm_count)
+        efficiency = interpolate(
+            _curve(accelerator.gemm_efficiency, precision) or gemm_default, kernel.flops
+        ) * _tile_efficiency(kernel, accelerator.sm_count)
     else:
-        curves, default = accelerator.attention_efficiency, attention_default
-        efficiency = 1.0
-    efficiency *= interpolate(_curve(curves, precision) or default, kernel.flops)
-    return kernel.flops / (_peak(accelerator, precision) * efficiency)
+        curve = _curve(accelerator.attention_efficiency, precision) or attention_default
+        efficiency = interpolate(curve, head_flops(kernel))
+    rate = _peak(accelerator, precision) * efficiency * kernel.speed * accelerator.sustained
+    return kernel.flops / rate
+
+
+def _tile_efficiency(kernel: Kernel, sm_count: int) -> float:
+    return (
+        wave_efficiency(kernel, sm_count)
+        * group_efficiency(kernel, sm_count)
+        * alignment_efficiency(kernel, sm_count)
+    )
+
+
+def head_flops(kernel: Kernel) -> float:
+    """Causal FLOPs of one head's two products forward, which say how far attention gets: heads and
+    samples are worked on side by side, and one alone is as slow as its queries and keys are few."""
+    return 2.0 * kernel.m * kernel.n * kernel.k
 
 
 def _defaults(accelerator: Accelerator) -> tuple[Curve, Curve, Curve]:
@@ -116,6 +152,17 @@ def wave_efficiency(kernel: Kernel, sm_count: int) -> float:
         return 1.0
     waves = -(-tiles // sm_count)
     return tiles / (waves * sm_count)
+
+
+def alignment_efficiency(kernel: Kernel, sm_count: int) -> float:
+    """Part of the rate that is left where rows do not begin at 16 bytes: eight half-precision values.
+
+    NVIDIA's guide, section 2.2, figure 3: an odd dimension takes several times as long.
+    """
+    if not sm_count:
+        return 1.0
+    odd = max(ALIGNMENT // math.gcd(ALIGNMENT, one) for one in (kernel.m, kernel.n, kernel.k) if one)
+    return UNALIGNED_EFFICIENCY ** math.log2(odd)
 
 
 def group_efficiency(kernel: Kernel, sm_count: int) -> float:

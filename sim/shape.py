@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from .model import Decoder
 from .stacks import DEFAULT_STACK, STACKS, Stack
 
+FP32_BYTES = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
@@ -100,7 +102,9 @@ class Shape:
 
     @property
     def vocab(self) -> int:
-        return -(-self.decoder.vocab // self.tp)
+        """Rows of the vocabulary on this rank, padded as the stack does."""
+        multiple = self.stack.vocab_multiple
+        return -(-self.decoder.vocab // (self.tp * multiple)) * multiple
 
     @property
     def mlp_inputs(self) -> int:
@@ -126,36 +130,34 @@ class Shape:
         return max(1, self.decoder.experts // self.ep)
 
     def gemm(self, m: int, n: int, k: int, *, weights: bool = False) -> Kernel:
-        """A product [m, k] x [k, n]; a weight gradient reads what it is added onto too."""
-        values = m * k + k * n + m * n * (2 if weights else 1)
+        """A product [m, k] x [k, n]; a weight gradient may be added onto the accumulated one on the way."""
+        size = self.bytes_per_value * (m * k + k * n) + self._written(weights=weights) * m * n
         return Kernel(
             kind="gemm",
             flops=2.0 * m * n * k,
-            bytes=float(self.bytes_per_value * values),
+            bytes=float(size),
             m=m,
             n=n,
             k=k,
             weights=weights,
         )
 
-    def linear_backward(self, n: int, k: int, rows: int | None = None) -> tuple[Kernel, Kernel]:
-        """Gradients of the input and of the weight of a linear layer from ``k`` to ``n`` values.
-
-        ``rows`` are its tokens, all of this rank where it is None.
-        """
-        rows = self.tokens if rows is None else rows
-        return self.gemm(rows, k, n), self.gemm(n, k, rows, weights=True)
+    def _written(self, *, weights: bool) -> int:
+        """Bytes moved for each value of a product: written once, or read and written in fp32."""
+        if weights and self.stack.accumulation == "fused":
+            return 2 * FP32_BYTES
+        return self.bytes_per_value
 
     def grouped(self, n: int, k: int, *, weights: bool = False) -> Kernel:
         """The products of all local experts, from ``k`` to ``n`` values for every token routed here."""
         rows, experts = self.routed, self.local_experts
-        values = rows * (k + n) + experts * k * n * (2 if weights else 1)
+        size = self.bytes_per_value * rows * (k + n) + experts * k * n * self._written(weights=weights)
         each = max(1, round(rows / experts))
         m, inner = (n, each) if weights else (each, k)
         return Kernel(
             kind="gemm",
             flops=2.0 * rows * n * k,
-            bytes=float(self.bytes_per_value * values),
+            bytes=float(size),
             m=m,
             n=k if weights else n,
             k=inner,

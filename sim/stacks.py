@@ -1,8 +1,8 @@
 """Software stacks: what the kernels of a layer are made of, and what the host spends to launch them.
 
 A stack is a set of facts about the code that trains: which operations it fuses, in what precision it keeps
-what, how often it reads the logits. None is fitted; `Strategy.stack` names one, `Strategy.software` is it. What a device reaches is in
-its own file (`cluster.Accelerator`).
+what, how often it reads the logits. `Strategy.stack` names one, `Strategy.software` is it. What a device
+reaches is in its own file (`cluster.Accelerator`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Stack:
     """`fused`: one kernel over all parameters; `foreach`: one for each operation of the update."""
     clips_gradients: bool = True
     """The norm of all gradients is taken and they are scaled."""
+    vocab_multiple: int = 1
+    """Each tensor-parallel rank's part of the vocabulary is padded to a multiple of it."""
     host_launch_s: float = 0.0
     """Seconds of the host for one launch: interpreter, dispatcher, autograd. A layer takes no less than its
     launches; 0 where they are recorded once (CUDA graphs)."""
@@ -61,7 +63,9 @@ STACKS: Mapping[str, Stack] = {
         Stack(
             name="megatron",
             description="Megatron Core with Transformer Engine",
-            source="NVIDIA/Megatron-LM core/extensions/transformer_engine.py, core/tensor_parallel/cross_entropy.py",
+            source="NVIDIA/Megatron-LM core/extensions/transformer_engine.py, "
+            "core/tensor_parallel/cross_entropy.py",
+            vocab_multiple=128,
         ),
         Stack(
             name="megatron-2021",
@@ -70,6 +74,7 @@ STACKS: Mapping[str, Stack] = {
             norm="two_pass",
             fused_bias_gradient=False,
             accumulation="same",
+            vocab_multiple=128,
         ),
         Stack(
             name="megatron-deepspeed",
@@ -78,6 +83,7 @@ STACKS: Mapping[str, Stack] = {
             norm="two_pass",
             fused_bias_gradient=False,
             accumulation="same",
+            vocab_multiple=128,
         ),
         Stack(
             name="scaling",
@@ -110,7 +116,7 @@ STACKS: Mapping[str, Stack] = {
         ),
         Stack(
             name="composer-2022",
-            description="MosaicML's mosaic_gpt of 2022 on Composer and FSDP: autocast LayerNorm, torch's loss",
+            description="mosaic_gpt of 2022 on Composer and FSDP: autocast LayerNorm, torch's loss",
             source="mosaicml/examples llm/src/mosaic_gpt.py, December 2022",
             norm="autocast",
             fused_activation=False,

@@ -74,8 +74,8 @@ class Strategy:
     recompute: str = "none"
     """What backward computes again instead of keeping: nothing, attention, or the whole block."""
     attention: str = "flash"
-    """`flash` (FlashAttention-2 and later), `flash1` (the first one), or `unfused`: products, softmax and dropout
-    one by one, which keep the score matrix."""
+    """`flash` (FlashAttention-2 and later), `flash1` (the first one), or `unfused`: products, softmax and
+    dropout one by one, which keep the score matrix."""
     stack: str = DEFAULT_STACK
     """Software that trains, by its name in `stacks.py`."""
     sharding: str = "ddp"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .elementwise import LOSS_BYTES
 from .job import GRADIENT_BYTES, Job
-from .kernels import LOSS_BYTES, dispatch_bytes
+from .kernels import dispatch_bytes
 from .model import EMBEDDING, HEAD, MOE_BLOCK, Layer
 from .shape import busiest_visits
 from .strategy import Strategy

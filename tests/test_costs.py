@@ -233,11 +233,11 @@ def test_ring_attention_hides_behind_attention():
 
 
 def test_the_optimizer_is_measured_or_bound_by_memory():
-    """AdamW reads and writes 28 bytes a parameter in fp32, 30 with bf16 weights."""
+    """AdamW reads and writes 28 bytes a parameter in fp32, 30 with bf16 weights, clipping 12 more."""
     measured = gpu(optimizer_costs={"adamw": OptimizerCost(overhead_s=1e-3, per_parameter_s=1e-9)})
     assert Costs(gpu_cluster(accelerator=measured), job(), Strategy()).optimizer_s(1e6) == pytest.approx(2e-3)
     whole = gpu(memory_efficiency=((1.0, 1.0),), launch_overhead_s=0.0)
-    for precision, per_parameter in (("fp32", 28), ("bf16", 30)):
+    for precision, per_parameter in (("fp32", 40), ("bf16", 42)):
         costs = Costs(gpu_cluster(accelerator=whole), job(precision=precision), Strategy())
         assert costs.optimizer_s(1e9) == pytest.approx(per_parameter * 1e9 / 2.04e12)
         assert costs.optimizer_s(0) == 0

@@ -25,6 +25,7 @@ from traincast.sim.kernels import (
     weight_gradient_kernels,
 )
 from traincast.sim.model import BLOCK, BLOCKS, EMBEDDING, HEAD, MOE_BLOCK, Model
+from traincast.sim.stacks import STACKS
 
 EXPERTS = {"experts": 8, "experts_per_token": 2, "expert_ffn": 128, "shared_ffn": 64}
 LATENT = {"kv_heads": 8, "q_rank": 96, "kv_rank": 64, "rope_dim": 16, "v_head_dim": 48}
@@ -135,10 +136,17 @@ def test_a_block_is_these_kernels():
 
 
 def test_the_loss_is_in_fp32():
-    """bf16 logits are cast, so they move more bytes than half of the fp32 ones."""
+    """torch casts bf16 logits, so they move more bytes than half of the fp32 ones; a fused loss reads once."""
     d = llama().decoder
-    loss = [sum(k.bytes for k in forward_kernels(d, HEAD, **shape(value=v))[2:]) for v in (2, 4)]
-    assert loss == [128 * 1024 * (2 + 4 + 8), 128 * 1024 * 8]
+
+    def loss(stack: str, value: int) -> float:
+        own = forward_kernels(d, HEAD, **shape(value=value), stack=STACKS[stack])
+        return sum(k.bytes for k in own[2:])
+
+    assert [loss("torchtitan", v) for v in (2, 4)] == [128 * 1024 * (2 + 4 + 8), 128 * 1024 * 8]
+    assert loss("composer", 2) == 128 * 1024 * 2
+    # Megatron-LM's: a cast, then eight values read or written in fp32
+    assert loss("megatron", 2) == 128 * 1024 * (2 + 4 + 8 * 4)
 
 
 @given(model=MODELS, kind=KINDS)

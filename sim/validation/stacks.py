@@ -20,6 +20,8 @@ class Stack:
     """Found in the title."""
     attention: str
     """`Strategy.attention`."""
+    name: str
+    """`Strategy.stack`."""
     dropout: bool
     """Whether it drops activations, as Megatron-LM's defaults do (--attention-dropout and --hidden-dropout
     are 0.1 in megatron/training/arguments.py)."""
@@ -27,14 +29,24 @@ class Stack:
 
 STACKS = (
     # Korthikanti et al. 2022, section 4: score matrices and dropout masks are among what a block keeps.
-    Stack(pattern=r"Korthikanti", attention="unfused", dropout=True),
+    Stack(pattern=r"Korthikanti", name="megatron-2021", attention="unfused", dropout=True),
     # Megatron-LM has flash attention since --use-flash-attn of 2023; all of these are older.
-    Stack(pattern=r"Narayanan|Megatron-LM README, (Sep 2020|Jan 2021)", attention="unfused", dropout=True),
-    Stack(pattern=r"MegatronLM V1", attention="unfused", dropout=True),
+    Stack(
+        pattern=r"Narayanan|Megatron-LM README, (Sep 2020|Jan 2021)",
+        name="megatron-2021",
+        attention="unfused",
+        dropout=True,
+    ),
+    Stack(pattern=r"MegatronLM V1", name="megatron-2021", attention="unfused", dropout=True),
     # Megatron-DeepSpeed as forked from Megatron-LM, with its kernels and defaults.
-    Stack(pattern=r"vTrain", attention="unfused", dropout=True),
+    Stack(pattern=r"FULL_TABLES \(Dec 2022\)", name="composer-2022", attention="flash1", dropout=False),
+    # flash-attn 1.0.9 is what its requirements name (setup.py).
+    Stack(pattern=r"LLM Foundry", name="composer", attention="flash1", dropout=False),
+    Stack(pattern=r"Hagemann", name="scaling", attention="flash", dropout=False),
+    Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
+    Stack(pattern=r"vTrain", name="megatron-deepspeed", attention="unfused", dropout=True),
 )
-RECENT = Stack(pattern="", attention="flash", dropout=False)
+RECENT = Stack(pattern="", name="megatron", attention="flash", dropout=False)
 """Where none of the others is found."""
 
 
@@ -51,4 +63,12 @@ def attention_of(row: Row) -> str:
     kernel = row.get("attention").lower()
     if not kernel:
         return stack_of(row).attention
-    return "flash" if "flash" in kernel else "unfused"
+    if "flash" not in kernel:
+        return "unfused"
+    return "flash1" if "attentionv1" in kernel else "flash"
+
+
+def software_of(row: Row) -> str:
+    """`Strategy.stack` of a row."""
+    stack = stack_of(row).name
+    return "scaling-torch-norm" if stack == "scaling" and "rms" not in row.get("attention").lower() else stack

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..strategy import Strategy
 from . import derivations
 from .left_out import LeftOutError
-from .stacks import attention_of
+from .stacks import attention_of, software_of
 from .table import Row
 
 SHARDINGS = {
@@ -75,6 +75,7 @@ def strategy_of(row: Row) -> Strategy:
         schedule=_schedule(row, vp),
         recompute=_recompute(row),
         attention=attention_of(row),
+        stack=software_of(row),
         sharding=_sharding(row),
         reshard_after_forward=row.get("sharding").lower() != KEEPS_GATHERED,
         sequence_parallel=tp > 1 and _is_sequence_parallel(row),

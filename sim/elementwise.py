@@ -1,0 +1,116 @@
+"""What a stack makes of the operations between products: norms, activations, rotary positions, the loss,
+gradients of biases, accumulation of gradients. All are bound by memory: their bytes are what counts.
+
+Bytes are counted operation by operation as the stack's code has them, each operand read or written once.
+"""
+
+from __future__ import annotations
+
+from .shape import Kernel, Shape
+
+FP32 = 4
+LOSS_BYTES = FP32
+"""Bytes of one logit in the loss, which is computed in fp32."""
+
+
+def _kernel(size_bytes: float, launches: int = 1, *, weights: bool = False) -> Kernel:
+    return Kernel(kind="memory", flops=0.0, bytes=float(size_bytes), launches=launches, weights=weights)
+
+
+def norm(s: Shape, values: float, *, backward: bool = False) -> Kernel:
+    """A norm over ``values`` values."""
+    style = s.stack.norm
+    if style == "eager" and s.decoder.norm != "rmsnorm":
+        style = "two_pass"  # torch has a kernel for LayerNorm
+    if style == "autocast" and s.bytes_per_value == FP32:
+        style = "two_pass"
+    each, launches = _NORMS[style](s.bytes_per_value)[1 if backward else 0]
+    return _kernel(values * each, launches)
+
+
+Norm = tuple[tuple[float, int], tuple[float, int]]
+"""(bytes of one value, launches) of forward and of backward."""
+
+
+def _fused_norm(b: int) -> Norm:
+    return (2 * b, 1), (3 * b, 2)
+
+
+def _two_pass_norm(b: int) -> Norm:
+    return (2 * b, 1), (5 * b, 2)
+
+
+def _autocast_norm(b: int) -> Norm:
+    """A cast, the norm in fp32, a cast; backward likewise."""
+    casts = 2 * (b + FP32)
+    return (casts + 2 * FP32, 3), (casts + 5 * FP32, 4)
+
+
+def _eager_norm(b: int) -> Norm:
+    """RMSNorm in plain torch: x.float(), square, mean, rsqrt, product, type_as(x), product with the gain.
+
+    Backward: of the gain (its gradient summed over tokens), of the casts, of the product to both factors, of
+    the mean and the square, and the sum of the two ways to x.
+    """
+    casts = 0 if b == FP32 else 2 * (b + FP32)
+    forward = casts + 2 * FP32 + FP32 + 2 * FP32 + 2 * b
+    backward = casts + 6 * b + 2 * FP32 + 4 * FP32 + 4 * FP32 + 3 * FP32
+    return (forward, 8), (backward, 14)
+
+
+_NORMS = {
+    "fused": _fused_norm,
+    "two_pass": _two_pass_norm,
+    "autocast": _autocast_norm,
+    "eager": _eager_norm,
+}
+
+
+def activation(s: Shape, values: float, *, backward: bool = False) -> Kernel:
+    """The MLP's activation of ``values`` values: reads one (or gate and value), writes one."""
+    b, gated = s.bytes_per_value, s.mlp_inputs > 1
+    if not gated:
+        return _kernel((3 if backward else 2) * b * values)
+    if s.stack.fused_activation:
+        return _kernel((5 if backward else 3) * b * values)
+    # silu alone, then the product; backward both factors' gradients, then silu's.
+    return _kernel((9 if backward else 5) * b * values, 3 if backward else 2)
+
+
+def rope(s: Shape, values: float) -> Kernel:
+    """Rotary positions of ``values`` values of queries and keys, either way."""
+    b = s.bytes_per_value
+    if s.stack.fused_rope:
+        return _kernel(2 * b * values)
+    casts = 0 if b == FP32 else 2 * (b + FP32)
+    return _kernel((casts + 2 * FP32) * values, 6)
+
+
+def bias_gradient(s: Shape, values: float) -> tuple[Kernel, ...]:
+    """The gradient of a bias is the sum of ``values`` values over the tokens."""
+    if s.stack.fused_bias_gradient:
+        return ()
+    return (_kernel(s.bytes_per_value * values, weights=True),)
+
+
+def accumulation(s: Shape, parameters: float) -> tuple[Kernel, ...]:
+    """A gradient of ``parameters`` parameters is added to the accumulated one, if its product does not."""
+    each = {"fused": 0, "sharded": 0, "fp32": s.bytes_per_value + 2 * FP32, "same": 3 * s.bytes_per_value}
+    size = each[s.stack.accumulation] * parameters
+    return (_kernel(size, weights=True),) if size else ()
+
+
+def loss(s: Shape, *, backward: bool = False) -> Kernel:
+    """Cross-entropy over this rank's logits."""
+    b = s.bytes_per_value
+    cast = 0 if b == FP32 else b + FP32
+    forward, backward_ = {
+        # In place, in the precision of the logits.
+        "fused": ((b, 1), (2 * b, 1)),
+        # log_softmax; backward a dense gradient of what is picked, then log_softmax's.
+        "torch": ((cast + 2 * FP32, 3), (FP32 + 3 * FP32 + cast, 3)),
+        # Maximum, difference, exponential, sum, quotient; backward the softmax scaled in place.
+        "vocab_parallel": ((cast + 8 * FP32, 12), (2 * FP32 + cast, 5)),
+    }[s.stack.loss]
+    each, launches = backward_ if backward else forward
+    return _kernel(each * s.tokens * s.vocab, launches)
