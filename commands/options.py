@@ -116,6 +116,7 @@ strategy_options = _apply(
         click.option("--schedule-csv", "schedule_csv", help="A schedule in PyTorch's CSV format instead."),
         click.option("--stage-layers", type=_Numbers(), default=(), help="Blocks of each stage."),
         _choice("--recompute", RECOMPUTES, "none"),
+        click.option("--recompute-blocks", type=int, default=0, help="Of each stage; 0 is all."),
         _choice("--attention", ATTENTIONS, "flash"),
         _choice("--stack", tuple(STACKS), DEFAULT_STACK, "Software that trains."),
         _choice("--sharding", SHARDINGS, "ddp", "What the replicas share out."),
@@ -154,6 +155,7 @@ strategy_options = _apply(
             show_default=True,
             help="Send between stages beside compute.",
         ),
+        click.option("--overlap-tensor", is_flag=True, help="Gather and scatter over tp beside products."),
     ]
 )
 

@@ -60,6 +60,8 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"vp {strategy.vp}")
     if strategy.sharding != "ddp":
         found.append(f"sharding {strategy.sharding}")
+    if strategy.recompute == "selective_op" or strategy.recompute_blocks:
+        found.append("recompute of some operations or some blocks")
     if strategy.attention != "flash":
         found.append(f"attention {strategy.attention}")
     if strategy.stack != Strategy().stack:

@@ -18,9 +18,10 @@ from .groups import Groups
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .kernels import Kernel
 from .layer_kernels import layer_kernels
-from .model import EMBEDDING, HEAD, Layer
+from .model import BLOCK, EMBEDDING, HEAD, Layer
 from .partition import held_parameters
 from .profiles import profiled_s
+from .recompute import repeated_blocks, repeated_parts
 from .roofline import kernel_s, kernels_s
 from .strategy import Strategy
 from .traffic import Collective, layer_collectives
@@ -54,6 +55,7 @@ class Costs:
             s.ep,
             s.sequence_parallel,
             s.recompute,
+            s.recompute_blocks,
             s.attention,
             s.stack,
         )
@@ -109,12 +111,24 @@ class Costs:
         return attention / sum(kernel_s(accelerator, k, precision) for k in own)
 
     def _recompute_s(self, layer: Layer) -> float:
-        """Selective recompute repeats attention's share of the forward, full the whole block's."""
+        """What the policy repeats of the forward, in the mean over all blocks."""
         if layer.kind in (EMBEDDING, HEAD) or self.strategy.recompute == "none":
             return 0.0
-        if self.strategy.recompute == "full":
-            return self.forward_s(layer)
-        return self.forward_s(layer) * self._attention_share(layer.kind)
+        return self.forward_s(layer) * self._repeated_share(layer.kind)
+
+    def _repeated_share(self, kind: str) -> float:
+        """Part of a block's forward that is computed again."""
+        policy, stops_early = self.strategy.recompute, self.strategy.software.recompute_stops_early
+        blocks = repeated_blocks(self.job, self.strategy)
+        if policy == "selective":
+            return blocks * self._attention_share(kind)
+        if policy == "full" and not (stops_early and kind == BLOCK):
+            return blocks
+        accelerator, precision = self.cluster.accelerator, self.job.precision
+        own = layer_kernels(self.job, self.strategy, kind, "forward")
+        parts = repeated_parts(self.job.model.decoder, kind, policy, own, stops_early=stops_early)
+        seconds = [kernel_s(accelerator, kernel, precision) for kernel in own]
+        return blocks * sum(part * one for part, one in zip(parts, seconds, strict=True)) / sum(seconds)
 
     def concurrency_factor(self, active_ranks: int) -> float:
         """Factor on compute while ``active_ranks`` of a node compute, beyond a fair share of its cores."""
@@ -139,13 +153,16 @@ class Costs:
 
     def backward_flops(self, layer: Layer) -> float:
         """FLOPs of one micro-batch's backward on one rank, recomputed ones included."""
-        return 2.0 * self.forward_flops(layer) + self._recompute_flops(layer)
+        again = repeated_blocks(self.job, self.strategy) * self._recompute_flops(layer)
+        return 2.0 * self.forward_flops(layer) + again
 
     def _recompute_flops(self, layer: Layer) -> float:
         if layer.kind in (EMBEDDING, HEAD) or self.strategy.recompute == "none":
             return 0.0
         if self.strategy.recompute == "full":
             return self.forward_flops(layer)
+        if self.strategy.recompute == "selective_op":
+            return self.tokens * flops.selective_op_flops(self.job.model.decoder, layer.kind) / self.strategy.tp
         decoder, seq_len = self.job.model.decoder, self.job.seq_len
         return flops.attention_flops(decoder, tokens=self.tokens, seq_len=seq_len) / self.strategy.tp
 
@@ -163,11 +180,28 @@ class Costs:
     def _exposed_s(self, collective: Collective, layer: Layer, backward: bool) -> float:
         """Behind attention, only what is longer than attention on the keys that are there already."""
         one = self.group_s(collective)
+        if collective.dimension == "tp" and self.strategy.overlap_tensor and layer.kind == BLOCK:
+            return collective.share * self._longer_than_products_s(one, collective, backward)
         if not collective.behind_attention:
-            return one * collective.count
+            return one * collective.count * collective.share
         whole = self._layer_s(layer.kind, backward=backward)
         attention = whole * self._attention_share(layer.kind) / self.strategy.cp
-        return max(0.0, one - attention) * collective.count
+        return max(0.0, one - attention) * collective.count * collective.share
+
+    def _longer_than_products_s(self, seconds: float, collective: Collective, backward: bool) -> float:
+        """What is longer than the product beside it, all of which but one rank's part can hide it.
+
+        A block gathers before its 1st and 3rd product and scatters after its 2nd and 4th, in either direction
+        (Wang et al. 2023, "Overlap Communication with Dependent Computation via Decomposition").
+        """
+        part = "input_gradient" if backward and not collective.repeats_forward else "forward"
+        own = layer_kernels(self.job, self.strategy, BLOCK, part)
+        products = [k for k in own if k.kind == "gemm" and not k.attention]
+        beside = products[0 if collective.operation == "all_gather" else 1 :: 2]
+        accelerator, precision, tp = self.cluster.accelerator, self.job.precision, self.strategy.tp
+        hidden = [kernel_s(accelerator, k, precision) * (tp - 1) / tp for k in beside[: collective.count]]
+        hidden += [0.0] * (collective.count - len(hidden))
+        return sum(max(0.0, seconds - one) for one in hidden)
 
     def group_s(self, collective: Collective, first: int = 0) -> float:
         """Seconds of one such collective in the group that begins at rank ``first``."""

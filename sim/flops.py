@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .kernels import projections
+from .kernels import forward_kernels, projections
 from .model import BLOCK, BLOCKS, EMBEDDING, HEAD, Decoder, Model
+from .recompute import repeated_parts
 from .shape import Shape
 
 
@@ -52,10 +53,12 @@ def model_flops_per_token(model: Model, seq_len: int) -> float:
     )
 
 
-def hardware_flops_per_token(model: Model, seq_len: int, recompute: str) -> float:
-    """FLOPs that are done for one token with what ``recompute`` computes again: the numerator of HFU.
+def hardware_flops_per_token(model: Model, seq_len: int, recompute: str, share: float = 1.0) -> float:
+    """FLOPs that are done for one token with what ``recompute`` computes again in a ``share`` of the blocks: the
+    numerator of HFU.
 
-    `selective` repeats attention's two products, `full` a whole block. (Korthikanti et al. 2022 count three
+    `selective` repeats attention's two products, `selective_op` the products that are not saved, `full` a whole
+    block. (Korthikanti et al. 2022 count three
     times as much for `selective`: their factor is 1 + s/3h where these products give 1 + 2s/9h.)
     """
     decoder = model.decoder
@@ -65,4 +68,13 @@ def hardware_flops_per_token(model: Model, seq_len: int, recompute: str) -> floa
         again = len(blocks) * attention_flops(decoder, tokens=1, seq_len=seq_len)
     elif recompute == "full":
         again = sum(layer_flops(decoder, kind, tokens=1, seq_len=seq_len) for kind in blocks)
-    return model_flops_per_token(model, seq_len) + again
+    elif recompute == "selective_op":
+        again = sum(selective_op_flops(model.decoder, kind) for kind in blocks)
+    return model_flops_per_token(model, seq_len) + share * again
+
+
+def selective_op_flops(decoder: Decoder, layer_kind: str) -> float:
+    """FLOPs of a block's products whose results `selective_op` does not save, for one token."""
+    kernels = forward_kernels(decoder, layer_kind, micro_batch=1, seq_len=1, tp=1, bytes_per_value=1)
+    parts = repeated_parts(decoder, layer_kind, "selective_op", kernels)
+    return sum(part * k.flops for part, k in zip(parts, kernels, strict=True) if k.kind == "gemm")

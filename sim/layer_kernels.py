@@ -10,6 +10,8 @@ from .activations import layer_activation_bytes
 from .fp8 import FP8, in_fp8
 from .job import Job
 from .kernels import Kernel
+from .model import BLOCKS
+from .recompute import repeated_blocks, selective_op_bytes
 from .strategy import Strategy
 
 PARTS = {
@@ -30,9 +32,32 @@ def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[K
 
 
 def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = None) -> float:
-    """Bytes that a layer keeps between the passes, under the strategy's ``recompute`` or another."""
+    """Bytes that a layer keeps between the passes: under the policy ``recompute``, or under the strategy's in
+    the mean over the blocks."""
     policy = strategy.recompute if recompute is None else recompute
+    if recompute is None and 0.0 < repeated_blocks(job, strategy) < 1.0:
+        return _mean_kept_bytes(job, strategy, kind)
+    if policy == "selective_op" and kind in BLOCKS:
+        return _selective_op_bytes(job, strategy, kind)
     return layer_activation_bytes(job.model.decoder, kind, recompute=policy, **_shape(job, strategy))
+
+
+def _mean_kept_bytes(job: Job, strategy: Strategy, kind: str) -> float:
+    """Where the policy holds for some blocks, the mean over all."""
+    share = repeated_blocks(job, strategy)
+    kept, whole = (kept_bytes(job, strategy, kind, policy) for policy in (strategy.recompute, "none"))
+    return share * kept + (1 - share) * whole
+
+
+def _selective_op_bytes(job: Job, strategy: Strategy, kind: str) -> float:
+    return selective_op_bytes(
+        job.model.decoder,
+        kind,
+        tokens=strategy.micro_batch * job.seq_len / strategy.cp,
+        tp=strategy.tp,
+        sequence_parallel=strategy.sequence_parallel,
+        bytes_per_value=job.bytes_per_value,
+    )
 
 
 def _shape(job: Job, strategy: Strategy) -> dict[str, Any]:

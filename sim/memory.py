@@ -241,7 +241,7 @@ def _activation_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> floa
     if recompute == "none" or not blocks:
         return kept
     return kept + max(
-        kept_bytes(plan.job, plan.strategy, k, "none") - kept_bytes(plan.job, plan.strategy, k)
+        kept_bytes(plan.job, plan.strategy, k, "none") - kept_bytes(plan.job, plan.strategy, k, recompute)
         for k in blocks
     )
 

@@ -14,6 +14,7 @@ from .intervals import Interval, merge, total
 from .memory import RankMemory, memory
 from .mixed import stage_accelerators
 from .plan import Plan
+from .recompute import repeated_blocks
 from .trace import Trace
 
 DIMENSIONS = ("tp", "cp", "ep", "pp", "dp", "ps", "host")
@@ -55,7 +56,8 @@ def metrics(plan: Plan, cluster: Cluster, trace: Trace) -> Metrics:
     peak = _peak_flops(plan, cluster)
     tokens = plan.job.tokens_per_step
     model = model_flops_per_token(plan.job.model, plan.job.seq_len) * tokens
-    hardware = hardware_flops_per_token(plan.job.model, plan.job.seq_len, plan.strategy.recompute) * tokens
+    blocks, policy = repeated_blocks(plan.job, plan.strategy), plan.strategy.recompute
+    hardware = hardware_flops_per_token(plan.job.model, plan.job.seq_len, policy, blocks) * tokens
     places = memory(plan, cluster)
     compute, bubble, exposed = divide(trace, plan)
     return Metrics(

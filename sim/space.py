@@ -8,10 +8,13 @@ from typing import Any
 
 from .cluster import Cluster
 from .job import Job
-from .strategy import RECOMPUTES, Strategy
+from .strategy import Strategy
 
 MAX_MICRO_BATCH = 64
 """Larger micro-batches do not make kernels more efficient, they only lengthen the bubble."""
+
+RECOMPUTES = ("none", "selective", "full")
+"""The policies that every stack has."""
 
 MAX_VIRTUAL = 4
 """More virtual stages send more messages than the bubble they save is worth, but for deep pipelines."""

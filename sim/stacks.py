@@ -43,6 +43,9 @@ class Stack:
     (`sharded`)."""
     optimizer: str = "fused"
     """`fused`: one kernel over all parameters; `foreach`: one for each operation of the update."""
+    recompute_stops_early: bool = False
+    """A block that is computed again is not finished: what only its successor reads is left out (PyTorch's
+    non-reentrant checkpoint, `set_checkpoint_early_stop`)."""
     clips_gradients: bool = True
     """The norm of all gradients is taken and they are scaled."""
     vocab_multiple: int = 1
@@ -134,6 +137,7 @@ STACKS: Mapping[str, Stack] = {
             fused_rope=False,
             loss="torch",
             accumulation="sharded",
+            recompute_stops_early=True,
         ),
         Stack(
             name="torchtitan-compile",
@@ -141,6 +145,7 @@ STACKS: Mapping[str, Stack] = {
             source="pytorch/torchtitan torchtitan/parallelisms/parallelize_llama.py, apply_compile",
             loss="torch",
             accumulation="sharded",
+            recompute_stops_early=True,
         ),
     )
 }

@@ -72,7 +72,10 @@ class Strategy:
     stage_layers: tuple[int, ...] = ()
     """Transformer blocks of each stage; empty spreads them evenly."""
     recompute: str = "none"
-    """What backward computes again instead of keeping: nothing, attention, or the whole block."""
+    """What backward computes again instead of keeping: nothing, attention (selective), all but every second
+    product and attention (selective_op), or the whole block."""
+    recompute_blocks: int = 0
+    """Blocks of each stage that `recompute` holds for; 0 is all of them."""
     attention: str = "flash"
     """`flash` (FlashAttention-2 and later), `flash1` (the first one), or `unfused`: products, softmax and
     dropout one by one, which keep the score matrix."""
@@ -110,6 +113,9 @@ class Strategy:
     """Gradients are reduced while backward still runs; else after it."""
     overlap_transfers: bool = True
     """Pipeline messages travel beside compute; else both ends wait for them."""
+    overlap_tensor: bool = False
+    """What tensor parallelism gathers and scatters travels piecewise beside the products it belongs to
+    (Transformer Engine's userbuffers, PyTorch's async tensor parallelism)."""
 
     @property
     def software(self) -> Stack:
@@ -208,7 +214,8 @@ class Strategy:
         return parts
 
     def _memory_label(self) -> list[str]:
-        parts = [f"recompute-{self.recompute}"] * (self.recompute != "none")
+        some = f"-{self.recompute_blocks}" if self.recompute_blocks else ""
+        parts = [f"recompute-{self.recompute}{some}"] * (self.recompute != "none")
         parts += [self.attention] * (self.attention != "flash")
         parts += [self.stack] * (self.stack != DEFAULT_STACK)
         if self.sharding != "ddp":
@@ -220,6 +227,7 @@ class Strategy:
         parts += [self.collective_algorithm] * (self.collective_algorithm != "auto")
         parts += [f"bucket{self.bucket_bytes}"] * (self.bucket_bytes != DDP_BUCKET_BYTES)
         parts += ["no-overlap"] * (not self.overlap_gradients)
+        parts += ["overlap-tensor"] * self.overlap_tensor
         return parts
 
     def to_dict(self) -> dict[str, object]:

@@ -41,7 +41,7 @@ GRADIENT_EXCHANGES = ("allreduce", "parameter_server")
 SYNCHRONIES = ("sync", "async", "stale", "backup", "local")
 COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
 """Synchronies that take a number, as `stale:2`, and what it counts."""
-RECOMPUTES = ("none", "selective", "full")
+RECOMPUTES = ("none", "selective", "selective_op", "full")
 SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
 ATTENTIONS = ("flash", "flash1", "unfused")
 CP_EXCHANGES = ("ring", "all_to_all")
@@ -93,7 +93,7 @@ def _choice_faults(s: Strategy) -> list[Fault]:
     ]
     found += [
         _fault(field, getattr(s, field), "at least 0")
-        for field in ("servers", "shard_degree", "prefetch")
+        for field in ("servers", "shard_degree", "prefetch", "recompute_blocks")
         if getattr(s, field) < 0
     ]
     choices = {
@@ -167,6 +167,8 @@ def _pipeline_faults(s: Strategy, job: Job) -> list[Fault]:
     found = []
     if s.stages > blocks:
         found.append(_fault("pp", f"pp {s.pp} × vp {s.vp}", f"at most {blocks} stages, the model's layers"))
+    if s.recompute_blocks and s.recompute == "none":
+        found.append(_fault("recompute_blocks", s.recompute_blocks, "0 where nothing is computed again"))
     given = s.stage_layers
     if given and (len(given) != s.stages or sum(given) != blocks or min(given) < 0):
         expected = f"{s.stages} numbers that add up to the model's {blocks} layers"
@@ -226,6 +228,9 @@ def _tensor_faults(s: Strategy, job: Job) -> list[Fault]:
     found = [
         _fault("tp", s.tp, f"a divisor of the {size} {what}") for what, size in shared.items() if size % s.tp
     ]
+    if s.overlap_tensor and not s.sequence_parallel:
+        hint = "all-reduces do not divide among products"
+        found.append(_fault("overlap_tensor", "on", "off without sequence_parallel", hint))
     if s.sequence_parallel and (s.tp == 1 or job.seq_len % (s.tp * s.cp)):
         expected = f"tp above 1 and seq_len {job.seq_len} divisible by tp × cp"
         found.append(_fault("sequence_parallel", f"tp {s.tp} cp {s.cp}", expected))

@@ -7,12 +7,14 @@ reduce-scatter, has after an all-gather, and sends in an all-to-all.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .elementwise import LOSS_BYTES
+from .fp8 import BF16_BYTES, FP8, FP8_BYTES
 from .job import GRADIENT_BYTES, Job
 from .kernels import dispatch_bytes
-from .model import EMBEDDING, HEAD, MOE_BLOCK, Layer
+from .model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Layer
+from .recompute import repeated_blocks
 from .shape import busiest_visits
 from .strategy import Strategy
 
@@ -33,10 +35,14 @@ class Collective:
     count: int = 1
     behind_attention: bool = False
     """Travels while attention works on the part that is there already (ring attention)."""
+    share: float = 1.0
+    """Part of the layers of its kind that do it."""
+    repeats_forward: bool = False
+    """Of a forward that backward computes again."""
 
     @property
     def total_bytes(self) -> float:
-        return self.size_bytes * self.count
+        return self.size_bytes * self.count * self.share
 
 
 def boundary_bytes(job: Job, strategy: Strategy) -> float:
@@ -53,9 +59,27 @@ def message_bytes(job: Job, strategy: Strategy) -> float:
 def layer_collectives(job: Job, strategy: Strategy, kind: str, *, backward: bool) -> tuple[Collective, ...]:
     """What one micro-batch's pass through a layer of ``kind`` communicates, in order."""
     passes = _layer(job, strategy, kind, backward=backward)
-    if backward and strategy.recompute == "full" and kind not in (EMBEDDING, HEAD):
-        passes = [*_layer(job, strategy, kind, backward=False), *passes]
+    if backward and kind not in (EMBEDDING, HEAD):
+        passes = [*_repeated(job, strategy, kind), *passes]
     return tuple(passes)
+
+
+def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
+    """What a forward that is computed again communicates again: all but what selective policies save, and
+    what follows the last product where recompute stops early."""
+    share = repeated_blocks(job, strategy)
+    if not share or strategy.recompute == "selective":
+        return []
+    found = _layer(job, strategy, kind, backward=False)
+    if strategy.recompute == "selective_op":
+        found = [one for one in found if one.dimension != "cp" and one.operation != "reduce_scatter"]
+    elif strategy.software.recompute_stops_early and kind == BLOCK:
+        found = [_one_fewer(one) if one.operation in ("reduce_scatter", "all_reduce") else one for one in found]
+    return [replace(one, share=share, repeats_forward=True) for one in found if one.count]
+
+
+def _one_fewer(one: Collective) -> Collective:
+    return replace(one, count=one.count - 1)
 
 
 def _layer(job: Job, strategy: Strategy, kind: str, *, backward: bool) -> list[Collective]:
@@ -72,7 +96,8 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
 
     With sequence parallelism each becomes an all-gather and a reduce-scatter of the same size (Korthikanti
     et al. 2022, section 4.2.2); the second gathering of backward hides behind the product it is not needed
-    for. Before experts of other ranks it gathers what arrived there. The vocabulary-parallel embedding sums
+    for. In fp8 what is gathered is cast before. Before experts of other ranks it gathers what arrived there. The
+    vocabulary-parallel embedding sums
     its look-ups forward and needs nothing backward; the head sums the gradient of its input backward, and
     forward three values a token for the loss.
     """
@@ -90,11 +115,12 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
         return [_tp("reduce_scatter", size)] if backward else [_tp("all_gather", size), loss]
     if not strategy.sequence_parallel:
         return [_tp("all_reduce", size, 2)]
+    cast = size * FP8_BYTES / BF16_BYTES if job.precision == FP8 else size  # a linear layer's input
     if kind == MOE_BLOCK and strategy.ep > 1:
         routed = size * _visits(job, strategy)
-        gathered = [_tp("all_gather", size), _tp("reduce_scatter", size)]
+        gathered = [_tp("all_gather", cast), _tp("reduce_scatter", size)]
         return [*gathered, _tp("all_gather", routed), _tp("reduce_scatter", routed)]
-    return [_tp("all_gather", size, 2), _tp("reduce_scatter", size, 2)]
+    return [_tp("all_gather", cast, 2), _tp("reduce_scatter", size, 2)]
 
 
 def _tp(operation: str, size_bytes: float, count: int = 1) -> Collective:
