@@ -156,6 +156,7 @@ strategy_options = _apply(
             help="Send between stages beside compute.",
         ),
         click.option("--overlap-tensor", is_flag=True, help="Gather and scatter over tp beside products."),
+        click.option("--overlap-experts", is_flag=True, help="Send to experts beside another micro-batch."),
     ]
 )
 

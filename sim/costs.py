@@ -182,6 +182,9 @@ class Costs:
         one = self.group_s(collective)
         if collective.dimension == "tp" and self.strategy.overlap_tensor and layer.kind == BLOCK:
             return collective.share * self._longer_than_products_s(one, collective, backward)
+        if collective.dimension == "ep" and self.strategy.overlap_experts:
+            beside = self._layer_s(layer.kind, backward=not backward)
+            return max(0.0, one * collective.count - beside) * collective.share
         if not collective.behind_attention:
             return one * collective.count * collective.share
         whole = self._layer_s(layer.kind, backward=backward)
@@ -194,14 +197,22 @@ class Costs:
         A block gathers before its 1st and 3rd product and scatters after its 2nd and 4th, in either direction
         (Wang et al. 2023, "Overlap Communication with Dependent Computation via Decomposition").
         """
-        part = "input_gradient" if backward and not collective.repeats_forward else "forward"
-        own = layer_kernels(self.job, self.strategy, BLOCK, part)
-        products = [k for k in own if k.kind == "gemm" and not k.attention]
-        beside = products[0 if collective.operation == "all_gather" else 1 :: 2]
-        accelerator, precision, tp = self.cluster.accelerator, self.job.precision, self.strategy.tp
-        hidden = [kernel_s(accelerator, k, precision) * (tp - 1) / tp for k in beside[: collective.count]]
-        hidden += [0.0] * (collective.count - len(hidden))
+        backward = backward and not collective.repeats_forward
+        first = 0 if collective.operation == "all_gather" else 1
+        beside = self._products_s(backward=backward)[first::2][: collective.count]
+        hidden = [one * (self.strategy.tp - 1) / self.strategy.tp for one in beside]
         return sum(max(0.0, seconds - one) for one in hidden)
+
+    def _products_s(self, *, backward: bool) -> list[float]:
+        """Seconds of a block's four products in the order of the pass; gate and up are one here."""
+        own = layer_kernels(self.job, self.strategy, BLOCK, "input_gradient" if backward else "forward")
+        accelerator, precision = self.cluster.accelerator, self.job.precision
+        products = [
+            kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm" and not k.attention
+        ]
+        place = 1 if backward else 2  # of what leads into the MLP
+        rest = len(products) - 3
+        return [*products[:place], sum(products[place : place + rest]), *products[place + rest :]]
 
     def group_s(self, collective: Collective, first: int = 0) -> float:
         """Seconds of one such collective in the group that begins at rank ``first``."""

@@ -116,6 +116,9 @@ class Strategy:
     overlap_tensor: bool = False
     """What tensor parallelism gathers and scatters travels piecewise beside the products it belongs to
     (Transformer Engine's userbuffers, PyTorch's async tensor parallelism)."""
+    overlap_experts: bool = False
+    """Tokens on their way to and from experts travel beside another micro-batch's pass through the layer
+    (Megatron Core's --overlap-moe-expert-parallel-comm)."""
 
     @property
     def software(self) -> Stack:
@@ -227,7 +230,7 @@ class Strategy:
         parts += [self.collective_algorithm] * (self.collective_algorithm != "auto")
         parts += [f"bucket{self.bucket_bytes}"] * (self.bucket_bytes != DDP_BUCKET_BYTES)
         parts += ["no-overlap"] * (not self.overlap_gradients)
-        parts += ["overlap-tensor"] * self.overlap_tensor
+        parts += ["overlap-tensor"] * self.overlap_tensor + ["overlap-experts"] * self.overlap_experts
         return parts
 
     def to_dict(self) -> dict[str, object]:

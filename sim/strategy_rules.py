@@ -252,7 +252,8 @@ def _context_faults(s: Strategy, job: Job) -> list[Fault]:
 
 def _expert_faults(s: Strategy, job: Job) -> list[Fault]:
     if s.ep == 1:
-        return []
+        expected = "off without expert parallelism"
+        return [_fault("overlap_experts", "on", expected)] if s.overlap_experts else []
     experts = job.model.decoder.experts
     if not experts:
         return [_fault("ep", s.ep, f"1: {job.model.name} has no experts")]

@@ -189,3 +189,19 @@ def test_fp8_gathers_half_the_bytes():
         for job in (JOB, replace(JOB, precision="fp8"))
     )
     assert fp8 == [bf16[0] / 2, bf16[1]]
+
+
+def test_tokens_to_experts_travel_beside_another_micro_batch():
+    """What is longer than the other pass shows; over links inside a node nothing does."""
+    job = Job(model=read_model("mixtral-8x7b"), global_batch=8, seq_len=4096)
+    layer, plain = job.model.layers[1], Strategy(dp=8, ep=8)
+    overlapped = replace(plain, overlap_experts=True)
+    whole, shown = (
+        sum(seconds for _, seconds in Costs(CLUSTER, job, s).exchanges(layer, backward=False))
+        for s in (plain, overlapped)
+    )
+    assert whole > 0.0
+    assert shown == 0.0
+    assert [fault.path for fault in Strategy(overlap_experts=True).faults(job)] == [
+        "strategy.overlap_experts"
+    ]
