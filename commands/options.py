@@ -55,7 +55,7 @@ def _job_options(required: bool) -> Decorator:
             click.option(
                 "--global-batch", type=int, required=required, help="Samples of one optimizer step."
             ),
-            click.option("--seq-len", type=int, required=required, help="Tokens of one sample."),
+            click.option("--seq-len", type=int, help="Tokens of one sample; images have none."),
             click.option(
                 "--optimizer", type=click.Choice(list(OPTIMIZER_STATES)), default="adamw", show_default=True
             ),
@@ -184,7 +184,7 @@ def job_from(
     cluster: Cluster,
     *,
     global_batch: int,
-    seq_len: int,
+    seq_len: int | None,
     optimizer: str,
     precision: str | None,
     dropout: bool = False,
@@ -193,9 +193,14 @@ def job_from(
     """The job of the options; raises InputError for a job that breaks a rule."""
     from ..sim.hf_config import read_model
 
+    architecture = read_model(model)
+    if seq_len is None:
+        if architecture.network is None or architecture.network.max_tokens > 1:
+            raise UsageError("a model needs --seq-len")
+        seq_len = 1
     chosen = precision or ("fp32" if cluster.accelerator.kind == "cpu" else "bf16")
     job = Job(
-        model=read_model(model),
+        model=architecture,
         global_batch=global_batch,
         seq_len=seq_len,
         optimizer=optimizer,

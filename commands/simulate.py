@@ -114,9 +114,8 @@ def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
         from ..sim.planner import describe
 
         return replace(read_plan(what), cluster=describe(cluster))
-    for name in ("global_batch", "seq_len"):
-        if options[name] is None:
-            raise UsageError(f"a model needs --{name.replace('_', '-')}")
+    if options["global_batch"] is None:
+        raise UsageError("a model needs --global-batch")
     named = ("global_batch", "seq_len", "optimizer", "precision", "dropout", "expert_imbalance")
     job_arguments = {name: options[name] for name in named}
     job = job_from(what, cluster, **job_arguments)

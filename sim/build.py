@@ -102,7 +102,12 @@ class _Walk:
         self.slowdown = slowdown
         self.pass_costs = [PassCosts(self.mixed.of(rank), slowdown) for rank in range(plan.strategy.pp)]
         self.staged = cluster.host is not None and cluster.host.host_staged
-        self.message_bytes = message_bytes(plan.job, plan.strategy)
+        layers = plan.job.model.layers
+        self.message_bytes = [
+            message_bytes(plan.job, plan.strategy, layers[max(0, stage.end_layer - 1)])
+            for stage in plan.stages
+        ]
+        """Of what each stage passes on."""
         self.stage_ranks = plan.stage_ranks
         self.places = plan.strategy.replicas * plan.strategy.tp
         """Ranks of one pipeline stage."""
@@ -212,7 +217,7 @@ class _Walk:
         receive = Action(stage, Kind.RECV_F if forward else Kind.RECV_B, action.index)
         output = rank.outputs[Kind.FORWARD if forward else Kind.BACKWARD, action.stage, action.index]
         transfer = self.messenger.send(
-            self.message_bytes,
+            self.message_bytes[min(action.stage, stage)],
             rank.number,
             target,
             after=[(output, 0.0)],
@@ -230,7 +235,8 @@ class _Walk:
             return False
         stage = action.stage + (-1 if action.kind is Kind.RECV_F else 1)
         source = self._counterpart(rank, self.stage_ranks[stage])
-        rank.received[action] = self.messenger.receive(transfer, self.message_bytes, source, rank.number)
+        size = self.message_bytes[min(action.stage, stage)]
+        rank.received[action] = self.messenger.receive(transfer, size, source, rank.number)
         return True
 
     def _counterpart(self, rank: _Rank, pipeline_rank: int) -> int:

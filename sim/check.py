@@ -13,6 +13,7 @@ from .document import Document, did_you_mean, shown
 from .errors import Fault, InputError
 from .files import load_document
 from .hf_config import WEIGHT_SUFFIXES, check_hf_config, read_model
+from .model_file import check_model_file
 from .plan_file import MAX_BYTES, check_plan
 
 Result = tuple[list[Fault], list[Fault]]
@@ -79,6 +80,8 @@ def _plan(document: Document) -> Result:
 
 
 def _model(document: Document) -> Result:
+    if isinstance(document.data, dict) and "schema" in document.data:
+        return check_model_file(document), []
     return check_hf_config(document)[1:]
 
 
@@ -88,4 +91,4 @@ _CHECKS: dict[str, Callable[[Document], Any]] = {
     "plan": _plan,
     "model": _model,
 }
-_SCHEMAS = ("traincast.cluster/1", "traincast.accelerator/1", "traincast.plan/1")
+_SCHEMAS = ("traincast.cluster/1", "traincast.accelerator/1", "traincast.plan/1", "traincast.model/1")

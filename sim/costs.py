@@ -17,8 +17,9 @@ from .fp8 import CAST_BYTES, FP8
 from .groups import Groups
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .kernels import Kernel
-from .layer_kernels import layer_kernels
+from .layer_kernels import layer_kernels, network_choices
 from .model import BLOCK, EMBEDDING, HEAD, Layer
+from .networks.operation_kernels import fastest
 from .partition import held_parameters
 from .profiles import profiled_s
 from .recompute import repeated_blocks, repeated_parts
@@ -99,16 +100,25 @@ class Costs:
         return self._roofline_s(kind, "backward" if backward else "forward") if seconds is None else seconds
 
     def _roofline_s(self, kind: str, part: str) -> float:
-        own = layer_kernels(self.job, self.strategy, kind, part)
+        own = self._kernels(kind, part)
         host_s = self.strategy.software.host_launch_s
         return kernels_s(self.cluster.accelerator, own, self.job.precision, host_s)
+
+    def _kernels(self, kind: str, part: str) -> tuple[Kernel, ...]:
+        """Of a network, by the algorithms that are fastest here."""
+        if self.job.model.network is None:
+            return layer_kernels(self.job, self.strategy, kind, part)
+        accelerator, precision = self.cluster.accelerator, self.job.precision
+        choices = network_choices(self.job, self.strategy, kind, part)
+        return fastest(choices, lambda kernel: kernel_s(accelerator, kernel, precision))
 
     def _attention_share(self, kind: str) -> float:
         """Attention's part of a layer's forward."""
         accelerator, precision = self.cluster.accelerator, self.job.precision
-        own = layer_kernels(self.job, self.strategy, kind, "forward")
+        own = self._kernels(kind, "forward")
         attention = sum(kernel_s(accelerator, k, precision) for k in own if k.attention)
-        return attention / sum(kernel_s(accelerator, k, precision) for k in own)
+        whole = sum(kernel_s(accelerator, k, precision) for k in own)
+        return attention / whole if whole else 0.0
 
     def _recompute_s(self, layer: Layer) -> float:
         """What the policy repeats of the forward, in the mean over all blocks."""
@@ -146,8 +156,8 @@ class Costs:
 
     def forward_flops(self, layer: Layer) -> float:
         """FLOPs of one micro-batch's forward on one rank."""
-        whole = flops.layer_flops(
-            self.job.model.decoder, layer.kind, tokens=self.tokens, seq_len=self.job.seq_len
+        whole = flops.model_layer_flops(
+            self.job.model, layer.kind, tokens=self.tokens, seq_len=self.job.seq_len
         )
         return whole / self.strategy.tp
 
@@ -163,8 +173,9 @@ class Costs:
             return self.forward_flops(layer)
         if self.strategy.recompute == "selective_op":
             return self.tokens * flops.selective_op_flops(self.job.model.decoder, layer.kind) / self.strategy.tp
-        decoder, seq_len = self.job.model.decoder, self.job.seq_len
-        return flops.attention_flops(decoder, tokens=self.tokens, seq_len=seq_len) / self.strategy.tp
+        model, seq_len = self.job.model, self.job.seq_len
+        whole = flops.layer_attention_flops(model, layer.kind, tokens=self.tokens, seq_len=seq_len)
+        return whole / self.strategy.tp
 
     # Communication inside a layer
 

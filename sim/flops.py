@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .kernels import forward_kernels, projections
 from .model import BLOCK, BLOCKS, EMBEDDING, HEAD, Decoder, Model
+from .networks import network
 from .recompute import repeated_parts
 from .shape import Shape
 
@@ -20,6 +21,21 @@ def layer_flops(decoder: Decoder, layer_kind: str, *, tokens: float, seq_len: in
         return 2.0 * tokens * decoder.hidden * decoder.vocab
     values = _attention_matrix_values(decoder) + _mlp_matrix_values(decoder, layer_kind)
     return tokens * (2.0 * values) + attention_flops(decoder, tokens=tokens, seq_len=seq_len)
+
+
+def model_layer_flops(model: Model, layer_kind: str, *, tokens: float, seq_len: int) -> float:
+    """`layer_flops` of any model: of a network's layers their products and attention."""
+    if model.network is None:
+        return layer_flops(model.decoder, layer_kind, tokens=tokens, seq_len=seq_len)
+    return tokens * network.layer_flops(model.network.by_kind[layer_kind], seq_len)
+
+
+def layer_attention_flops(model: Model, layer_kind: str, *, tokens: float, seq_len: int) -> float:
+    """FLOPs of a layer's attention products forward: what selective recompute repeats."""
+    if model.network is None:
+        return attention_flops(model.decoder, tokens=tokens, seq_len=seq_len)
+    operations = model.network.by_kind[layer_kind].operations
+    return tokens * sum(operation.attention_flops(seq_len) for operation in operations)
 
 
 def attention_flops(decoder: Decoder, *, tokens: float, seq_len: int) -> float:
@@ -49,7 +65,7 @@ def model_flops_per_token(model: Model, seq_len: int) -> float:
     (PaLM, Chowdhery et al. 2022, appendix B; the LM head counts, look-ups do not).
     """
     return 3.0 * sum(
-        layer_flops(model.decoder, layer.kind, tokens=1, seq_len=seq_len) for layer in model.layers
+        model_layer_flops(model, layer.kind, tokens=1, seq_len=seq_len) for layer in model.layers
     )
 
 
@@ -61,13 +77,13 @@ def hardware_flops_per_token(model: Model, seq_len: int, recompute: str, share: 
     block. (Korthikanti et al. 2022 count three
     times as much for `selective`: their factor is 1 + s/3h where these products give 1 + 2s/9h.)
     """
-    decoder = model.decoder
-    blocks = [layer.kind for layer in model.layers if layer.kind in BLOCKS]
+    kinds = [layer.kind for layer in model.layers]
+    blocks = kinds if model.network is not None else [kind for kind in kinds if kind in BLOCKS]
     again = 0.0
     if recompute == "selective":
-        again = len(blocks) * attention_flops(decoder, tokens=1, seq_len=seq_len)
+        again = sum(layer_attention_flops(model, kind, tokens=1, seq_len=seq_len) for kind in blocks)
     elif recompute == "full":
-        again = sum(layer_flops(decoder, kind, tokens=1, seq_len=seq_len) for kind in blocks)
+        again = sum(model_layer_flops(model, kind, tokens=1, seq_len=seq_len) for kind in blocks)
     elif recompute == "selective_op":
         again = sum(selective_op_flops(model.decoder, kind) for kind in blocks)
     return model_flops_per_token(model, seq_len) + share * again

@@ -19,6 +19,8 @@ from .errors import Fault, InputError
 from .files import load_document
 from .hf_families import ACTIVATIONS, FAMILIES, Family
 from .model import Decoder, Model
+from .model_file import is_model_file, read_model_file
+from .networks.presets import NETWORKS, network_preset
 
 MODELS_DIRECTORY = Path(__file__).parent.parent / "models"
 
@@ -36,12 +38,17 @@ _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
 def read_model(name_or_path: str | os.PathLike[str]) -> Model:
-    """The model of a preset (`llama3-8b`, `Llama3_8B`) or of a `config.json`.
+    """The model of a preset (`llama3-8b`, `Llama3_8B`, `resnet50`), of a `config.json` or of a model file.
 
     Raises:
         InputError: no such preset or file, or a file that is no supported configuration.
     """
+    network = _network_preset(os.fspath(name_or_path))
+    if network is not None:
+        return network
     preset = preset_path(name_or_path)
+    if preset is None and is_model_file(name_or_path):
+        return read_model_file(name_or_path)
     return read_hf_config(name_or_path if preset is None else preset)
 
 
@@ -62,9 +69,18 @@ def preset_path(name_or_path: str | os.PathLike[str]) -> Path | None:
             path="model",
             found=shown(name),
             expected="a preset or a config.json",
-            hint=did_you_mean(name, model_presets()),
+            hint=did_you_mean(name, [*model_presets(), *NETWORKS]),
         )
     )
+
+
+def _network_preset(name: str) -> Model | None:
+    """A preset that is no decoder; None where ``name`` is none, or a file."""
+    known = {_plain(key): key for key in NETWORKS}
+    key = known.get(_plain(name))
+    if key is None or name.endswith(".json") or Path(name).exists():
+        return None
+    return Model(name=key, network=network_preset(key), source=NETWORKS[key][1])
 
 
 def model_presets() -> dict[str, Path]:

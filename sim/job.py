@@ -67,6 +67,22 @@ class Job:
             faults.append(
                 Fault(path="job.expert_imbalance", found=str(self.expert_imbalance), expected="at least 1")
             )
+        faults += self._length_faults()
+        return faults
+
+    def _length_faults(self) -> list[Fault]:
+        """Samples that are longer than the model's."""
+        faults: list[Fault] = []
+        network = self.model.network
+        if network is not None and self.seq_len > network.max_tokens:
+            whole = (
+                "1: a sample of {} is one token"
+                if network.max_tokens == 1
+                else f"at most {network.max_tokens}, the tokens of {{}}"
+            )
+            faults.append(
+                Fault(path="job.seq_len", found=str(self.seq_len), expected=whole.format(self.model.name))
+            )
         limit = self.model.decoder.max_positions
         if self.model.decoder.positions == "learned" and self.seq_len > limit:
             faults.append(

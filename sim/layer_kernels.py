@@ -12,6 +12,7 @@ from .job import Job
 from .kernels import Kernel
 from .model import BLOCKS
 from .recompute import repeated_blocks, selective_op_bytes
+from .networks.operation_kernels import Batch, Choice, layer_choices, plain
 from .strategy import Strategy
 
 PARTS = {
@@ -25,6 +26,8 @@ PARTS = {
 
 def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Kernel, ...]:
     """The kernels of ``part`` of a layer of ``kind``; nothing is recomputed."""
+    if job.model.network is not None:
+        return plain(network_choices(job, strategy, kind, part))
     version = 1 if strategy.attention == "flash1" else 2
     shape = {**_shape(job, strategy), "flash_version": version, "stack": strategy.software}
     own = PARTS[part](job.model.decoder, kind, **shape)
@@ -39,7 +42,33 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = 
         return _mean_kept_bytes(job, strategy, kind)
     if policy == "selective_op" and kind in BLOCKS:
         return _selective_op_bytes(job, strategy, kind)
+    if job.model.network is not None:
+        return _network_kept_bytes(job, strategy, kind, policy)
     return layer_activation_bytes(job.model.decoder, kind, recompute=policy, **_shape(job, strategy))
+
+
+def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Choice, ...]:
+    """The same of a network's layer, with the algorithms that a library chooses among."""
+    assert job.model.network is not None
+    batch = Batch(
+        micro_batch=strategy.micro_batch,
+        seq_len=job.seq_len,
+        bytes_per_value=job.bytes_per_value,
+        flash=strategy.attention != "unfused",
+    )
+    return layer_choices(job.model.network.by_kind[kind], batch, part)
+
+
+def _network_kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str) -> float:
+    """Recomputed in full, a layer keeps what it passes on; unfused attention keeps its scores."""
+    assert job.model.network is not None
+    layer, tokens = job.model.network.by_kind[kind], strategy.micro_batch * job.seq_len
+    if recompute == "full":
+        return tokens * layer.passed * job.bytes_per_value
+    scores = 0.0
+    if strategy.attention == "unfused" and recompute == "none":
+        scores = job.seq_len * layer.score_bytes(job.bytes_per_value)
+    return tokens * (layer.kept * job.bytes_per_value + layer.kept_bytes + scores)
 
 
 def _mean_kept_bytes(job: Job, strategy: Strategy, kind: str) -> float:

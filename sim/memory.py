@@ -285,8 +285,26 @@ _SHARDED = {
 }
 
 
+def _network_assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
+    weight, gradient, states = state_bytes(job)
+    said = [
+        f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, gradient, and "
+        f"{job.optimizer} states with the fp32 copies of mixed precision; {_SHARDED[strategy.sharding]}",
+        "backward wants the inputs of products and norms and the outputs of activations, each kept once",
+        "buffers are two messages for each neighbour stage and the largest gradient bucket",
+        "fragmentation and workspace are not modelled beyond the accelerator's reserved bytes",
+    ]
+    if strategy.servers:
+        said.append(
+            "a server has a buffer for the gradients of each worker; workers keep no optimizer states"
+        )
+    return tuple(said)
+
+
 def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
     """What the figures of `memory` rest on, one sentence each."""
+    if job.model.network is not None:
+        return _network_assumptions(job, strategy)
     weight, gradient, states = state_bytes(job)
     said = [
         f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, gradient, and "

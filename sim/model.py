@@ -1,13 +1,18 @@
-"""What is trained, as a list of layers: an embedding, transformer blocks, dense or with experts, a head.
+"""What is trained, as a list of layers: an embedding, transformer blocks, dense or with experts, a head; or
+those of any other network.
 
-A `Decoder` holds the architecture as `config.json` files name it; a `Model` is its layers with their
-parameters. What a layer costs is in `kernels.py`; reading Hugging Face files in `hf_config.py`.
+A `Decoder` holds the architecture as `config.json` files name it, a `Network` (`networks/`) anything else; a
+`Model` is its layers with their parameters. What a layer costs is in `kernels.py`; reading Hugging Face files
+in `hf_config.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
+
+from .networks.network import Network
 
 EMBEDDING, BLOCK, MOE_BLOCK, HEAD = "embedding", "block", "moe_block", "head"
 BLOCKS = (BLOCK, MOE_BLOCK)
@@ -170,23 +175,45 @@ class Layer:
 
     index: int
     kind: str
-    """`embedding`, `block`, `moe_block` or `head`."""
+    """`embedding`, `block`, `moe_block` or `head`; of a network the first layer that costs the same."""
     parameters: int
     expert_parameters: int = 0
     """Those of them that expert parallelism divides."""
 
 
+NO_DECODER = Decoder(
+    layers=0,
+    hidden=0,
+    heads=0,
+    kv_heads=0,
+    head_dim=0,
+    ffn=0,
+    vocab=0,
+    max_positions=0,
+    norm="",
+    positions="",
+)
+"""What a model has that is none: no blocks, no table, no experts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A named architecture and its layers: embedding, blocks, head."""
+    """A named architecture and its layers: embedding, blocks, head; or those of a network."""
 
     name: str
-    decoder: Decoder
+    decoder: Decoder = NO_DECODER
     source: str = ""
     """Where the architecture was read."""
+    network: Network | None = None
+    """The layers of a model that is no decoder."""
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
+        if self.network is not None:
+            named = zip(self.network.kinds, self.network.parts, strict=True)
+            return tuple(
+                Layer(index=i, kind=kind, parameters=part.parameters) for i, (kind, part) in enumerate(named)
+            )
         decoder = self.decoder
         dense = min(decoder.dense_layers, decoder.layers) if decoder.experts else decoder.layers
         sizes = [
@@ -205,10 +232,21 @@ class Model:
     def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)
 
-    def to_dict(self) -> dict[str, object]:
+    @property
+    def blocks(self) -> int:
+        """Layers that pipeline stages share out: a decoder's blocks, all layers of a network."""
+        return len(self.layers) if self.network is not None else self.decoder.layers
+
+    def to_dict(self) -> dict[str, Any]:
         """The fields as plain values; `from_dict` reads them back."""
-        return {"name": self.name, "source": self.source, "decoder": asdict(self.decoder)}
+        named = {"name": self.name, "source": self.source}
+        if self.network is not None:
+            return {**named, "network": self.network.to_dict()}
+        return {**named, "decoder": asdict(self.decoder)}
 
     @classmethod
-    def from_dict(cls, data: dict) -> Model:
-        return cls(name=data["name"], source=data.get("source", ""), decoder=Decoder(**data["decoder"]))
+    def from_dict(cls, data: dict[str, Any]) -> Model:
+        named = {"name": data["name"], "source": data.get("source", "")}
+        if "network" in data:
+            return cls(**named, network=Network.from_dict(data["network"]))
+        return cls(**named, decoder=Decoder(**data["decoder"]))

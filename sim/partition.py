@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from .job import GRADIENT_BYTES, Job
 from .model import Layer, Model
+from .networks.network import Network, layer_flops
 from .plan import Stage
 from .strategy import DDP_BUCKET_BYTES, Strategy
 
@@ -13,15 +16,40 @@ small, to start reducing early."""
 
 
 def partition(job: Job, strategy: Strategy) -> tuple[Stage, ...]:
-    """The stages in order: embedding on the first, head on the last, blocks as given or evenly."""
-    counts = strategy.stage_layers or even_layers(job.model.decoder.layers, strategy.stages)
-    ends = [1 + sum(counts[: s + 1]) for s in range(strategy.stages)]
-    ends[-1] += 1
+    """The stages in order: embedding on the first, head on the last, blocks as given or evenly.
+
+    A network's layers differ, so its stages have as much to compute as one another, as near as can be.
+    """
+    network = job.model.network
+    ends = _decoder_ends(job, strategy) if network is None else _network_ends(network, job, strategy)
     starts = [0, *ends[:-1]]
     return tuple(
         Stage(index=s, first_layer=first, end_layer=end, buckets=_buckets(job, strategy, range(first, end)))
         for s, (first, end) in enumerate(zip(starts, ends, strict=True))
     )
+
+
+def _decoder_ends(job: Job, strategy: Strategy) -> list[int]:
+    counts = strategy.stage_layers or even_layers(job.model.decoder.layers, strategy.stages)
+    ends = [1 + sum(counts[: s + 1]) for s in range(strategy.stages)]
+    ends[-1] += 1
+    return ends
+
+
+def _network_ends(network: Network, job: Job, strategy: Strategy) -> list[int]:
+    """Where given, by the numbers of layers; else each stage ends where the FLOPs before it come nearest to
+    its share of all, and has a layer at least."""
+    counts = strategy.stage_layers
+    if counts:
+        return [sum(counts[: s + 1]) for s in range(strategy.stages)]
+    sums = list(accumulate(layer_flops(part, job.seq_len) for part in network.parts))
+    ends: list[int] = []
+    for stage in range(1, strategy.stages):
+        first = (ends[-1] if ends else 0) + 1
+        last = len(sums) - (strategy.stages - stage)
+        share = sums[-1] * stage / strategy.stages
+        ends.append(min(range(first, last + 1), key=lambda end: (abs(sums[end - 1] - share), end)))
+    return [*ends, len(sums)]
 
 
 def even_layers(blocks: int, stages: int) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ from .errors import Fault, InputError
 from .files import load_document, write_json_atomic
 from .job import Job
 from .model import Decoder, Model
+from .model_file import network_faults
+from .networks.network import Network
 from .plan import Action, Kind, Plan
 from .strategy import Strategy
 from .validate import validate
@@ -135,7 +137,11 @@ def _version_faults(document: Document) -> list[Fault]:
 
 def _decoder_faults(document: Document, form: PlanForm) -> list[Fault]:
     """Sizes and choices that no architecture has."""
-    faults = []
+    faults: list[Fault] = []
+    if form.model.decoder is None:
+        return network_faults(document, form.model.network, ("model", "network"))
+    if form.model.network is not None:
+        return [document.fault(("model", "network"), "beside decoder", "one of the two")]
     for name, value in form.model.decoder:
         place = ("model", "decoder", name)
         least = 0 if name in _MAY_BE_ABSENT else 1
@@ -150,8 +156,7 @@ def _decoder_faults(document: Document, form: PlanForm) -> list[Fault]:
 
 
 def _read(form: PlanForm) -> Plan:
-    decoder = Decoder(**dict(form.model.decoder))
-    model = Model(name=form.model.name, decoder=decoder, source=form.model.source)
+    model = Model(name=form.model.name, source=form.model.source, **_architecture(form))
     return Plan(
         job=Job(model=model, **dict(form.job)),
         strategy=Strategy(**dict(form.strategy)),
@@ -161,6 +166,12 @@ def _read(form: PlanForm) -> Plan:
         shards=form.shards,
         cluster=dict(form.cluster),
     )
+
+
+def _architecture(form: PlanForm) -> dict[str, Any]:
+    if form.model.decoder is None:
+        return {"network": Network.from_dict(form.model.network or {})}
+    return {"decoder": Decoder(**dict(form.model.decoder))}
 
 
 def _rule_faults(plan: Plan) -> list[Fault]:

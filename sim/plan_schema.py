@@ -60,7 +60,9 @@ class ModelForm(BaseModel):
     model_config = _STRICT
 
     name: str
-    decoder: DecoderForm  # type: ignore[valid-type]
+    decoder: DecoderForm | None = None  # type: ignore[valid-type]
+    network: dict[str, Any] | None = None
+    """Read by `model_file.py`."""
     source: str = ""
 
 

@@ -77,7 +77,7 @@ def _orders(job: Job, cluster: Cluster, pp: int) -> list[tuple[str, int]]:
     whole = [("gpipe", 1), ("1f1b", 1)]
     if cluster.host:
         return whole
-    virtual = [vp for vp in range(2, MAX_VIRTUAL + 1) if job.model.decoder.layers % (pp * vp) == 0]
+    virtual = [vp for vp in range(2, MAX_VIRTUAL + 1) if job.model.blocks % (pp * vp) == 0]
     return [*whole, ("zb-h1", 1), ("zbv", 2), *(("interleaved", vp) for vp in virtual)]
 
 

@@ -72,6 +72,7 @@ def faults(strategy: Strategy, job: Job, world_size: int | None = None) -> list[
         *_pipeline_faults(strategy, job),
         *_sharding_faults(strategy),
         *_batch_faults(strategy, job, world_size),
+        *_network_faults(strategy, job),
         *_tensor_faults(strategy, job),
         *_context_faults(strategy, job),
         *_expert_faults(strategy, job),
@@ -163,7 +164,7 @@ def _all_reduce_faults(s: Strategy) -> list[Fault]:
 
 
 def _pipeline_faults(s: Strategy, job: Job) -> list[Fault]:
-    blocks = job.model.decoder.layers
+    blocks = job.model.blocks
     found = []
     if s.stages > blocks:
         found.append(_fault("pp", f"pp {s.pp} × vp {s.vp}", f"at most {blocks} stages, the model's layers"))
@@ -211,14 +212,31 @@ def _batch_faults(s: Strategy, job: Job, world_size: int | None) -> list[Fault]:
     if job.global_batch % at_once:
         expected = f"a multiple of dp {s.dp} × micro_batch {s.micro_batch} = {at_once}"
         found.append(_fault("job.global_batch", job.global_batch, expected))
-    if s.servers > job.model.decoder.layers + 2:
-        found.append(
-            _fault("servers", s.servers, f"at most {job.model.decoder.layers + 2}, one for every layer")
-        )
+    layers = len(job.model.layers)
+    if s.servers > layers:
+        found.append(_fault("servers", s.servers, f"at most {layers}, one for every layer"))
+    return found
+
+
+def _network_faults(s: Strategy, job: Job) -> list[Fault]:
+    """What divides a decoder's layers divides no other network's."""
+    if job.model.network is None:
+        return []
+    found = [
+        _fault(field, getattr(s, field), f"1: {job.model.name} is no decoder, whose layers can be divided")
+        for field in ("tp", "cp")
+        if getattr(s, field) > 1
+    ]
+    if s.sequence_parallel:
+        found.append(_fault("sequence_parallel", "on", f"off: {job.model.name} is no decoder"))
+    if s.recompute == "selective" and not job.model.network.has_attention:
+        found.append(_fault("recompute", s.recompute, f"none | full: {job.model.name} has no attention"))
     return found
 
 
 def _tensor_faults(s: Strategy, job: Job) -> list[Fault]:
+    if job.model.network is not None:
+        return []
     decoder = job.model.decoder
     shared = {"attention heads": decoder.heads, "key-value heads": decoder.kv_heads}
     if not decoder.experts or decoder.dense_layers:
@@ -238,7 +256,7 @@ def _tensor_faults(s: Strategy, job: Job) -> list[Fault]:
 
 
 def _context_faults(s: Strategy, job: Job) -> list[Fault]:
-    if s.cp == 1:
+    if s.cp == 1 or job.model.network is not None:
         return []
     found = []
     if job.seq_len % (2 * s.cp):

@@ -51,8 +51,17 @@ def boundary_bytes(job: Job, strategy: Strategy) -> float:
     return tokens * job.model.decoder.hidden * job.bytes_per_value
 
 
-def message_bytes(job: Job, strategy: Strategy) -> float:
-    """Bytes of one pipeline message of one rank: with sequence parallelism its part of the tokens."""
+def message_bytes(job: Job, strategy: Strategy, layer: Layer | None = None) -> float:
+    """Bytes of one pipeline message of one rank: with sequence parallelism its part of the tokens.
+
+    Behind ``layer``, where a network's layers pass on more or less; without it behind the one that passes
+    most.
+    """
+    network = job.model.network
+    if network is not None:
+        behind = network.parts if layer is None else (network.parts[layer.index],)
+        values = max(part.passed for part in behind)
+        return strategy.micro_batch * job.seq_len * values * job.bytes_per_value
     return boundary_bytes(job, strategy) / (strategy.tp if strategy.sequence_parallel else 1)
 
 
@@ -114,7 +123,8 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
             return [_tp("all_reduce", size)] if backward else [loss]
         return [_tp("reduce_scatter", size)] if backward else [_tp("all_gather", size), loss]
     if not strategy.sequence_parallel:
-        return [_tp("all_reduce", size, 2)]
+        separate = backward and kind == BLOCK and not strategy.software.fused_gate_up
+        return [_tp("all_reduce", size, 1 + (job.model.decoder.mlp_matrices - 1 if separate else 1))]
     cast = size * FP8_BYTES / BF16_BYTES if job.precision == FP8 else size  # a linear layer's input
     if kind == MOE_BLOCK and strategy.ep > 1:
         routed = size * _visits(job, strategy)

@@ -41,7 +41,7 @@ def test_a_plan_is_sound(tmp_path):
             "schema: traincast.clster/1",
             [
                 ":1: schema: 'traincast.clster/1' -> expected traincast.cluster/1 | traincast.accelerator/1 "
-                "| traincast.plan/1; did you mean traincast.cluster/1?"
+                "| traincast.plan/1 | traincast.model/1; did you mean traincast.cluster/1?"
             ],
             [],
         ),

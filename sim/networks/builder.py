@@ -1,0 +1,389 @@
+"""Builds a Network operation by operation, as a forward would run it.
+
+Tensors are followed: what backward wants again is kept, once, by the layer that made it, and what later
+layers read crosses the cuts between. A new layer begins wherever weights are multiplied or looked up.
+Where a tensor has several readers, backward adds up their gradients. ReLU works in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .network import (
+    ATTENTION,
+    CONVOLUTION,
+    LOOKUP,
+    MEMORY,
+    PAIRS,
+    PRODUCT,
+    RECURRENT,
+    Network,
+    NetworkLayer,
+    Operation,
+)
+
+INDEX_BYTES = 8
+"""Bytes of one index (int64)."""
+FLOAT_BYTES = 4
+
+
+@dataclass(eq=False, slots=True)
+class Tensor:
+    """Values of one token while the network is built."""
+
+    channels: int
+    height: int = 1
+    width: int = 1
+    part: int = -1
+    """The layer that made it; -1 is an input."""
+    readers: list[int] = field(default_factory=list)
+    """The layers that read it."""
+    kept: bool = False
+
+    @property
+    def values(self) -> int:
+        return self.channels * self.height * self.width
+
+
+@dataclass(eq=False, slots=True)
+class _Part:
+    """A layer while it is built."""
+
+    name: str
+    parameters: int = 0
+    operations: list[Operation] = field(default_factory=list)
+    kept: float = 0.0
+    kept_bytes: float = 0.0
+
+
+class Builder:
+    """One network; the methods are its operations, in order, and return their outputs."""
+
+    def __init__(self) -> None:
+        self._parts: list[_Part] = []
+        self._tensors: list[Tensor] = []
+        self._input_bytes = 0.0
+
+    # Inputs and the end
+
+    def image(self, channels: int, height: int, width: int) -> Tensor:
+        """An image, which comes from the host in fp32."""
+        self._input_bytes += FLOAT_BYTES * channels * height * width
+        return self._tensor(channels, height, width, part=-1)
+
+    def features(self, count: int) -> Tensor:
+        """A row of numbers."""
+        return self.image(count, 1, 1)
+
+    def network(self, *, max_tokens: int = 1, classes: int = 0) -> Network:
+        """What was built."""
+        for tensor in self._tensors:
+            self._add_up_gradients(tensor)
+        parts = tuple(
+            NetworkLayer(
+                name=part.name,
+                parameters=part.parameters,
+                operations=tuple(part.operations),
+                kept=part.kept,
+                kept_bytes=part.kept_bytes,
+                passed=float(sum(t.values for t in self._tensors if self._crosses(t, index))),
+            )
+            for index, part in enumerate(self._parts)
+        )
+        return Network(parts=parts, max_tokens=max_tokens, classes=classes, input_bytes=self._input_bytes)
+
+    def _crosses(self, tensor: Tensor, index: int) -> bool:
+        """Whether ``tensor`` is made up to layer ``index`` and read behind it; inputs are loaded anywhere."""
+        return 0 <= tensor.part <= index < max(tensor.readers, default=-1)
+
+    def _add_up_gradients(self, tensor: Tensor) -> None:
+        extra = len(tensor.readers) - 1
+        if tensor.part >= 0 and extra > 0:
+            moved = 3.0 * extra * tensor.values
+            self._parts[tensor.part].operations.append(
+                Operation(kind=MEMORY, name="accumulate", moved_back=moved)
+            )
+
+    # Products
+
+    def conv(
+        self,
+        x: Tensor,
+        channels: int,
+        window: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> Tensor:
+        """A convolution."""
+        window, padding = _pair(window), _pair(padding)
+        height = (x.height + 2 * padding[0] - window[0]) // stride + 1
+        width = (x.width + 2 * padding[1] - window[1]) // stride + 1
+        inner = x.channels // groups * window[0] * window[1]
+        out = self._layer("conv", x, channels, height, width)
+        self._weigh(
+            Operation(
+                kind=CONVOLUTION,
+                rows=height * width,
+                n=channels // groups,
+                k=inner,
+                groups=groups,
+                window=window,
+                stride=stride,
+                image=(height, width),
+                reads=x.values,
+                writes=out.values,
+                weights=channels * inner,
+                has_input_gradient=x.part >= 0,
+            ),
+            bias=channels if bias else 0,
+        )
+        self._keep(x)
+        if bias:
+            self._move("bias", forward=2 * out.values, backward=out.values)
+        return out
+
+    def linear(self, x: Tensor, width: int, *, bias: bool = True, rows: int = 1) -> Tensor:
+        """A product of all values of ``x``, or of each of ``rows`` rows, with a matrix, bias included."""
+        inner = x.values // rows
+        out = self._layer("linear", x, width, rows, 1)
+        self._weigh(
+            Operation(
+                kind=PRODUCT,
+                rows=rows,
+                n=width,
+                k=inner,
+                reads=x.values,
+                writes=out.values,
+                weights=width * inner,
+                has_input_gradient=x.part >= 0,
+            ),
+            bias=width if bias else 0,
+        )
+        self._keep(x)
+        if bias:
+            self._move("bias", forward=0, backward=out.values)
+        return out
+
+    def interactions(self, x: Tensor, rows: int) -> Tensor:
+        """Products of ``rows`` vectors with each other; the half below the diagonal goes on (DLRM)."""
+        size = x.values // rows
+        out = self._tensor(rows * (rows - 1) // 2)
+        self._read(x)
+        self._operate(Operation(kind=MEMORY, name="interaction", moved=2.0 * x.values + rows * rows,
+                                moved_back=3.0 * x.values + 2 * rows * rows))  # fmt: skip
+        self._operate(Operation(kind=ATTENTION, name=PAIRS, n=rows, k=size))
+        self._keep(x)
+        return out
+
+    def lookup(self, rows: int, width: int, *, count: int = 1, sparse: bool = False) -> Tensor:
+        """``count`` rows of a table; a ``sparse`` gradient touches only the rows that were looked up."""
+        out = self._layer("lookup", None, width, count, 1)
+        self._input_bytes += INDEX_BYTES * count
+        self._weigh(
+            Operation(
+                kind=LOOKUP,
+                name="sparse" if sparse else "dense",
+                reads=out.values,
+                writes=out.values,
+                weights=rows * width,
+            )
+        )
+        self._parts[-1].kept_bytes += INDEX_BYTES * count
+        return out
+
+    def lstm(self, x: Tensor, hidden: int, *, directions: int = 1, biases: int = 2) -> Tensor:
+        """One layer of an LSTM: the inputs' products of all tokens at once, the state's one after the other.
+
+        Gates read and write their four values and the state; cuDNN keeps them for backward.
+        """
+        outs = []
+        for _ in range(directions):
+            gates = 4 * hidden
+            out = self._layer("lstm", x, hidden, 1, 1)
+            self._weigh(
+                Operation(
+                    kind=PRODUCT,
+                    n=gates,
+                    k=x.values,
+                    reads=x.values,
+                    writes=gates,
+                    weights=gates * x.values,
+                    has_input_gradient=x.part >= 0,
+                ),
+                bias=biases * gates,
+            )
+            self._weigh(
+                Operation(
+                    kind=RECURRENT, n=gates, k=hidden, reads=hidden, writes=gates, weights=gates * hidden
+                )
+            )
+            self._move("gates", forward=2 * gates + 3 * hidden, backward=2 * gates + 5 * hidden)
+            self._parts[-1].kept += gates + 2 * hidden
+            self._keep(x)
+            outs.append(out)
+        return outs[0] if directions == 1 else self.concat(*outs, copies=False)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, *, dropout: bool = True) -> Tensor:
+        """Every token on all of its sample, by ``heads``."""
+        size = q.values // heads
+        out = self._tensor(q.values)
+        for tensor in (q, k, v):
+            self._read(tensor)
+            self._keep(tensor)
+        name = "dropout" if dropout else ""
+        self._operate(Operation(kind=ATTENTION, name=name, n=heads, k=size))
+        return out
+
+    # Bound by memory
+
+    def batch_norm(self, x: Tensor) -> Tensor:
+        """Mean and variance are a reading of their own forward; backward reads input and gradient twice."""
+        return self._norm(x, forward=3, backward=5, parameters=2 * x.channels)
+
+    def layer_norm(self, x: Tensor) -> Tensor:
+        """Over the channels of a token."""
+        return self._norm(x, forward=2, backward=5, parameters=2 * x.channels)
+
+    def _norm(self, x: Tensor, *, forward: int, backward: int, parameters: int) -> Tensor:
+        out = self._shaped_like(x)
+        self._read(x)
+        self._move("norm", forward=forward * x.values, backward=backward * x.values)
+        self._parts[-1].parameters += parameters
+        self._keep(x)
+        return out
+
+    def relu(self, x: Tensor) -> Tensor:
+        """In place; backward looks at the output."""
+        out = self._replaced(x)
+        self._move("relu", forward=2 * x.values, backward=3 * x.values)
+        self._keep(out)
+        return out
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """And whatever else of one value: backward looks at the input."""
+        self._keep(x)
+        self._read(x)
+        self._move("gelu", forward=2 * x.values, backward=3 * x.values)
+        return self._shaped_like(x)
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        """Backward looks at the output."""
+        out = self._replaced(x)
+        self._move("sigmoid", forward=2 * x.values, backward=3 * x.values)
+        self._keep(out)
+        return out
+
+    def dropout(self, x: Tensor) -> Tensor:
+        """The mask of a byte a value is kept."""
+        self._read(x)
+        self._move("dropout", forward=2.25 * x.values, backward=2.25 * x.values)
+        self._parts[-1].kept_bytes += x.values
+        return self._shaped_like(x)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """The gradient goes to both as it is."""
+        self._read(x)
+        self._read(y)
+        self._move("add", forward=3 * x.values, backward=0)
+        return self._shaped_like(x)
+
+    def concat(self, *xs: Tensor, copies: bool = True) -> Tensor:
+        """By channels."""
+        for x in xs:
+            self._read(x)
+        out = self._tensor(sum(x.channels for x in xs), xs[0].height, xs[0].width)
+        if copies:
+            self._move("concat", forward=2 * out.values, backward=2 * out.values)
+        return out
+
+    def max_pool(
+        self, x: Tensor, window: int, *, stride: int, padding: int = 0, ceil: bool = False
+    ) -> Tensor:
+        """Backward looks at the indices of the largest."""
+        out = self._pooled(x, window, stride, padding, ceil)
+        self._keep(x)
+        self._parts[-1].kept_bytes += INDEX_BYTES * out.values
+        self._move("pool", forward=x.values + out.values, backward=2 * (x.values + out.values))
+        return out
+
+    def average_pool(self, x: Tensor, window: int, *, stride: int, padding: int = 0) -> Tensor:
+        """Of a window."""
+        out = self._pooled(x, window, stride, padding, False)
+        self._move("pool", forward=x.values + out.values, backward=x.values + out.values)
+        return out
+
+    def global_pool(self, x: Tensor, size: int = 1) -> Tensor:
+        """The mean of every channel, or of each of ``size`` × ``size`` places."""
+        self._read(x)
+        out = self._tensor(x.channels, size, size)
+        same = x.height == size == x.width
+        self._move(
+            "pool",
+            forward=0 if same else x.values + out.values,
+            backward=0 if same else x.values + out.values,
+        )
+        return out
+
+    def loss(self, x: Tensor) -> None:
+        """Softmax and cross-entropy, or whatever reads the output a few times."""
+        self._read(x)
+        self._move("loss", forward=4 * x.values, backward=3 * x.values)
+        self._keep(x)
+
+    # What the others are made of
+
+    def _pooled(self, x: Tensor, window: int, stride: int, padding: int, ceil: bool) -> Tensor:
+        self._read(x)
+        more = stride - 1 if ceil else 0
+        height, width = ((side + 2 * padding - window + more) // stride + 1 for side in (x.height, x.width))
+        return self._tensor(x.channels, height, width)
+
+    def _tensor(self, channels: int, height: int = 1, width: int = 1, *, part: int | None = None) -> Tensor:
+        made_in = len(self._parts) - 1 if part is None else part
+        tensor = Tensor(channels, height, width, part=made_in)
+        self._tensors.append(tensor)
+        return tensor
+
+    def _shaped_like(self, x: Tensor) -> Tensor:
+        return self._tensor(x.channels, x.height, x.width)
+
+    def _replaced(self, x: Tensor) -> Tensor:
+        """Where an operation works in place its input is no more; others that read it read the output."""
+        self._tensors.remove(x)
+        out = self._shaped_like(x)
+        out.readers = list(x.readers)
+        out.kept = x.kept
+        return out
+
+    def _layer(self, name: str, x: Tensor | None, channels: int, height: int, width: int) -> Tensor:
+        """A new layer that reads ``x``, and its output."""
+        self._parts.append(_Part(f"{name}{len(self._parts)}"))
+        if x is not None:
+            self._read(x)
+        return self._tensor(channels, height, width)
+
+    def _read(self, x: Tensor) -> None:
+        x.readers.append(len(self._parts) - 1)
+
+    def _weigh(self, operation: Operation, bias: int = 0) -> None:
+        self._parts[-1].parameters += operation.weights + bias
+        self._operate(operation)
+
+    def _move(self, name: str, *, forward: float, backward: float) -> None:
+        self._operate(Operation(kind=MEMORY, name=name, moved=float(forward), moved_back=float(backward)))
+
+    def _operate(self, operation: Operation) -> None:
+        self._parts[-1].operations.append(replace(operation))
+
+    def _keep(self, x: Tensor) -> None:
+        """For backward, by the layer that made it; inputs by the one that reads them."""
+        if not x.kept:
+            x.kept = True
+            self._parts[max(0, x.part)].kept += x.values
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

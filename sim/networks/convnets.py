@@ -1,0 +1,73 @@
+"""AlexNet, VGG and ResNet as torchvision builds them, and as TensorFlow's benchmarks do."""
+
+from __future__ import annotations
+
+from .builder import Builder, Tensor
+from .network import Network
+
+CLASSES = 1000
+VGG = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Convolutions of each of the five sizes (Simonyan & Zisserman 2014, table 1, D and E)."""
+RESNET = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Bottlenecks of each of the four sizes (He et al. 2015, table 1)."""
+
+
+def alexnet() -> Network:
+    """One tower (Krizhevsky 2014, "One weird trick"): torchvision's `alexnet`."""
+    b = Builder()
+    x = b.image(3, 224, 224)
+    x = b.relu(b.conv(x, 64, 11, stride=4, padding=2, bias=True))
+    x = b.max_pool(x, 3, stride=2)
+    x = b.relu(b.conv(x, 192, 5, padding=2, bias=True))
+    x = b.max_pool(x, 3, stride=2)
+    for channels in (384, 256, 256):
+        x = b.relu(b.conv(x, channels, 3, padding=1, bias=True))
+    x = b.global_pool(b.max_pool(x, 3, stride=2), 6)
+    for _ in range(2):
+        x = b.relu(b.linear(b.dropout(x), 4096))
+    b.loss(b.linear(x, CLASSES))
+    return b.network(classes=CLASSES)
+
+
+def vgg(depth: int) -> Network:
+    """VGG without norms."""
+    b = Builder()
+    x = b.image(3, 224, 224)
+    for size, count in enumerate(VGG[depth]):
+        for _ in range(count):
+            x = b.relu(b.conv(x, min(512, 64 * 2**size), 3, padding=1, bias=True))
+        x = b.max_pool(x, 2, stride=2)
+    x = b.global_pool(x, 7)
+    for _ in range(2):
+        x = b.dropout(b.relu(b.linear(x, 4096)))
+    b.loss(b.linear(x, CLASSES))
+    return b.network(classes=CLASSES)
+
+
+def resnet(depth: int, *, stride_first: bool = False) -> Network:
+    """ResNet of bottlenecks.
+
+    The stride is in the 3x3 convolution, as in torchvision ("v1.5"), or in the first 1x1 one, as in the paper
+    ("v1") with ``stride_first``.
+    """
+    b = Builder()
+    x = b.relu(b.batch_norm(b.conv(b.image(3, 224, 224), 64, 7, stride=2, padding=3)))
+    x = b.max_pool(x, 3, stride=2, padding=1)
+    for size, count in enumerate(RESNET[depth]):
+        for place in range(count):
+            stride = 2 if size and not place else 1
+            x = _bottleneck(b, x, 64 * 2**size, stride, stride_first, widens=not place)
+    b.loss(b.linear(b.global_pool(x), CLASSES))
+    return b.network(classes=CLASSES)
+
+
+def _bottleneck(
+    b: Builder, x: Tensor, width: int, stride: int, stride_first: bool, *, widens: bool
+) -> Tensor:
+    """1x1 down, 3x3, 1x1 up, and the way past them."""
+    first, second = (stride, 1) if stride_first else (1, stride)
+    y = b.relu(b.batch_norm(b.conv(x, width, 1, stride=first)))
+    y = b.relu(b.batch_norm(b.conv(y, width, 3, stride=second, padding=1)))
+    y = b.batch_norm(b.conv(y, 4 * width, 1))
+    past = b.batch_norm(b.conv(x, 4 * width, 1, stride=stride)) if widens else x
+    return b.relu(b.add(y, past))
