@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..hf_config import read_model
 from ..job import OPTIMIZER_STATES, Job
 from ..model import Decoder, Model
 from ..strategy import Strategy
 from . import derivations
-from .families import FFN_OF_GPT, Family, family_of
+from .families import FFN_OF_GPT, Family, family_of, not_modelled, preset_of
 from .hardware import Hardware, hardware_of
 from .left_out import LeftOutError
-from .stacks import stack_of
+from .stacks import drops
 from .strategies import precision_of, strategy_of
 from .table import Row
 
@@ -68,7 +69,7 @@ def case_of(row: Row) -> Case:
         seq_len=_whole(row, "seq_len"),
         optimizer=_optimizer(row),
         precision=precision_of(row),
-        dropout=stack_of(row).dropout,
+        dropout=drops(row),
     )
     ran, seconds = _outcome(row), derivations.step_s(row)
     if ran is not False and seconds is None:
@@ -95,9 +96,9 @@ def case_of(row: Row) -> Case:
 
 
 def _refuse_other_work(row: Row) -> None:
-    """What is not pre-training as it is simulated."""
+    """What is not training of all parameters as it is simulated; fine-tuning of all is, on packed samples."""
     task = row.get("task")
-    if task and task.lower().replace("-", "") != "pretraining":
+    if task and task.lower().replace("-", "") not in ("pretraining", "sft"):
         raise LeftOutError(f"task {task} not modelled")
     if row.get("act_offload").lower() == "true":
         raise LeftOutError("offloaded activations not stated in full")
@@ -133,7 +134,11 @@ def _optimizer(row: Row) -> str:
 
 def _model(row: Row) -> Model:
     name = row.get("model")
-    family = family_of(name)
+    reason, preset, family = not_modelled(name), preset_of(name), family_of(name)
+    if reason:
+        raise LeftOutError(f"not modelled: {reason}")
+    if preset:
+        return read_model(preset)
     if family is None:
         raise LeftOutError(f"architecture of {name or 'blank'} not known")
     layers, hidden, heads, vocab = (_whole(row, field) for field in ("layers", "hidden", "heads", "vocab"))

@@ -32,6 +32,17 @@ FAMILIES = (
         tied=False,
         has_grouped_queries=True,
     ),
+    # Parmar et al. 2024 (Nemotron-4 15B), section 2: rotary positions, no biases, untied, LayerNorm, squared
+    # ReLU, which reads and writes as much as GeLU.
+    Family(
+        pattern=r"nemotron(?!_3)",
+        activation="gelu",
+        norm="layernorm",
+        positions="rope",
+        biases=False,
+        tied=False,
+        has_grouped_queries=True,
+    ),
     # Radford et al. 2019; Megatron-LM's GPT and MosaicML's MPT benchmarks (learned positions) follow it.
     Family(
         pattern=r"(gpt(?![ -_]?oss)|mpt|mosaic-gpt)",
@@ -43,6 +54,18 @@ FAMILIES = (
         has_grouped_queries=False,
     ),
 )
+PRESETS = (
+    (r"qwen3_30b_a3b", "qwen3-30b-a3b"),
+    (r"qwen3_235b_a22b", "qwen3-235b-a22b"),
+    (r"deepseek-?v3", "deepseek-v3"),
+)
+"""Models whose architecture is a preset, by the start of their name."""
+NOT_MODELLED = (
+    (r"nemotron_3", "hybrid of Mamba and attention"),
+    (r"gpt[ -_]?oss", "attention within a window in every other layer"),
+    (r".*tokendrop", "tokens beyond an expert's capacity dropped"),
+)
+"""Models that no Decoder is, by the start of their name, and why."""
 FFN_OF_GPT = 4
 """Inner width over hidden size of every GPT (Brown et al. 2020, section 2.1: d_ff = 4 d_model)."""
 
@@ -50,3 +73,13 @@ FFN_OF_GPT = 4
 def family_of(name: str) -> Family | None:
     """The family of the model ``name``; None where it is not known."""
     return next((family for family in FAMILIES if re.match(family.pattern, name, re.IGNORECASE)), None)
+
+
+def preset_of(name: str) -> str | None:
+    """The preset of the model ``name``; None where it is none."""
+    return next((preset for pattern, preset in PRESETS if re.match(pattern, name, re.IGNORECASE)), None)
+
+
+def not_modelled(name: str) -> str | None:
+    """What of the model ``name`` has no counterpart here; None where nothing is known of that kind."""
+    return next((why for pattern, why in NOT_MODELLED if re.match(pattern, name, re.IGNORECASE)), None)

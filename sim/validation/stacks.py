@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from .table import Row
 
+YES = ("yes", "true", "1", "on")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -68,7 +70,15 @@ def attention_of(row: Row) -> str:
     return "flash1" if "attentionv1" in kernel else "flash"
 
 
+def drops(row: Row) -> bool:
+    """`Job.dropout` of a row: by its own column, else by its stack."""
+    said = row.get("dropout").lower()
+    return said in YES if said else stack_of(row).dropout
+
+
 def software_of(row: Row) -> str:
     """`Strategy.stack` of a row."""
     stack = stack_of(row).name
+    if row.get("compiled").lower() in YES:
+        return f"{stack}-compile"
     return "scaling-torch-norm" if stack == "scaling" and "rms" not in row.get("attention").lower() else stack

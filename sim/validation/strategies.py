@@ -6,10 +6,12 @@ an interleaved schedule. Tensor and pipeline degree, micro-batch and recompute h
 
 from __future__ import annotations
 
+import re
+
 from ..strategy import Strategy
 from . import derivations
 from .left_out import LeftOutError
-from .stacks import attention_of, software_of
+from .stacks import YES, attention_of, software_of
 from .table import Row
 
 SHARDINGS = {
@@ -28,12 +30,27 @@ SHARDINGS = {
 """First word of the cell, in small letters, to `Strategy.sharding`. A blank cell is plain replicas."""
 KEEPS_GATHERED = "shard_grad_op"
 """FSDP's name for parameters that stay gathered between forward and backward (torch.distributed.fsdp)."""
-PRECISIONS = {"bf16": "bf16", "amp_bf16": "bf16", "fp16": "fp16", "fp32": "fp32", "tf32": "tf32"}
+PRECISIONS = {
+    "bf16": "bf16",
+    "amp_bf16": "bf16",
+    "fp16": "fp16",
+    "fp32": "fp32",
+    "tf32": "tf32",
+    "fp8": "fp8",
+    "fp8-cs": "fp8",
+    "amp_fp8": "fp8",
+    "float8": "fp8",
+}
 """First word of the cell, in small letters, to `Job.precision`."""
+OTHER_FP8 = ("fp8-mx", "rowwise")
+"""Words of fp8 with a scale for each block or row, whose products are other kernels."""
 RECOMPUTES = {"none": "none", "full": "full", "selective": "selective"}
-OTHER_SELECTIVE = ("selective op", "selective layer", "selective (per-op)", "selective (config default)")
-"""torchtitan's policies: every other layer, or all operations but some. `selective` of the simulator is
-attention alone (Korthikanti et al. 2022)."""
+SOME_BLOCKS = re.compile(r"full (\d+)\b")
+"""Megatron-LM's --recompute-num-layers: so many blocks of each stage, in full."""
+EVERY_NTH = re.compile(r"selective layer (\d+)")
+"""torchtitan's `selective_ac_option`: every so-manieth block, in full."""
+PER_OPERATION = ("selective op", "selective (per-op)")
+"""torchtitan's other policy. `selective` alone is attention alone (Korthikanti et al. 2022)."""
 SEQUENCE_PARALLEL = ("sequence parallelism", "+ sp")
 NOT_OVERLAPPED = ("not overlapped", "no bucketed overlap")
 """Words of the notes where gradients are reduced after backward."""
@@ -41,11 +58,11 @@ SCHEDULES = {"": "1f1b", "1f1b": "1f1b", "interleaved 1f1b": "interleaved", "gpi
 
 
 def precision_of(row: Row) -> str:
-    """`Job.precision` of a row. Raises LeftOutError for what is not modelled (fp8) or blank."""
+    """`Job.precision` of a row. Raises LeftOutError for what is not modelled or blank."""
     text = row.get("precision").lower()
     name = PRECISIONS.get(text.split()[0] if text else "")
-    if name is None or "fp8" in text or "float8" in text:
-        raise LeftOutError(f"precision {_first_word(text)} not modelled" if text else "precision blank")
+    if name is None or any(words in text for words in OTHER_FP8):
+        raise LeftOutError(f"precision {text.split(' (')[0]} not modelled" if text else "precision blank")
     return name
 
 
@@ -64,6 +81,7 @@ def strategy_of(row: Row) -> Strategy:
     if micro_batch is None:
         raise LeftOutError("micro_batch blank")
     vp = _virtual_stages(row, pp)
+    recompute, blocks = _recompute(row, pp * vp)
     return Strategy(
         dp=dp,
         tp=tp,
@@ -73,13 +91,17 @@ def strategy_of(row: Row) -> Strategy:
         ep=ep,
         micro_batch=micro_batch,
         schedule=_schedule(row, vp),
-        recompute=_recompute(row),
+        stage_layers=_stage_layers(row),
+        recompute=recompute,
+        recompute_blocks=blocks,
         attention=attention_of(row),
         stack=software_of(row),
         sharding=_sharding(row),
         reshard_after_forward=row.get("sharding").lower() != KEEPS_GATHERED,
         sequence_parallel=tp > 1 and _is_sequence_parallel(row),
         overlap_gradients=not any(words in row.get("notes").lower() for words in NOT_OVERLAPPED),
+        overlap_tensor=tp > 1 and _says_yes(row, "tensor_overlap"),
+        overlap_experts=ep > 1 and _says_yes(row, "expert_overlap"),
     )
 
 
@@ -107,18 +129,35 @@ def _schedule(row: Row, vp: int) -> str:
     return "interleaved" if vp > 1 and name == "1f1b" else name
 
 
-def _recompute(row: Row) -> str:
+def _recompute(row: Row, stages: int) -> tuple[str, int]:
+    """`Strategy.recompute` and `recompute_blocks`; 0 blocks are all."""
     text = row.get("recompute").lower()
     if not text:
         raise LeftOutError("recompute blank")
-    if text.startswith(OTHER_SELECTIVE) or (text == "selective" and _is_torchtitan(row)):
-        raise LeftOutError(f"recompute {row.get('recompute')} not modelled")
     if "not stated" in text or "assumed" in text:
         raise LeftOutError("recompute not stated")
+    if text.startswith(PER_OPERATION):
+        return "selective_op", 0
+    if match := SOME_BLOCKS.match(text):
+        return "full", int(match[1])
+    if match := EVERY_NTH.match(text):
+        return "full", _stated(row, "layers") // (stages * int(match[1]))
     name = RECOMPUTES.get(_first_word(text))
-    if name is None:
+    if name is None or (name == "selective" and _is_torchtitan(row)):
         raise LeftOutError(f"recompute {row.get('recompute')} not modelled")
-    return name
+    return name, 0
+
+
+def _stage_layers(row: Row) -> tuple[int, ...]:
+    """Blocks of each stage, as `7-8-8-7`; empty where they are spread evenly."""
+    try:
+        return tuple(int(part) for part in row.get("stage_layers").split("-") if part)
+    except ValueError:
+        raise LeftOutError("stage_layers no whole numbers") from None
+
+
+def _says_yes(row: Row, name: str) -> bool:
+    return row.get(name).lower() in YES
 
 
 def _is_torchtitan(row: Row) -> bool:
@@ -127,7 +166,7 @@ def _is_torchtitan(row: Row) -> bool:
 
 def _sharding(row: Row) -> str:
     text = row.get("sharding").lower()
-    name = SHARDINGS.get(_first_word(text))
+    name = "fsdp" if text.isdigit() and int(text) > 1 else SHARDINGS.get(_first_word(text))
     if name is None:
         raise LeftOutError(f"sharding {row.get('sharding')} not modelled")
     return name
@@ -137,7 +176,7 @@ def _is_sequence_parallel(row: Row) -> bool:
     """By its own column, beside the recompute policy, or as torchtitan always pairs it with `tp`."""
     said = row.get("sequence_parallel").lower()
     if said:
-        return said in ("true", "yes", "1")
+        return said in YES
     return _is_torchtitan(row) or any(words in row.get("recompute").lower() for words in SEQUENCE_PARALLEL)
 
 
