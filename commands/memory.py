@@ -25,7 +25,8 @@ def command(what: str, cluster_name: str, nodes: int | None, as_json: bool, **op
     Example:
       traincast memory llama3-8b --cluster hgx-h100 --tp 8 --global-batch 64 --seq-len 8192
     """
-    from ..sim.memory import assumptions, memory
+    from ..sim.assumptions import assumptions
+    from ..sim.memory import memory
 
     cluster = cluster_from(cluster_name, nodes)
     plan = plan_from(what, cluster, options)

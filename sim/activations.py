@@ -3,13 +3,15 @@
 Korthikanti et al. 2022 (arXiv 2205.05198), equations 1 to 6, generalised from GPT to grouped-query and
 latent attention, gated MLPs, experts, any precision and flash attention. Tensor parallelism splits what is
 between the products (equation 2); norms' and products' inputs stay whole, unless sequence parallelism
-splits them too (equation 4). Context parallelism divides the tokens.
+splits them too (equation 4). Context parallelism divides the tokens. A software stack that fuses less keeps
+more (`stacks.Stack`): fp32 copies of what a norm reads, the output of silu.
 """
 
 from __future__ import annotations
 
 from .model import BLOCKS, EMBEDDING, MOE_BLOCK, Decoder
 from .shape import busiest_visits
+from .stacks import DEFAULT_STACK, STACKS, Stack
 
 INDEX_BYTES = 8
 """Bytes of one token id (int64)."""
@@ -17,8 +19,9 @@ INDEX_BYTES = 8
 LOG_SUM_BYTES = 4
 """Bytes flash attention keeps for one query of one head (fp32 log-sum-exp; Dao 2023, section 3.1)."""
 
-LOGIT_BYTES = 4
-"""Bytes of one logit in the loss (fp32)."""
+FP32_BYTES = 4
+
+MEGATRON = STACKS[DEFAULT_STACK]
 
 
 def block_activation_bytes(
@@ -36,6 +39,7 @@ def block_activation_bytes(
     experts: bool = False,
     ep: int = 1,
     expert_imbalance: float = 1.0,
+    stack: Stack = MEGATRON,
 ) -> float:
     """Bytes one block keeps, with a dense MLP or with ``experts``.
 
@@ -49,21 +53,45 @@ def block_activation_bytes(
     outside = tp if sequence_parallel else 1
     if recompute == "full":
         return float(tokens * decoder.hidden * bytes_per_value / outside)
-    split, whole, everywhere = _attention_values(decoder), 4 * decoder.hidden + _latent_values(decoder), 0.0
+    gathered = outside if stack.regathers_inputs else 1
+    split, whole, everywhere = _attention_values(decoder), _latent_values(decoder), 0.0
     if experts:
         visits = busiest_visits(decoder, ep, expert_imbalance)
-        split += decoder.mlp_matrices * (visits * decoder.expert_ffn + decoder.shared_ffn)
+        split += _mlp_values(decoder, stack) * visits * decoder.expert_ffn
+        split += _mlp_values(decoder, stack) * decoder.shared_ffn
         everywhere = visits * decoder.hidden
         whole += decoder.experts_per_token * decoder.hidden + decoder.experts
     else:
-        split += decoder.mlp_matrices * decoder.ffn
+        split += _mlp_values(decoder, stack) * decoder.ffn
     kept = tokens * (whole / outside + everywhere + split / tp) * bytes_per_value
+    norms = norm_input_bytes(stack, bytes_per_value) / outside + bytes_per_value / gathered
+    kept += 2 * tokens * decoder.hidden * norms
     if dropout:
         kept += 2 * tokens * decoder.hidden / outside
     if recompute == "selective":
         return float(kept)
     inside = _inside_attention_bytes(decoder, tokens, seq_len, bytes_per_value, flash, dropout)
     return float(kept + inside / tp)
+
+
+def norm_input_bytes(stack: Stack, bytes_per_value: int) -> int:
+    """Bytes that a norm keeps for one value that it reads, beside what it writes.
+
+    Its input; cast to fp32 before it, the copy (autocast); step by step, that copy and the normalised values,
+    which the gain is multiplied with (torch.nn.functional.rms_norm, Llama's RMSNorm).
+    """
+    return {
+        "autocast": FP32_BYTES,
+        "eager": FP32_BYTES + bytes_per_value,
+        "eager_half": 2 * bytes_per_value,
+    }.get(stack.norm, bytes_per_value)
+
+
+def _mlp_values(decoder: Decoder, stack: Stack) -> int:
+    """Values kept for one of an MLP's inner width: what goes into the activation and what comes out of it;
+    of a gated one step by step also the output of silu."""
+    gated = decoder.mlp_matrices == 3
+    return decoder.mlp_matrices + (gated and not stack.fused_activation)
 
 
 def _attention_values(decoder: Decoder) -> int:
@@ -102,8 +130,9 @@ def layer_activation_bytes(
     expert_imbalance: float = 1.0,
     flash: bool = True,
     dropout: bool = False,
+    stack: Stack = MEGATRON,
 ) -> float:
-    """Bytes one layer keeps; logits not included.
+    """Bytes one layer keeps; logits not included (`loss_memory.py`).
 
     ``ep`` changes nothing while routing is balanced: a rank's experts work on as many tokens as it sends.
     """
@@ -126,24 +155,40 @@ def layer_activation_bytes(
             experts=layer_kind == MOE_BLOCK,
             ep=ep,
             expert_imbalance=expert_imbalance,
+            stack=stack,
         )
-    return float(2 * tokens * decoder.hidden * bytes_per_value / outside + tokens * INDEX_BYTES)
+    gathered = outside if stack.regathers_inputs else 1
+    values = norm_input_bytes(stack, bytes_per_value) / outside + bytes_per_value / gathered
+    return float(tokens * (decoder.hidden * values + INDEX_BYTES))
 
 
-def logits_bytes(
+def layer_workspace_bytes(
     decoder: Decoder,
+    layer_kind: str,
     *,
     micro_batch: int,
     seq_len: int,
     tp: int,
     bytes_per_value: int,
-    in_flight: int,
     cp: int = 1,
+    ep: int = 1,
+    expert_imbalance: float = 1.0,
+    flash: bool = True,
+    **_: object,
 ) -> float:
-    """Bytes of logits and loss at the peak of the last stage.
+    """Bytes of the gradients that stand at once while one block's backward is at work.
 
-    Every micro-batch in flight keeps its fp32 log-probabilities. The one at work also has the logits as
-    computed and an fp32 gradient.
+    In the MLP those of its inner values and of its input and output; in unfused attention those of the
+    scores before and after the softmax. The embedding's and the head's are counted elsewhere: the table's
+    gradient among the gradients, the logits' with the loss.
     """
-    logits = micro_batch * seq_len / cp * decoder.vocab / tp
-    return logits * (in_flight * LOGIT_BYTES + bytes_per_value + LOGIT_BYTES)
+    if layer_kind not in BLOCKS:
+        return 0.0
+    tokens = micro_batch * seq_len / cp
+    inner = decoder.mlp_matrices * decoder.ffn
+    if layer_kind == MOE_BLOCK:
+        visits = busiest_visits(decoder, ep, expert_imbalance)
+        inner = decoder.mlp_matrices * (visits * decoder.expert_ffn + decoder.shared_ffn)
+    mlp = tokens * (inner / tp + 2 * decoder.hidden)
+    attention = 0.0 if flash else 2 * tokens * seq_len * decoder.heads / tp
+    return float(bytes_per_value * max(mlp, attention))

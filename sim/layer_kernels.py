@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import kernels
-from .activations import layer_activation_bytes
+from .activations import layer_activation_bytes, layer_workspace_bytes
 from .fp8 import FP8, in_fp8
 from .job import Job
 from .kernels import Kernel
@@ -44,7 +44,16 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = 
         return _selective_op_bytes(job, strategy, kind)
     if job.model.network is not None:
         return _network_kept_bytes(job, strategy, kind, policy)
-    return layer_activation_bytes(job.model.decoder, kind, recompute=policy, **_shape(job, strategy))
+    shape = {**_shape(job, strategy), "stack": strategy.software}
+    return layer_activation_bytes(job.model.decoder, kind, recompute=policy, **shape)
+
+
+def workspace_bytes(job: Job, strategy: Strategy, kind: str) -> float:
+    """Bytes of the gradients that stand at once while a layer's backward is at work."""
+    if job.model.network is not None:
+        layer = job.model.network.by_kind[kind]
+        return 2.0 * strategy.micro_batch * job.seq_len * layer.passed * job.bytes_per_value
+    return layer_workspace_bytes(job.model.decoder, kind, **_shape(job, strategy))
 
 
 def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Choice, ...]:

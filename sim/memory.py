@@ -1,30 +1,34 @@
 """What stands in memory at the peak of one step, for every pipeline rank and every server.
 
-The peak of a rank is the most that its micro-batches in flight keep, found by walking its actions.
-`assumptions` says in words what the figures rest on.
+The peak of a rank is found by walking its passes (`moments.py`): states that are always there, and what the
+micro-batches in flight keep, with what the pass at work needs beside it. What the allocator cannot use, the
+buffers of communicators and the accelerator's own context are terms of their own. `assumptions.py` says in
+words what the figures rest on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
-from .activations import logits_bytes
 from .cluster import Accelerator, Cluster
 from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
-from .layer_kernels import kept_bytes
+from .layer_kernels import kept_bytes, workspace_bytes
+from .loss_memory import loss_bytes
 from .mixed import stage_accelerators
 from .model import EMBEDDING, HEAD
+from .moments import NOTHING, Moment, StageBytes, Walk, in_flight, walk
 from .partition import held_parameters
-from .plan import BACKWARDS, Actions, Kind, Plan, Stage
+from .plan import Plan, Stage
 from .strategy import Strategy
 from .traffic import message_bytes, split_parameters
 
 FP32_BYTES = 4
+
+COMMUNICATOR_BYTES = {2: 544 * 2**20}
+MANY_RANKS_COMMUNICATOR_BYTES = 688 * 2**20
+"""Device memory of one NCCL communicator of two ranks, and of more, on A100 (NVIDIA/nccl issue 964)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class RankMemory:
     parameters: float
     """Parameters the rank holds."""
     in_flight: int
-    """Micro-batches whose activations it keeps at the peak."""
+    """The most micro-batches that are between forward and backward."""
     weights_bytes: float
     """Weights as computed with."""
     gradients_bytes: float
@@ -51,14 +55,20 @@ class RankMemory:
     """Logits and loss, on the last stage."""
     buffers_bytes: float
     """Messages and gradient buckets under way."""
+    workspace_bytes: float = 0.0
+    """Gradients of activations while backward is at work."""
+    fragmentation_bytes: float = 0.0
+    """Held by the allocator in blocks too small to be used."""
+    communicators_bytes: float = 0.0
+    """Of the libraries that communicate."""
     reserved_bytes: float
     """Context and libraries of the accelerator."""
     capacity_bytes: float
     """Memory of the accelerator."""
 
     @property
-    def total_bytes(self) -> float:
-        """The peak."""
+    def allocated_bytes(self) -> float:
+        """What the framework asks its allocator for (torch.cuda.max_memory_allocated)."""
         return (
             self.weights_bytes
             + self.gradients_bytes
@@ -66,8 +76,18 @@ class RankMemory:
             + self.activations_bytes
             + self.logits_bytes
             + self.buffers_bytes
-            + self.reserved_bytes
+            + self.workspace_bytes
         )
+
+    @property
+    def allocator_bytes(self) -> float:
+        """What the allocator holds for that (torch.cuda.max_memory_reserved)."""
+        return self.allocated_bytes + self.fragmentation_bytes
+
+    @property
+    def total_bytes(self) -> float:
+        """The peak."""
+        return self.allocator_bytes + self.communicators_bytes + self.reserved_bytes
 
     @property
     def fits(self) -> bool:
@@ -82,48 +102,9 @@ class RankMemory:
 
 def memory(plan: Plan, cluster: Cluster) -> tuple[RankMemory, ...]:
     """Peak memory of each pipeline rank, in order, then of each server."""
-    workers = [_rank_memory(plan, cluster, rank) for rank in range(plan.strategy.pp)]
+    workers = [rank_memory(plan, cluster, rank) for rank in range(plan.strategy.pp)]
     servers = [_server_memory(plan, cluster, number) for number in range(plan.strategy.servers)]
     return (*workers, *servers)
-
-
-class _Kept:
-    """A list of actions that is known by its identity, which a search asks for again and again."""
-
-    def __init__(self, actions: Actions):
-        self.actions = actions
-
-    def __hash__(self) -> int:
-        return id(self.actions)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Kept) and other.actions is self.actions
-
-
-@lru_cache(maxsize=1024)
-def _events(kept: _Kept) -> tuple[np.ndarray, np.ndarray]:
-    """The stages of ``kept.actions`` in order, and +1 where a forward keeps, -1 where a backward frees."""
-    stages, signs = [], []
-    for action in kept.actions:
-        for part in action.passes:
-            if part.kind is Kind.FORWARD or part.kind in BACKWARDS:
-                stages.append(part.stage)
-                signs.append(1.0 if part.kind is Kind.FORWARD else -1.0)
-    return np.array(stages, dtype=np.int64), np.array(signs)
-
-
-def in_flight(actions: Actions, sizes: Mapping[int, float] | None = None) -> float:
-    """The most that is kept between forward and backward at any moment of ``actions``.
-
-    ``sizes`` is what one micro-batch keeps on each stage; without it micro-batches are counted.
-    """
-    stages, signs = _events(_Kept(actions))
-    if not len(stages):
-        return 0.0
-    by_stage = np.ones(int(stages.max()) + 1)
-    for stage, size in (sizes or {}).items():
-        by_stage[stage : stage + 1] = size
-    return max(0.0, float(np.cumsum(signs * by_stage[stages]).max()))
 
 
 def state_bytes(job: Job) -> tuple[int, int, int]:
@@ -136,43 +117,124 @@ def state_bytes(job: Job) -> tuple[int, int, int]:
     return job.bytes_per_value, GRADIENT_BYTES[job.precision], states
 
 
-def _rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int) -> RankMemory:
-    job, strategy = plan.job, plan.strategy
-    weight, gradient, states = state_bytes(job)
+def gradient_bytes(job: Job, strategy: Strategy) -> int:
+    """Bytes of one gradient as accumulated: in the weights' own precision where the software does so."""
+    same = strategy.software.accumulation == "same"
+    return job.bytes_per_value if same else GRADIENT_BYTES[job.precision]
+
+
+def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | None = None) -> RankMemory:
+    """Peak memory of the workers of one pipeline rank; or what stands there ``at`` another moment."""
     held = plan.rank_stages(pipeline_rank)
-    dense, experts = _parameters(plan, held)
-    shards, expert_shards = strategy.shards, max(1, strategy.shards // strategy.ep)
-    whole, sharded = dense + experts, dense / shards + experts / expert_shards
-    keeps_weights = not strategy.shards_parameters
-    keeps_gradients = strategy.sharding in ("ddp", "zero1")
-    steps_itself = strategy.gradient_exchange != "parameter_server"
-    offloads = strategy.offload in ("optimizer", "both")
-    actions = plan.actions[pipeline_rank]
-    flying = int(in_flight(actions))
     accelerator = _smallest_accelerator(plan, cluster, pipeline_rank)
+    moment = rank_walk(plan, pipeline_rank).peak if at is None else at
+    buffers = _buffer_bytes(plan, pipeline_rank, held)
+    parameters, weights, gradients, states = _states(plan, pipeline_rank, held)
+    is_gpu = accelerator.kind == "gpu" and cluster.host is None
+    share = plan.strategy.software.fragmentation if is_gpu else 0.0
     return RankMemory(
         role="worker",
         stage=pipeline_rank,
-        parameters=whole,
-        in_flight=flying,
-        weights_bytes=weight * (whole * _weight_versions(plan, pipeline_rank) if keeps_weights else sharded)
-        + (0.0 if keeps_weights else _gathered_bytes(plan, held)),
-        gradients_bytes=gradient * (whole if keeps_gradients or strategy.pp > 1 else sharded),
-        optimizer_bytes=states * sharded if steps_itself and not offloads else 0.0,
-        activations_bytes=_activation_bytes(plan, pipeline_rank, held),
-        logits_bytes=_logits_bytes(plan, pipeline_rank, held),
-        buffers_bytes=_buffer_bytes(plan, pipeline_rank, held),
+        parameters=parameters,
+        in_flight=in_flight(plan.actions[pipeline_rank]),
+        weights_bytes=weights,
+        gradients_bytes=gradients,
+        optimizer_bytes=states,
+        activations_bytes=moment.activations_bytes,
+        logits_bytes=moment.logits_bytes,
+        buffers_bytes=buffers,
+        workspace_bytes=moment.workspace_bytes,
+        fragmentation_bytes=share * (moment.total_bytes + buffers),
+        communicators_bytes=_communicator_bytes(plan.strategy) if is_gpu else 0.0,
         reserved_bytes=accelerator.reserved_bytes,
         capacity_bytes=accelerator.memory_bytes,
     )
 
 
+def rank_walk(plan: Plan, pipeline_rank: int) -> Walk:
+    """What is kept on one pipeline rank, pass by pass."""
+    held = plan.rank_stages(pipeline_rank)
+    sizes = {stage.index: _stage_bytes(plan, stage) for stage in held}
+    offloads = plan.strategy.offload in ("activations", "both")
+    # Offloaded, only the micro-batches at work and fetched ahead are on the device.
+    limit = 2 * max(size.kept for size in sizes.values()) if offloads else float("inf")
+    return walk(plan.actions[pipeline_rank], sizes, limit)
+
+
+def _stage_bytes(plan: Plan, stage: Stage) -> StageBytes:
+    kinds = tuple(plan.job.model.layers[i].kind for i in stage.layer_indices)
+    return _bytes_of_kinds(plan.job, plan.strategy, kinds, stage.index == len(plan.stages) - 1)
+
+
+@lru_cache(maxsize=1024)
+def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_last: bool) -> StageBytes:
+    """Of a stage with layers of ``kinds``."""
+    each = {kind: kept_bytes(job, strategy, kind) for kind in set(kinds)}
+    blocks = set(kinds) - {EMBEDDING, HEAD}
+    again = gradients = 0.0
+    for kind in blocks:
+        gradients = max(gradients, workspace_bytes(job, strategy, kind))
+        if strategy.recompute != "none":
+            kept = kept_bytes(job, strategy, kind, strategy.recompute)
+            again = max(again, kept_bytes(job, strategy, kind, "none") - kept)
+    loss_kept, loss_work = _loss_bytes(job, strategy) if is_last else (0.0, 0.0)
+    return StageBytes(
+        kept=sum(each[kind] for kind in kinds),
+        recomputed=again,
+        gradients=gradients,
+        loss_kept=loss_kept,
+        loss_work=loss_work,
+    )
+
+
+def _loss_bytes(job: Job, strategy: Strategy) -> tuple[float, float]:
+    found = loss_bytes(
+        job.model.decoder,
+        micro_batch=strategy.micro_batch,
+        seq_len=job.seq_len,
+        tp=strategy.tp,
+        bytes_per_value=job.bytes_per_value,
+        cp=strategy.cp,
+        stack=strategy.software,
+    )
+    return found.kept, found.work
+
+
+def _states(plan: Plan, pipeline_rank: int, held: list[Stage]) -> tuple[float, float, float, float]:
+    """Parameters, and the bytes of weights, gradients and optimizer states, of one rank."""
+    job, strategy = plan.job, plan.strategy
+    weight, _, states = state_bytes(job)
+    gradient = gradient_bytes(job, strategy)
+    dense, experts = _parameters(plan, held)
+    shards, expert_shards = strategy.shards, max(1, strategy.shards // strategy.ep)
+    whole, sharded = dense + experts, dense / shards + experts / expert_shards
+    if strategy.shards_parameters:
+        # FSDP's shards are the fp32 copies themselves, which gathering casts.
+        shard = 0 if strategy.software.accumulation == "sharded" and MASTER_BYTES[job.precision] else weight
+        weights = shard * sharded + _gathered_bytes(plan, held)
+    else:
+        weights = weight * whole * _weight_versions(plan, pipeline_rank)
+    keeps_gradients = strategy.sharding in ("ddp", "zero1") or strategy.pp > 1
+    steps_itself = strategy.gradient_exchange != "parameter_server"
+    offloads = strategy.offload in ("optimizer", "both")
+    optimizer = states * sharded if steps_itself and not offloads else 0.0
+    return whole, weights, gradient * (whole if keeps_gradients else sharded), optimizer
+
+
+def _communicator_bytes(strategy: Strategy) -> float:
+    """Of one communicator for each dimension along which a rank talks to others."""
+    degrees = (strategy.tp, strategy.replicas, strategy.cp, strategy.pp, strategy.ep)
+    return float(
+        sum(COMMUNICATOR_BYTES.get(ranks, MANY_RANKS_COMMUNICATOR_BYTES) for ranks in degrees if ranks > 1)
+    )
+
+
 def _smallest_accelerator(plan: Plan, cluster: Cluster, pipeline_rank: int) -> Accelerator:
     """Of those of a stage's ranks, the one with the least memory to spare."""
-    places = plan.strategy.replicas * plan.strategy.tp
-    ranks = range(pipeline_rank * places, (pipeline_rank + 1) * places)
     if not cluster.node_groups:
         return cluster.accelerator
+    places = plan.strategy.replicas * plan.strategy.tp
+    ranks = range(pipeline_rank * places, (pipeline_rank + 1) * places)
     kinds = [accelerator for accelerator, _ in stage_accelerators(cluster, ranks).values()]
     return min(kinds, key=lambda one: one.memory_bytes - one.reserved_bytes)
 
@@ -216,115 +278,26 @@ def _server_memory(plan: Plan, cluster: Cluster, number: int) -> RankMemory:
         weights_bytes=weight * parameters,
         gradients_bytes=gradient * parameters,
         optimizer_bytes=states * parameters,
-        activations_bytes=0.0,
-        logits_bytes=0.0,
+        activations_bytes=NOTHING.activations_bytes,
+        logits_bytes=NOTHING.logits_bytes,
         buffers_bytes=plan.strategy.dp * gradient * parameters,
         reserved_bytes=cluster.accelerator.reserved_bytes,
         capacity_bytes=cluster.accelerator.memory_bytes,
     )
 
 
-def _activation_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
-    """What micro-batches in flight keep, and one block whole while it is computed again.
-
-    Offloaded, only the micro-batches at work and fetched ahead are on the device.
-    """
-    recompute = plan.strategy.recompute
-    kinds = {s.index: [plan.job.model.layers[i].kind for i in s.layer_indices] for s in held}
-    sizes = {
-        index: sum(kept_bytes(plan.job, plan.strategy, kind) for kind in own) for index, own in kinds.items()
-    }
-    kept = in_flight(plan.actions[pipeline_rank], sizes)
-    if plan.strategy.offload in ("activations", "both"):
-        kept = min(kept, 2 * max(sizes.values()))
-    blocks = {kind for own in kinds.values() for kind in own} - {EMBEDDING, HEAD}
-    if recompute == "none" or not blocks:
-        return kept
-    return kept + max(
-        kept_bytes(plan.job, plan.strategy, k, "none") - kept_bytes(plan.job, plan.strategy, k, recompute)
-        for k in blocks
-    )
-
-
-def _logits_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
-    last = len(plan.stages) - 1
-    if all(stage.index != last for stage in held):
-        return 0.0
-    only_head = {stage.index: float(stage.index == last) for stage in held}
-    flying = in_flight(plan.actions[pipeline_rank], only_head)
-    return logits_bytes(
-        plan.job.model.decoder,
-        micro_batch=plan.strategy.micro_batch,
-        seq_len=plan.job.seq_len,
-        tp=plan.strategy.tp,
-        bytes_per_value=plan.job.bytes_per_value,
-        in_flight=int(flying),
-        cp=plan.strategy.cp,
-    )
-
-
 def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
-    """A message each way to every neighbour stage, and the largest bucket of gradients."""
+    """A message each way to every neighbour stage, and the largest bucket of gradients that is not reduced
+    where it was accumulated."""
     ranks, last = plan.stage_ranks, len(plan.stages) - 1
     neighbours = {(s.index, n) for s in held for n in (s.index - 1, s.index + 1) if 0 <= n <= last}
     far = sum(ranks[n] != pipeline_rank for _, n in neighbours)
+    messages = 2.0 * far * message_bytes(plan.job, plan.strategy)
+    if plan.strategy.software.accumulation == "same":
+        # Gradients are reduced at the end of the step, when activations are gone.
+        return messages
     layers = plan.job.model.layers
     buckets = (
         sum(held_parameters(layers[i], plan.strategy) for i in bucket) for s in held for bucket in s.buckets
     )
-    largest = max(buckets, default=0.0) * GRADIENT_BYTES[plan.job.precision]
-    return 2.0 * far * message_bytes(plan.job, plan.strategy) + largest
-
-
-_SHARDED = {
-    "ddp": "nothing is sharded over dp",
-    "zero1": "optimizer states are sharded over dp × cp",
-    "zero2": "optimizer states and gradients are sharded over dp × cp",
-    "fsdp": "states, gradients and weights are sharded over dp × cp",
-    "hsdp": "states, gradients and weights are sharded within groups of dp × cp",
-}
-
-
-def _network_assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
-    weight, gradient, states = state_bytes(job)
-    said = [
-        f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, gradient, and "
-        f"{job.optimizer} states with the fp32 copies of mixed precision; {_SHARDED[strategy.sharding]}",
-        "backward wants the inputs of products and norms and the outputs of activations, each kept once",
-        "buffers are two messages for each neighbour stage and the largest gradient bucket",
-        "fragmentation and workspace are not modelled beyond the accelerator's reserved bytes",
-    ]
-    if strategy.servers:
-        said.append(
-            "a server has a buffer for the gradients of each worker; workers keep no optimizer states"
-        )
-    return tuple(said)
-
-
-def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
-    """What the figures of `memory` rest on, one sentence each."""
-    if job.model.network is not None:
-        return _network_assumptions(job, strategy)
-    weight, gradient, states = state_bytes(job)
-    said = [
-        f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, gradient, and "
-        f"{job.optimizer} states with the fp32 copies of mixed precision; {_SHARDED[strategy.sharding]}",
-        f"{strategy.attention} attention, {'with' if job.dropout else 'no'} dropout, fused MLP activation: "
-        "activations after Korthikanti et al. 2022",
-        "norms and inputs of products are split over the tensor-parallel ranks (sequence parallelism)"
-        if strategy.sequence_parallel
-        else "norms and inputs of products are whole on every tensor-parallel rank (no sequence parallelism)",
-        "the last stage keeps fp32 log-probabilities for each micro-batch in flight, and at work its logits "
-        "and an fp32 gradient",
-        "buffers are two messages for each neighbour stage and the largest gradient bucket",
-        "fragmentation and workspace are not modelled beyond the accelerator's reserved bytes",
-    ]
-    if strategy.recompute != "none":
-        said.append("one block's activations stand whole while it is computed again")
-    if job.model.decoder.tied_embeddings and strategy.pp > 1:
-        said.append("the last stage has its own copy of the tied embedding table")
-    if strategy.servers:
-        said.append(
-            "a server has a buffer for the gradients of each worker; workers keep no optimizer states"
-        )
-    return tuple(said)
+    return messages + max(buckets, default=0.0) * GRADIENT_BYTES[plan.job.precision]

@@ -150,6 +150,23 @@ class Decoder:
     def moe_block_parameters(self) -> int:
         return self.attention_parameters + self.moe_parameters + 2 * self.norm_parameters
 
+    def whole_parameters(self, layer_kind: str) -> int:
+        """Of a layer's parameters, those that every tensor-parallel rank has whole (Megatron Core: norms,
+        biases behind a row-parallel product, position embeddings, the router, the way down to a latent)."""
+        if layer_kind == EMBEDDING:
+            return self.max_positions * self.hidden if self.positions == "learned" else 0
+        if layer_kind == HEAD:
+            return self.norm_parameters
+        count = 2 * self.norm_parameters + (self.hidden if self.output_bias else 0)
+        count += 2 * self.head_dim if self.qk_norm else 0
+        if self.kv_rank:
+            count += self.hidden * (self.kv_rank + self.rope_dim) + self.kv_rank
+            count += (self.hidden + 1) * self.q_rank
+        if layer_kind == BLOCK:
+            return count + (self.hidden if self.mlp_bias else 0)
+        router = self.hidden * self.experts + (self.experts if self.router_bias else 0)
+        return count + router + (self.hidden if self.shared_gate else 0)
+
     @property
     def active_parameters(self) -> int:
         """Those that one token meets: all but the experts it is not sent to."""
@@ -179,6 +196,9 @@ class Layer:
     parameters: int
     expert_parameters: int = 0
     """Those of them that expert parallelism divides."""
+    whole_parameters: int = 0
+    """Those of them that tensor parallelism does not divide: norms, biases added after a sum over the ranks,
+    learned positions, the router, the way down to latents."""
 
 
 NO_DECODER = Decoder(
@@ -216,16 +236,23 @@ class Model:
             )
         decoder = self.decoder
         dense = min(decoder.dense_layers, decoder.layers) if decoder.experts else decoder.layers
-        sizes = [
-            (EMBEDDING, decoder.embedding_parameters, 0),
-            *[(BLOCK, decoder.block_parameters, 0)] * dense,
-            *[(MOE_BLOCK, decoder.moe_block_parameters, decoder.expert_parameters)]
-            * (decoder.layers - dense),
-            (HEAD, decoder.head_parameters, 0),
-        ]
+        kinds = [EMBEDDING, *[BLOCK] * dense, *[MOE_BLOCK] * (decoder.layers - dense), HEAD]
+        sizes = {
+            EMBEDDING: decoder.embedding_parameters,
+            BLOCK: decoder.block_parameters,
+            MOE_BLOCK: decoder.moe_block_parameters,
+            HEAD: decoder.head_parameters,
+        }
+        whole = {kind: decoder.whole_parameters(kind) for kind in sizes}
         return tuple(
-            Layer(index=i, kind=kind, parameters=size, expert_parameters=experts)
-            for i, (kind, size, experts) in enumerate(sizes)
+            Layer(
+                index=i,
+                kind=kind,
+                parameters=sizes[kind],
+                expert_parameters=decoder.expert_parameters if kind == MOE_BLOCK else 0,
+                whole_parameters=whole[kind],
+            )
+            for i, kind in enumerate(kinds)
         )
 
     @property

@@ -87,9 +87,10 @@ def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ..
 
 
 def held_parameters(layer: Layer, strategy: Strategy) -> float:
-    """Parameters of a layer on one rank, before any sharding: tp divides all, ep the experts'."""
-    experts = layer.expert_parameters
-    return (layer.parameters - experts + experts / strategy.ep) / strategy.tp
+    """Parameters of a layer on one rank, before any sharding: tp divides all but what is whole everywhere, ep
+    the experts'."""
+    experts, whole = layer.expert_parameters, layer.whole_parameters
+    return whole + (layer.parameters - experts - whole + experts / strategy.ep) / strategy.tp
 
 
 def shard(model: Model, servers: int) -> tuple[tuple[int, ...], ...]:

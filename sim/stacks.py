@@ -15,6 +15,14 @@ LOSSES = ("fused", "torch", "vocab_parallel")
 ACCUMULATIONS = ("fused", "fp32", "same", "sharded")
 OPTIMIZERS = ("fused", "foreach")
 
+FRAGMENTATION = 0.15
+"""Of the memory that comes and goes in training with PyTorch's caching allocator, what lies in blocks too small
+to be used: 15 % in the mean over eight language models on A100 (Guo et al. 2024, GMLake, arXiv:2401.08156)."""
+
+EXPANDABLE_FRAGMENTATION = 0.0
+"""The same where segments grow in place (PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True): nothing but
+rounding to pages of 2 MiB (PyTorch, "CUDA semantics", Optimizing memory usage)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -48,6 +56,15 @@ class Stack:
     non-reentrant checkpoint, `set_checkpoint_early_stop`)."""
     clips_gradients: bool = True
     """The norm of all gradients is taken and they are scaled."""
+    keeps_logits: bool = True
+    """The logits stand beside what backward makes of the loss; else they are dropped before it."""
+    gathers_logits: bool = False
+    """Every tensor-parallel rank gathers the logits of the whole vocabulary for its loss."""
+    regathers_inputs: bool = True
+    """With sequence parallelism the input of a product is kept split, and gathered again for backward
+    (Korthikanti et al. 2022, section 4.2.2); else every rank keeps it whole."""
+    fragmentation: float = FRAGMENTATION
+    """Of the memory that comes and goes, the share that the allocator holds but cannot use."""
     vocab_multiple: int = 1
     """Each tensor-parallel rank's part of the vocabulary is padded to a multiple of it."""
     host_launch_s: float = 0.0
@@ -96,6 +113,9 @@ STACKS: Mapping[str, Stack] = {
             fused_activation=False,
             fused_rope=False,
             accumulation="fp32",
+            loss="torch",
+            gathers_logits=True,
+            regathers_inputs=False,
         ),
         Stack(
             name="scaling-torch-norm",
@@ -105,6 +125,9 @@ STACKS: Mapping[str, Stack] = {
             fused_activation=False,
             fused_rope=False,
             accumulation="fp32",
+            loss="torch",
+            gathers_logits=True,
+            regathers_inputs=False,
         ),
         Stack(
             name="composer",
@@ -138,6 +161,9 @@ STACKS: Mapping[str, Stack] = {
             loss="torch",
             accumulation="sharded",
             recompute_stops_early=True,
+            keeps_logits=False,
+            regathers_inputs=False,
+            fragmentation=EXPANDABLE_FRAGMENTATION,
         ),
         Stack(
             name="torchtitan-compile",
@@ -146,6 +172,9 @@ STACKS: Mapping[str, Stack] = {
             loss="torch",
             accumulation="sharded",
             recompute_stops_early=True,
+            keeps_logits=False,
+            regathers_inputs=False,
+            fragmentation=EXPANDABLE_FRAGMENTATION,
         ),
     )
 }

@@ -187,7 +187,8 @@ def split_parameters(layers: Iterable[Layer], strategy: Strategy) -> tuple[float
     dense = experts = 0.0
     for layer in layers:
         experts += layer.expert_parameters / (strategy.ep * strategy.tp)
-        dense += (layer.parameters - layer.expert_parameters) / strategy.tp
+        whole = layer.whole_parameters
+        dense += whole + (layer.parameters - layer.expert_parameters - whole) / strategy.tp
     return dense, experts
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from machines import gpt, llama
 
-from traincast.sim.activations import block_activation_bytes, layer_activation_bytes
+from traincast.sim.activations import (
+    block_activation_bytes,
+    layer_activation_bytes,
+    layer_workspace_bytes,
+)
 from traincast.sim.hf_config import read_model
 from traincast.sim.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
+from traincast.sim.stacks import STACKS
 
 S, B, H, A = 2048, 2, 1024, 16
 GPT = gpt(4, H, A, 51200).decoder
@@ -78,3 +85,43 @@ def test_latents_by_hand():
     values = 4 * 2048 + 2 * 512 + 64 + 16 * (192 + 192 + 128 + 128) + 3 * 10944
     kept = block_activation_bytes(decoder, micro_batch=1, seq_len=10)
     assert kept == 10 * (2 * values + 4 * 16)
+
+
+@pytest.mark.parametrize(
+    ("stack", "a_norm"),
+    [("megatron", 2), ("megatron-2021", 2), ("composer-2022", 4), ("torchtitan", 6)],
+)
+def test_norms_keep_what_the_software_reads_again(stack: str, a_norm: int):
+    """Of one value: the bf16 input; its fp32 copy; that copy and the normalised values."""
+    software = replace(STACKS[stack], fused_activation=True)
+    kept = block_activation_bytes(GPT, micro_batch=B, seq_len=S, stack=software)
+    fused = block_activation_bytes(GPT, micro_batch=B, seq_len=S)
+    assert kept - fused == 2 * (a_norm - 2) * S * B * H
+
+
+def test_silu_on_its_own_keeps_its_output():
+    """One more of the inner width, on a gated MLP alone."""
+    step_by_step = replace(STACKS["megatron"], fused_activation=False)
+    for decoder, more in ((llama().decoder, llama().decoder.ffn), (GPT, 0)):
+        one, other = (
+            block_activation_bytes(decoder, micro_batch=1, seq_len=64, stack=stack)
+            for stack in (STACKS["megatron"], step_by_step)
+        )
+        assert other - one == 64 * 2 * more
+
+
+def test_inputs_that_are_not_gathered_again_are_kept_whole():
+    """With sequence parallelism on 4 ranks both norms' outputs, of which Megatron-LM keeps a quarter."""
+    keeps = replace(STACKS["megatron"], regathers_inputs=False)
+    shape = {"micro_batch": B, "seq_len": S, "tp": 4, "sequence_parallel": True}
+    one, other = (block_activation_bytes(GPT, stack=stack, **shape) for stack in (STACKS["megatron"], keeps))
+    assert other - one == 2 * 2 * S * B * H * (1 - 1 / 4)
+
+
+def test_gradients_at_work_by_hand():
+    """Of a GPT's MLP: inner values twice, input and output; of unfused attention the scores twice."""
+    shape = {"micro_batch": B, "seq_len": S, "tp": 2, "bytes_per_value": 2}
+    assert layer_workspace_bytes(GPT, BLOCK, **shape) == 2 * S * B * (2 * 4 * H / 2 + 2 * H)
+    unfused = layer_workspace_bytes(GPT, BLOCK, flash=False, **shape)
+    assert unfused == 2 * 2 * B * S * S * A / 2
+    assert layer_workspace_bytes(GPT, HEAD, **shape) == 0

@@ -77,3 +77,18 @@ def test_experts_by_hand():
 
 def test_a_dense_model_has_no_experts():
     assert {layer.kind for layer in gpt(2, 64, 4, 100).layers} == {EMBEDDING, BLOCK, HEAD}
+
+
+def test_what_tensor_parallelism_leaves_whole_by_hand():
+    """Llama: two norms a block, one in the head. GPT: gains and shifts, two biases behind row-parallel
+    products, the table of positions. DeepSeek-V2-Lite: the way down to the latent of keys and values and its
+    norm; with experts the router."""
+    small = llama(layers=2)
+    hidden = small.decoder.hidden
+    assert [layer.whole_parameters for layer in small.layers] == [0, 2 * hidden, 2 * hidden, hidden]
+    one = gpt(1, 256, 8, 1024, positions=128)
+    assert [layer.whole_parameters for layer in one.layers] == [128 * 256, 4 * 256 + 2 * 256, 2 * 256]
+    deep = read_model("deepseek-v2-lite").decoder
+    block = 2 * 2048 + 2048 * (512 + 64) + 512
+    assert deep.whole_parameters(BLOCK) == block
+    assert deep.whole_parameters(MOE_BLOCK) == block + 2048 * 64
