@@ -6,6 +6,7 @@ A Strategy checks itself against a Job and reports every broken rule at once (`s
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 from . import strategy_rules
 from .errors import Fault
@@ -212,7 +213,7 @@ class Strategy:
         parts += [self.cp_exchange] * (self.cp > 1 and self.cp_exchange != "ring")
         if self.pp > 1 or self.vp > 1:
             parts.append(self.schedule)
-            parts += ["layers" + "-".join(map(str, self.stage_layers))] * bool(self.stage_layers)
+            parts += ["layers" + "-".join(_runs(self.stage_layers))] * bool(self.stage_layers)
             parts += ["blocking"] * (not self.overlap_transfers)
         return parts
 
@@ -240,3 +241,16 @@ class Strategy:
     def faults(self, job: Job, world_size: int | None = None) -> list[Fault]:
         """Every rule this strategy breaks for ``job`` (on ``world_size`` ranks, where given)."""
         return strategy_rules.faults(self, job, world_size)
+
+
+LONGEST_RUN = 3
+"""Equal numbers that a label writes out."""
+
+
+def _runs(numbers: tuple[int, ...]) -> list[str]:
+    """Numbers as text, long runs of one as `1x22`."""
+    found: list[str] = []
+    for number, own in groupby(numbers):
+        count = sum(1 for _ in own)
+        found += [f"{number}x{count}"] if count > LONGEST_RUN else [str(number)] * count
+    return found

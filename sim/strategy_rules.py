@@ -166,13 +166,15 @@ def _all_reduce_faults(s: Strategy) -> list[Fault]:
 def _pipeline_faults(s: Strategy, job: Job) -> list[Fault]:
     blocks = job.model.blocks
     found = []
-    if s.stages > blocks:
+    # Where blocks are dealt by hand, the first stage may hold the embedding alone, the last the head.
+    limit = blocks + 2 if s.stage_layers and job.model.network is None else blocks
+    if s.stages > limit:
         found.append(_fault("pp", f"pp {s.pp} × vp {s.vp}", f"at most {blocks} stages, the model's layers"))
     if s.recompute_blocks and s.recompute == "none":
         found.append(_fault("recompute_blocks", s.recompute_blocks, "0 where nothing is computed again"))
     given = s.stage_layers
-    if given and (len(given) != s.stages or sum(given) != blocks or min(given) < 0):
-        expected = f"{s.stages} numbers that add up to the model's {blocks} layers"
+    if given and (len(given) != s.stages or sum(given) != blocks or min(given) < 0 or 0 in given[1:-1]):
+        expected = f"{s.stages} numbers that add up to the model's {blocks} layers, 0 at the ends alone"
         found.append(_fault("stage_layers", list(given), expected))
     if s.schedule in UNFLUSHED:
         if s.vp > 1:

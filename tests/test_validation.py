@@ -165,6 +165,17 @@ def test_what_a_configuration_says_becomes_strategy():
     assert case_of(row(source="Korthikanti", dropout="no")).job.dropout is False
 
 
+def test_blocks_dealt_by_hand_leave_the_ends_to_embedding_and_head():
+    """As many chunks as blocks and two more; the prediction has every block once."""
+    first = next(one for one in read_table("zero_bubble") if one.get("schedule") == "1F1B-I")
+    case = case_of(first)
+    layers = case.strategy.stage_layers
+    assert (layers[0], layers[-1], set(layers[1:-1]), len(layers)) == (0, 0, {1}, 24)
+    assert case.strategy.label == "pp8 vp3 interleaved layers0-1x22-0 mb6 unfused megatron-2021"
+    assert Predictor(samples=2).predict(case).step_s > 0
+    assert case.memory_bytes == 40e9
+
+
 def test_models_that_are_presets_need_no_sizes():
     """Mixtures of experts of the published tables; experts are shared out beside the dense layers."""
     blank = dict.fromkeys(("layers", "hidden", "heads", "vocab", "tp", "pp"), "")

@@ -19,8 +19,6 @@ from .stacks import drops
 from .strategies import precision_of, strategy_of
 from .table import Row
 
-GIB = 2**30
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
@@ -81,7 +79,6 @@ def case_of(row: Row) -> Case:
     faults = [*job.faults(), *strategy.faults(job)]
     if faults:
         raise LeftOutError(f"not simulated: {faults[0].path} {faults[0].found}")
-    memory = derivations.number(row, "memory_gib")
     return Case(
         row=row,
         job=job,
@@ -90,7 +87,7 @@ def case_of(row: Row) -> Case:
         gpus=gpus,
         gpus_per_node=derivations.whole(row, "gpus_per_node") or 0,
         step_s=seconds if ran is not False else None,
-        memory_bytes=memory * GIB if memory else None,
+        memory_bytes=derivations.memory_bytes(row),
         ran=ran,
     )
 

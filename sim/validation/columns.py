@@ -54,6 +54,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "tflops_per_gpu": ("tflops_per_gpu",),
     "tflops_def": ("tflops_def",),
     "memory_gib": ("memory_gib", "peak_memory_gib"),
+    "memory_gb": ("memory_gb",),
     "notes": ("notes",),
 }
 """Canonical name to the headings it goes by."""

@@ -71,6 +71,14 @@ def _from_flops(row: Row) -> float | None:
     return flops / (rate * 1e12 * gpus)
 
 
+def memory_bytes(row: Row) -> float | None:
+    """Measured peak, in binary or decimal units as the heading says."""
+    binary, decimal = number(row, "memory_gib"), number(row, "memory_gb")
+    if binary is not None:
+        return binary * 2**30
+    return decimal * 1e9 if decimal is not None else None
+
+
 def replicas(row: Row, model_ranks: int) -> int | None:
     """`dp` as printed, else the GPUs that ``model_ranks`` (tp × pp × cp) leave."""
     stated, gpus = whole(row, "dp"), whole(row, "gpus")

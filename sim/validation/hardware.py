@@ -38,6 +38,8 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     (r"H100-SXM-80GB|DGX-H100", "h100-sxm", "hgx-h100"),
     (r"H200-SXM-141GB", "h200-sxm", "hgx-h200"),
     (r"V100-SXM3-32GB", "v100-32gb-sxm2", "dgx-2"),
+    (r"V100-SXM2-32GB \(Jean Zay\)", "v100-32gb-sxm2", "jean-zay-v100"),
+    (r"V100-SXM2-16GB \(Jean Zay\)", "v100-16gb-sxm2", "jean-zay-v100"),
     (r"DGX-B200", "b200", "dgx-b200"),
 )
 """Pattern at the start of a table's name, accelerator file, cluster preset; the first that matches counts."""

@@ -48,13 +48,22 @@ STACKS = (
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
     Stack(pattern=r"vTrain", name="megatron-deepspeed", attention="unfused", dropout=True),
 )
+OLDER = Stack(pattern="", name="megatron-2021", attention="unfused", dropout=True)
+"""Megatron-LM before Transformer Engine and --use-flash-attn, wherever it is trained with."""
 RECENT = Stack(pattern="", name="megatron", attention="flash", dropout=False)
 """Where none of the others is found."""
 
 
+OLD_SOURCES = re.compile(r"Zero Bubble|BigScience")
+"""Of BigScience in 2021; of Zero Bubble, whose memory (Table 4) is that of kept score matrices."""
+
+
 def stack_of(row: Row) -> Stack:
     """The stack that ran ``row``."""
-    return next((stack for stack in STACKS if re.search(stack.pattern, row.source)), RECENT)
+    found = next((stack for stack in STACKS if re.search(stack.pattern, row.source)), None)
+    if found:
+        return found
+    return OLDER if OLD_SOURCES.search(row.source) else RECENT
 
 
 def attention_of(row: Row) -> str:

@@ -54,7 +54,15 @@ PER_OPERATION = ("selective op", "selective (per-op)")
 SEQUENCE_PARALLEL = ("sequence parallelism", "+ sp")
 NOT_OVERLAPPED = ("not overlapped", "no bucketed overlap")
 """Words of the notes where gradients are reduced after backward."""
-SCHEDULES = {"": "1f1b", "1f1b": "1f1b", "interleaved 1f1b": "interleaved", "gpipe": "gpipe"}
+SCHEDULES = {
+    "": "1f1b",
+    "1f1b": "1f1b",
+    "1f1b-i": "interleaved",
+    "interleaved 1f1b": "interleaved",
+    "gpipe": "gpipe",
+    "zb-1p": "zb-1p",
+    "zb-2p": "zb-2p",
+}
 
 
 def precision_of(row: Row) -> str:
