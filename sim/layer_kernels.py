@@ -11,8 +11,8 @@ from .fp8 import FP8, in_fp8
 from .job import Job
 from .kernels import Kernel
 from .model import BLOCKS
-from .recompute import repeated_blocks, selective_op_bytes
 from .networks.operation_kernels import Batch, Choice, layer_choices, plain
+from .recompute import repeated_blocks, selective_op_bytes
 from .strategy import Strategy
 
 PARTS = {
@@ -63,7 +63,11 @@ def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple
         micro_batch=strategy.micro_batch,
         seq_len=job.seq_len,
         bytes_per_value=job.bytes_per_value,
+        fp32=job.precision == "fp32",
         flash=strategy.attention != "unfused",
+        norm_speed=strategy.software.norm_speed,
+        convolution_speed=strategy.software.convolution_speed,
+        filters_lines=strategy.software.filters_lines,
     )
     return layer_choices(job.model.network.by_kind[kind], batch, part)
 

@@ -14,6 +14,7 @@ from .cluster import Accelerator, Curve
 from .curves import interpolate
 from .errors import InputError
 from .kernels import Kernel
+from .networks.convolution import DIRECT, FILTERED, convolution_efficiency
 
 TILE = 128
 """Rows and columns of the output that one multiprocessor computes (NVIDIA's guide, section 3)."""
@@ -84,6 +85,8 @@ def kernel_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> float:
     default = _defaults(accelerator)[2]
     efficiency = interpolate(accelerator.memory_efficiency or default, kernel.bytes / kernel.launches)
     memory_s = kernel.bytes / (accelerator.memory_bandwidth * efficiency)
+    if kernel.kind == "memory":
+        memory_s /= kernel.speed
     arithmetic_s = _arithmetic_s(accelerator, kernel, precision)
     return max(arithmetic_s, memory_s) + kernel.launches * accelerator.launch_overhead_s
 
@@ -92,7 +95,9 @@ def _arithmetic_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> f
     if kernel.kind == "memory":
         return 0.0
     gemm_default, attention_default, _ = _defaults(accelerator)
-    if kernel.kind == "gemm":
+    if kernel.kind in (DIRECT, FILTERED):
+        efficiency = convolution_efficiency(kernel)
+    elif kernel.kind == "gemm":
         efficiency = interpolate(
             _curve(accelerator.gemm_efficiency, precision) or gemm_default, kernel.flops
         ) * _tile_efficiency(kernel, accelerator.sm_count)

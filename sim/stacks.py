@@ -58,6 +58,12 @@ class Stack:
     """The norm of all gradients is taken and they are scaled."""
     keeps_logits: bool = True
     """The logits stand beside what backward makes of the loss; else they are dropped before it."""
+    norm_speed: float = 1.0
+    """Of the norms of networks that are no decoders beside other kernels that are bound by memory."""
+    convolution_speed: float = 1.0
+    """Of convolutions beside those of cuDNN 7."""
+    filters_lines: bool = True
+    """Convolutions with windows of one row or column have fast algorithms too."""
     gathers_logits: bool = False
     """Every tensor-parallel rank gathers the logits of the whole vocabulary for its loss."""
     regathers_inputs: bool = True
@@ -75,6 +81,12 @@ class Stack:
 _MEGATRON_2021 = (
     "NVIDIA/Megatron-LM v2.5: fused_kernels/layer_norm_cuda_kernel.cu, fused_bias_gelu.py, transformer.py "
     "bias_dropout_add, mpu/cross_entropy.py"
+)
+
+_TENSORFLOW_2017 = (
+    "tensorflow/benchmarks scripts/tf_cnn_benchmarks, May 2017; cuDNN 5.1 user guide, convolution algorithms; "
+    "both speeds fitted on TensorFlow's published training of five networks on one and two P100 or "
+    "K80 (tensorflow.org/performance/benchmarks), each model left out in turn"
 )
 
 STACKS: Mapping[str, Stack] = {
@@ -175,6 +187,15 @@ STACKS: Mapping[str, Stack] = {
             keeps_logits=False,
             regathers_inputs=False,
             fragmentation=EXPANDABLE_FRAGMENTATION,
+        ),
+        Stack(
+            name="tensorflow-2017",
+            description="TensorFlow 1.1 with cuDNN 5.1: norms of one kernel each way, all else one by one",
+            source=_TENSORFLOW_2017,
+            norm_speed=0.34,
+            convolution_speed=0.84,
+            filters_lines=False,
+            clips_gradients=False,
         ),
     )
 }

@@ -2,10 +2,11 @@
 chooses among.
 
 A convolution is an implicit product: every place of the output is a row, the window over all input channels
-the inner size; its gradients are products of the same three sizes in other orders. In fp32 a window of 3 × 3
-or 5 × 5 that moves by one place may be computed by Winograd's minimal filtering instead (Lavin & Gray 2015,
-arXiv:1509.09308): fused into one kernel for tiles of 2 × 2, or as transforms and products for larger ones.
-The weight gradient has both too (cuDNN 5.1). Frameworks time the algorithms and keep the fastest.
+the inner size; its gradients are products of the same three sizes in other orders. In fp32 a window of 3, 5 or
+7 places that moves by one may be computed by Winograd's minimal filtering instead (Lavin & Gray 2015,
+arXiv:1509.09308) or by Fourier transforms: fused into one kernel for tiles of 2 × 2, or as transforms and
+products for larger ones. The weight gradient has both too (cuDNN 5.1). Frameworks time the algorithms and keep
+the fastest.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..shape import Kernel
+from .convolution import DIRECT, FILTERED, FUSED_SPEED, STRIDED_GRADIENT_SPEED, TRANSFORM_SPEED
 from .network import ATTENTION, CONVOLUTION, LOOKUP, MEMORY, PAIRS, RECURRENT, NetworkLayer, Operation
 
 Choice = tuple[tuple[Kernel, ...], ...]
@@ -22,8 +24,10 @@ Choice = tuple[tuple[Kernel, ...], ...]
 
 FUSED_TILE = 2
 """Outputs each way of a tile in fused Winograd of 3 × 3 windows."""
-LARGE_TILES = {3: 4, 5: 2}
-"""The same with transforms of their own, by the window's side: six inputs each way."""
+LARGE_TILES = {1: 1, 3: 4, 5: 4, 7: 2}
+"""The same with transforms of their own, by the window's side: up to eight inputs each way."""
+WORKSPACE_BYTES = 4 * 2**30
+"""Tiles that take more are not tried: TensorFlow's TF_CUDNN_WORKSPACE_LIMIT_IN_MB, 4096 as it comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,16 @@ class Batch:
     micro_batch: int
     seq_len: int
     bytes_per_value: int
+    fp32: bool = False
+    """Products are not those of tensor cores."""
     flash: bool = True
     """Attention is one flash kernel."""
+    norm_speed: float = 1.0
+    """Of norms beside other kernels that are bound by memory."""
+    convolution_speed: float = 1.0
+    """Of convolutions beside those of `convolution.py`."""
+    filters_lines: bool = True
+    """Windows of one row or column have fast algorithms too."""
 
     @property
     def tokens(self) -> int:
@@ -49,7 +61,7 @@ class Batch:
     ) -> Kernel:
         """``batch`` products [m, k] x [k, n] that read and write ``values`` values in all."""
         return Kernel(
-            kind="gemm",
+            kind=DIRECT if self.fp32 else "gemm",
             flops=2.0 * m * n * k * batch,
             bytes=float(values * self.bytes_per_value),
             m=max(1, math.ceil(m)),
@@ -90,7 +102,7 @@ def fastest(choices: tuple[Choice, ...], seconds: Callable[[Kernel], float]) -> 
 
 def _forward(op: Operation, batch: Batch) -> list[Choice]:
     if op.kind == MEMORY:
-        return _moved(op.moved, batch)
+        return _moved(op.moved, batch, speed=_speed(op, batch))
     if op.kind == LOOKUP:
         return _moved(op.reads + op.writes, batch)
     if op.kind == ATTENTION:
@@ -103,7 +115,7 @@ def _forward(op: Operation, batch: Batch) -> list[Choice]:
 
 def _backward(op: Operation, batch: Batch) -> list[Choice]:
     if op.kind == MEMORY:
-        return _moved(op.moved_back, batch)
+        return _moved(op.moved_back, batch, speed=_speed(op, batch))
     if op.kind == LOOKUP:
         return _moved(2 * op.writes, batch, fixed=0.0 if op.name == "sparse" else op.weights)
     if op.kind == ATTENTION:
@@ -114,74 +126,89 @@ def _backward(op: Operation, batch: Batch) -> list[Choice]:
     if op.kind == RECURRENT:
         step = batch.product(batch.micro_batch, op.k, op.n, batch.micro_batch * (op.k + op.n) + op.weights)
         return [*[((step,),)] * batch.seq_len, weights]
-    taps = op.window[0] * op.window[1]
-    channels = op.k / taps
+    channels = _channels(op)
     places = op.reads / (channels * op.groups) if op.kind == CONVOLUTION else op.rows
     inner = op.rows * op.n * op.k / (places * channels)
-    return [_product(op, batch, rows=places, n=channels, k=inner), weights]
+    return [_product(op, batch, rows=places, n=channels, k=inner, gradient=True), weights]
 
 
-def _moved(values: float, batch: Batch, fixed: float = 0.0) -> list[Choice]:
+def _speed(op: Operation, batch: Batch) -> float:
+    return batch.norm_speed if op.name == "norm" else 1.0
+
+
+def _moved(values: float, batch: Batch, fixed: float = 0.0, speed: float = 1.0) -> list[Choice]:
     """A memory-bound kernel, of ``values`` for each token and ``fixed`` ones; none where nothing moves."""
     moved = batch.tokens * values + fixed
-    return [((batch.memory(moved),),)] if moved else []
+    return [((replace(batch.memory(moved), speed=speed),),)] if moved else []
 
 
-def _product(op: Operation, batch: Batch, *, rows: float, n: float, k: float) -> Choice:
+def _product(
+    op: Operation, batch: Batch, *, rows: float, n: float, k: float, gradient: bool = False
+) -> Choice:
     """Output or gradient of the input: both read the one, write the other, and read the weights."""
-    tokens = batch.tokens
-    values = tokens * (op.reads + op.writes) + op.weights
-    whole = batch.product(tokens * rows, n, k, values, batch=op.groups)
-    channels = op.k / (op.window[0] * op.window[1])
-    return ((whole,), *_winograd(op, batch, whole, op.n, channels, weights=False))
+    values = batch.tokens * (op.reads + op.writes) + op.weights
+    whole = batch.product(batch.tokens * rows, n, k, values, batch=op.groups)
+    if op.kind != CONVOLUTION:
+        return ((whole,),)
+    slowed = STRIDED_GRADIENT_SPEED if gradient and op.stride > 1 else 1.0
+    whole = replace(whole, kind=DIRECT, speed=batch.convolution_speed * slowed)
+    return ((whole,), *_filtered(op, batch, whole, n, op.n if gradient else _channels(op)))
 
 
 def _weight_gradient(op: Operation, batch: Batch) -> Choice:
     tokens = batch.tokens
     values = tokens * (op.reads + op.writes) + op.weights
     whole = batch.product(op.n, op.k, tokens * op.rows, values, batch=op.groups, weights=True)
-    channels = op.k / (op.window[0] * op.window[1])
-    return ((whole,), *_winograd(op, batch, whole, op.n, channels, weights=True))
+    if op.kind != CONVOLUTION:
+        return ((whole,),)
+    whole = replace(whole, kind=DIRECT, speed=batch.convolution_speed)
+    return ((whole,), *_filtered(op, batch, whole, op.n, _channels(op)))
 
 
-def _winograd(
-    op: Operation, batch: Batch, whole: Kernel, n: float, k: float, *, weights: bool
-) -> list[tuple[Kernel, ...]]:
+def _channels(op: Operation) -> float:
+    """Input channels of one group."""
+    return op.k / (op.window[0] * op.window[1])
+
+
+def _filtered(op: Operation, batch: Batch, whole: Kernel, n: float, k: float) -> list[tuple[Kernel, ...]]:
     """Minimal filtering instead of ``whole``, a product over channels ``n`` and ``k``."""
-    side = op.window[0]
-    fits = op.kind == CONVOLUTION and op.window == (side, side) and op.stride == op.groups == 1
-    if not fits or side not in LARGE_TILES or batch.bytes_per_value != 4:
+    sides = set(op.window)
+    fits = op.stride == op.groups == 1 and batch.fp32
+    lines = 1 in sides
+    if not fits or not sides <= LARGE_TILES.keys() or max(sides) == 1 or (lines and not batch.filters_lines):
         return []
-    ways = [_transformed(op, batch, LARGE_TILES[side], n, k, weights=weights)]
-    if side == 3:
-        saved = _multiplied(op, FUSED_TILE) / (op.rows * side**2)
-        ways.append((replace(whole, flops=whole.flops * saved),))
-    return ways
+    if sides == {1, 3}:
+        return []
+    ways = [_transformed(op, batch, n, k, weights=whole.weights)]
+    if sides == {3}:
+        multiplied = _tiles(op, (FUSED_TILE, FUSED_TILE)) * (FUSED_TILE + 2) ** 2
+        saved = multiplied / (op.rows * 9)
+        ways.append((replace(whole, flops=whole.flops * saved, speed=batch.convolution_speed * FUSED_SPEED),))
+    return [way for way in ways if way]
 
 
-def _multiplied(op: Operation, tile: int) -> float:
-    """Multiplications for one channel of the output by one of the input, over all tiles of one token."""
-    height, width = (math.ceil(side / tile) for side in op.image)
-    return height * width * (tile + op.window[0] - 1) ** 2
+def _tiles(op: Operation, tile: tuple[int, int]) -> int:
+    """Tiles of one channel of the output."""
+    return math.ceil(op.image[0] / tile[0]) * math.ceil(op.image[1] / tile[1])
 
 
-def _transformed(
-    op: Operation, batch: Batch, tile: int, n: float, k: float, *, weights: bool
-) -> tuple[Kernel, ...]:
-    """Inputs to tiles, a product for every place of a tile, tiles to outputs."""
-    places = (tile + op.window[0] - 1) ** 2
-    tiles = batch.tokens * _multiplied(op, tile) / places
+def _transformed(op: Operation, batch: Batch, n: float, k: float, *, weights: bool) -> tuple[Kernel, ...]:
+    """Inputs to tiles, a product for every place of a tile, tiles to outputs; nothing where the tiles take more
+    than the workspace."""
+    tile = (LARGE_TILES[op.window[0]], LARGE_TILES[op.window[1]])
+    places = (tile[0] + op.window[0] - 1) * (tile[1] + op.window[1] - 1)
+    tiles = batch.tokens * _tiles(op, tile)
     read, written = places * tiles * k, places * tiles * n
-    before = batch.tokens * op.reads + read
-    after = batch.tokens * op.writes + written
-    values = read + written + places * n * k
+    if (read + written) * batch.bytes_per_value > WORKSPACE_BYTES:
+        return ()
     m, inner = (k, tiles) if weights else (tiles, k)
-    product = batch.product(m, n, inner, values, batch=places, weights=weights)
-    return (
-        replace(batch.memory(before), weights=weights),
-        product,
-        replace(batch.memory(after), weights=weights),
+    product = batch.product(m, n, inner, read + written + places * n * k, batch=places, weights=weights)
+    moved = (batch.tokens * op.reads + read, batch.tokens * op.writes + written)
+    speed = batch.convolution_speed
+    before, after = (
+        replace(batch.memory(one), weights=weights, speed=speed * TRANSFORM_SPEED) for one in moved
     )
+    return (before, replace(product, kind=FILTERED, speed=speed), after)
 
 
 def _attention(op: Operation, batch: Batch, *, backward: bool) -> list[Kernel]:

@@ -15,6 +15,7 @@ from . import derivations
 from .families import FFN_OF_GPT, Family, family_of, not_modelled, preset_of
 from .hardware import Hardware, hardware_of
 from .left_out import LeftOutError
+from .networks import is_network, network_job, network_strategy
 from .stacks import drops
 from .strategies import precision_of, strategy_of
 from .table import Row
@@ -61,6 +62,8 @@ def case_of(row: Row) -> Case:
     """
     _refuse_other_work(row)
     hardware = _hardware(row)
+    if is_network(row):
+        return _case(row, hardware, network_job(row), network_strategy(row))
     job = Job(
         model=_model(row),
         global_batch=_whole(row, "global_batch"),
@@ -69,10 +72,13 @@ def case_of(row: Row) -> Case:
         precision=precision_of(row),
         dropout=drops(row),
     )
+    return _case(row, hardware, job, strategy_of(row))
+
+
+def _case(row: Row, hardware: Hardware, job: Job, strategy: Strategy) -> Case:
     ran, seconds = _outcome(row), derivations.step_s(row)
     if ran is not False and seconds is None:
         raise LeftOutError("step time blank")
-    strategy = strategy_of(row)
     gpus = _whole(row, "gpus")
     if strategy.world_size != gpus:
         raise LeftOutError("degrees do not multiply to the GPUs")

@@ -50,11 +50,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "step_ms": ("step_time_ms", "iteration_time_ms"),
     "tokens_per_s": ("throughput_tok_per_s", "tokens_per_s"),
     "tokens_per_s_gpu": ("throughput_tok_per_s_gpu", "tokens_per_s_gpu", "tps_per_gpu"),
-    "samples_per_s": ("throughput_seq_per_s", "samples_per_s"),
+    "samples_per_s": ("throughput_seq_per_s", "samples_per_s", "images_per_s"),
     "tflops_per_gpu": ("tflops_per_gpu",),
     "tflops_def": ("tflops_def",),
     "memory_gib": ("memory_gib", "peak_memory_gib"),
     "memory_gb": ("memory_gb",),
+    "variable_update": ("variable_update",),
+    "sync": ("sync",),
     "notes": ("notes",),
 }
 """Canonical name to the headings it goes by."""

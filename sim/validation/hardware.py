@@ -40,6 +40,9 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     (r"V100-SXM3-32GB", "v100-32gb-sxm2", "dgx-2"),
     (r"V100-SXM2-32GB \(Jean Zay\)", "v100-32gb-sxm2", "jean-zay-v100"),
     (r"V100-SXM2-16GB \(Jean Zay\)", "v100-16gb-sxm2", "jean-zay-v100"),
+    (r"P100-SXM2 \(DGX-1\)", "p100-sxm2", "dgx-1-p100"),
+    (r"K80 \(GCE", "k80", "gce-k80"),
+    (r"K80 \(AWS p2\.8xlarge\)", "k80", "ec2-p2-8xlarge"),
     (r"DGX-B200", "b200", "dgx-b200"),
 )
 """Pattern at the start of a table's name, accelerator file, cluster preset; the first that matches counts."""
