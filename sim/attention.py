@@ -1,16 +1,19 @@
-"""Attention's own kernels: one flash kernel, or products, softmax and dropout one by one as before it."""
+"""Attention's own kernels: one flash kernel, or products, softmax and dropout as before it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from . import elementwise
 from .shape import Kernel, Shape
 
 CAUSAL_SHARE = 0.5
 """Part of the score matrix that a causal flash kernel computes (FlashAttention-2, Dao 2023, section 4.1)."""
 
-FLASH1_SPEED = 0.5
-"""Of the first FlashAttention beside the second: "2x faster than FlashAttention" (Dao 2023, abstract)."""
+FLASH_SPEEDS = {"flash": (1.0, 1.0), "flash1": (0.4 / 0.73, 0.3 / 0.63), "triton": (0.9, 0.48)}
+"""Forward and backward beside FlashAttention-2. The first one reaches 30-50 % of an A100's peak forward and
+25-35 % backward, the second 73 % and 63 % (Dao 2023, sections 1, 3.2 and 4.1). Triton's of 2023 is fitted on
+LLM Foundry's runs with sequences of 16 Ki tokens and more, most of which is attention."""
 
 BACKWARD_SPEED = 63 / 73
 """Of backward beside forward: 63 % of an A100's peak against 73 % (Dao 2023, section 4.1)."""
@@ -23,7 +26,7 @@ queries and keys; gradients of values and probabilities (Dao 2023, section 2.3.2
 def attention_kernels(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
     """Kernels between the projections and the output product, all of which selective recompute repeats."""
     own = (_flash(s, backward=backward),) if s.flash else _unfused(s, backward=backward)
-    return tuple(replace(kernel, attention=True) for kernel in own)
+    return tuple(replace(kernel, attention=True) for kernel in (*elementwise.attention_copies(s), *own))
 
 
 def _flash(s: Shape, *, backward: bool) -> Kernel:
@@ -35,6 +38,8 @@ def _flash(s: Shape, *, backward: bool) -> Kernel:
     of_queries, of_values = FLASH_BACKWARD_PRODUCTS if backward else (1, 1)
     scores = CAUSAL_SHARE * 2.0 * s.micro_batch * s.seq_len**2 / s.cp
     values = s.tokens * (s.q + s.k + s.v + s.o) * (2 if backward else 1)
+    speeds = FLASH_SPEEDS[s.flash_kind]
+    speed = speeds[1] * BACKWARD_SPEED if backward else speeds[0]
     return Kernel(
         kind="attention",
         flops=scores * (of_queries * s.q + of_values * s.o),
@@ -43,7 +48,7 @@ def _flash(s: Shape, *, backward: bool) -> Kernel:
         n=s.seq_len,
         k=s.decoder.head_dim,
         batch=s.micro_batch * s.q // s.decoder.head_dim,
-        speed=(FLASH1_SPEED if s.flash_version == 1 else 1.0) * (BACKWARD_SPEED if backward else 1.0),
+        speed=speed,
     )
 
 
@@ -54,14 +59,21 @@ def _unfused(s: Shape, *, backward: bool) -> tuple[Kernel, ...]:
     scores = _product(s, queries, s.seq_len, s.decoder.head_dim)
     sums = _product(s, queries, width, s.seq_len)
     values = float(scores.batch * queries * s.seq_len)
-    dropout = (s.memory(values * (2 + s.mask)),) if s.dropout else ()
+    dropout = elementwise.dropout(s, values)
     if not backward:
-        return scores, s.memory(2 * values), *dropout, sums
+        return scores, elementwise.softmax(s, values), *dropout, sums
     of_keys = _product(s, s.seq_len, s.decoder.head_dim, queries)
     of_values = _product(s, s.seq_len, width, queries)
     of_queries = _product(s, queries, s.decoder.head_dim, s.seq_len)
     of_probabilities = _product(s, queries, s.seq_len, width)
-    return of_probabilities, of_values, *dropout, s.memory(3 * values), of_queries, of_keys
+    return (
+        of_probabilities,
+        of_values,
+        *dropout,
+        elementwise.softmax(s, values, backward=True),
+        of_queries,
+        of_keys,
+    )
 
 
 def _product(s: Shape, m: int, n: int, k: int) -> Kernel:

@@ -31,6 +31,11 @@ MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8, "fp8": 4}
 """Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
 
 
+LOSS_SCALING_BYTES = 6 + 8 + 8
+"""For each parameter of an fp16 job: its gradient is copied to fp32, divided by the loss scale while
+infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM megatron/optimizer/optimizer.py,
+`Float16OptimizerWithFloat16Params.step`)."""
+
 FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
 """Values read or written for each parameter by `torch._foreach_*`, one operation after the other
 (torch/optim/adamw.py, `_multi_tensor_adamw`: decay 2, lerp 3, mul 2, addcmul 3, sqrt 2, div 2, add 2, addcdiv
@@ -172,7 +177,9 @@ class Costs:
         if self.strategy.recompute == "full":
             return self.forward_flops(layer)
         if self.strategy.recompute == "selective_op":
-            return self.tokens * flops.selective_op_flops(self.job.model.decoder, layer.kind) / self.strategy.tp
+            return (
+                self.tokens * flops.selective_op_flops(self.job.model.decoder, layer.kind) / self.strategy.tp
+            )
         model, seq_len = self.job.model, self.job.seq_len
         whole = flops.layer_attention_flops(model, layer.kind, tokens=self.tokens, seq_len=seq_len)
         return whole / self.strategy.tp
@@ -193,6 +200,10 @@ class Costs:
         one = self.group_s(collective)
         if collective.dimension == "tp" and self.strategy.overlap_tensor and layer.kind == BLOCK:
             return collective.share * self._longer_than_products_s(one, collective, backward)
+        if self._hides_gradient(collective, backward) and layer.kind == BLOCK:
+            weights = self._leading_weight_gradients_s()[: collective.count]
+            rest = (collective.count - len(weights)) * one
+            return collective.share * (rest + sum(max(0.0, one - beside) for beside in weights))
         if collective.dimension == "ep" and self.strategy.overlap_experts:
             beside = self._layer_s(layer.kind, backward=not backward)
             return max(0.0, one * collective.count - beside) * collective.share
@@ -201,6 +212,19 @@ class Costs:
         whole = self._layer_s(layer.kind, backward=backward)
         attention = whole * self._attention_share(layer.kind) / self.strategy.cp
         return max(0.0, one - attention) * collective.count * collective.share
+
+    def _hides_gradient(self, collective: Collective, backward: bool) -> bool:
+        """Whether it sums the gradient of a column-parallel product's input beside its weight's."""
+        sums = collective.operation in ("all_reduce", "reduce_scatter") and collective.dimension == "tp"
+        own = backward and not collective.repeats_forward
+        return own and sums and self.strategy.software.overlaps_input_gradients
+
+    def _leading_weight_gradients_s(self) -> list[float]:
+        """Seconds of the weights' gradients of what leads into a block's MLP and into its attention."""
+        accelerator, precision = self.cluster.accelerator, self.job.precision
+        own = layer_kernels(self.job, self.strategy, BLOCK, "weight_gradient")
+        products = [kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm"]
+        return [sum(products[1:-2]), products[-1]]
 
     def _longer_than_products_s(self, seconds: float, collective: Collective, backward: bool) -> float:
         """What is longer than the product beside it, all of which but one rank's part can hide it.
@@ -218,9 +242,7 @@ class Costs:
         """Seconds of a block's four products in the order of the pass; gate and up are one here."""
         own = layer_kernels(self.job, self.strategy, BLOCK, "input_gradient" if backward else "forward")
         accelerator, precision = self.cluster.accelerator, self.job.precision
-        products = [
-            kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm" and not k.attention
-        ]
+        products = [kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm" and not k.attention]
         place = 1 if backward else 2  # of what leads into the MLP
         rest = len(products) - 3
         return [*products[:place], sum(products[place : place + rest]), *products[place + rest :]]
@@ -260,6 +282,8 @@ class Costs:
         if self.job.precision == FP8:
             written_again += CAST_BYTES  # the weights' fp8 copies are made once a step
         clipped = 3 * GRADIENT_BYTES[self.job.precision] if stack.clips_gradients else 0
+        if self.job.precision == "fp16":
+            written_again += LOSS_SCALING_BYTES
         return kept + GRADIENT_BYTES[self.job.precision] + written_again + clipped
 
     def layer_gradient_bytes(self, layer: Layer) -> float:

@@ -83,14 +83,12 @@ def _add(s: Shape) -> Kernel:
     return s.memory(3 * s.outside * s.hidden)
 
 
-def _residual(s: Shape) -> Kernel:
-    """The addition after a block's half, with the dropout before it."""
-    return s.memory((3 + (s.mask if s.dropout else 0)) * s.outside * s.hidden)
+def _residual(s: Shape) -> tuple[Kernel, ...]:
+    return elementwise.residual(s, s.outside * s.hidden)
 
 
 def _dropped(s: Shape) -> tuple[Kernel, ...]:
-    """Dropout by itself, or its gradient, where there is any."""
-    return (s.memory((2 + s.mask) * s.outside * s.hidden),) if s.dropout else ()
+    return elementwise.dropout(s, s.outside * s.hidden)
 
 
 def projections(s: Shape) -> tuple[tuple[int, int, int], ...]:
@@ -119,7 +117,7 @@ def _attention_forward(s: Shape) -> tuple[Kernel, ...]:
         *_per_head(s),
         *attention_kernels(s),
         s.gemm(s.tokens, s.hidden, s.o),
-        _residual(s),
+        *_residual(s),
     )
 
 
@@ -155,12 +153,12 @@ def _latent_norms(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
 
 
 def _mlp_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
-    return _norm(s), *_inner_forward(s, ffn // s.tp), _residual(s)
+    return _norm(s), *_inner_forward(s, ffn // s.tp), *_residual(s)
 
 
 def _inner_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
     return (
-        s.gemm(s.tokens, s.mlp_inputs * ffn, s.hidden),
+        *(s.gemm(s.tokens, width, s.hidden) for width in _inner_widths(s, ffn)),
         elementwise.activation(s, s.tokens * ffn),
         s.gemm(s.tokens, s.hidden, ffn),
     )
@@ -174,8 +172,17 @@ def _inner_backward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
     return (
         *_linear_backward(s, s.hidden, ffn, bias=s.decoder.mlp_bias),
         elementwise.activation(s, s.tokens * ffn, backward=True),
-        *_linear_backward(s, s.mlp_inputs * ffn, s.hidden, bias=s.decoder.mlp_bias),
+        *(
+            kernel
+            for width in _inner_widths(s, ffn)
+            for kernel in _linear_backward(s, width, s.hidden, bias=s.decoder.mlp_bias)
+        ),
     )
+
+
+def _inner_widths(s: Shape, ffn: int) -> tuple[int, ...]:
+    """Outputs of the products that lead into an MLP."""
+    return (s.mlp_inputs * ffn,) if s.stack.fused_gate_up else (ffn,) * s.mlp_inputs
 
 
 def _experts_forward(s: Shape) -> tuple[Kernel, ...]:

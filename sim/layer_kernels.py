@@ -13,7 +13,7 @@ from .kernels import Kernel
 from .model import BLOCKS
 from .networks.operation_kernels import Batch, Choice, layer_choices, plain
 from .recompute import repeated_blocks, selective_op_bytes
-from .strategy import Strategy
+from .strategy import FLASH, Strategy
 
 PARTS = {
     "forward": kernels.forward_kernels,
@@ -28,8 +28,12 @@ def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[K
     """The kernels of ``part`` of a layer of ``kind``; nothing is recomputed."""
     if job.model.network is not None:
         return plain(network_choices(job, strategy, kind, part))
-    version = 1 if strategy.attention == "flash1" else 2
-    shape = {**_shape(job, strategy), "flash_version": version, "stack": strategy.software}
+    shape = {
+        **_shape(job, strategy),
+        "flash_kind": strategy.attention,
+        "fused_softmax": strategy.attention != "eager",
+        "stack": strategy.software,
+    }
     own = PARTS[part](job.model.decoder, kind, **shape)
     return in_fp8(job.model.decoder, kind, own) if job.precision == FP8 else own
 
@@ -64,7 +68,7 @@ def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple
         seq_len=job.seq_len,
         bytes_per_value=job.bytes_per_value,
         fp32=job.precision == "fp32",
-        flash=strategy.attention != "unfused",
+        flash=strategy.attention in FLASH,
         norm_speed=strategy.software.norm_speed,
         convolution_speed=strategy.software.convolution_speed,
         filters_lines=strategy.software.filters_lines,
@@ -79,7 +83,7 @@ def _network_kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str)
     if recompute == "full":
         return tokens * layer.passed * job.bytes_per_value
     scores = 0.0
-    if strategy.attention == "unfused" and recompute == "none":
+    if strategy.attention not in FLASH and recompute == "none":
         scores = job.seq_len * layer.score_bytes(job.bytes_per_value)
     return tokens * (layer.kept * job.bytes_per_value + layer.kept_bytes + scores)
 
@@ -112,6 +116,6 @@ def _shape(job: Job, strategy: Strategy) -> dict[str, Any]:
         "ep": strategy.ep,
         "sequence_parallel": strategy.sequence_parallel,
         "expert_imbalance": job.expert_imbalance,
-        "flash": strategy.attention != "unfused",
+        "flash": strategy.attention in FLASH,
         "dropout": job.dropout,
     }

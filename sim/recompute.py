@@ -51,7 +51,8 @@ def _parts(decoder: Decoder, kind: str, policy: str, kernels: Sequence[Kernel]) 
         return tuple(float(kernel.attention) for kernel in kernels)
     if policy != "selective_op":
         return tuple(0.0 for _ in kernels)
-    shares = iter(_unsaved_shares(decoder, kind))
+    lone = sum(kernel.kind == "gemm" and kernel.batch == 1 and not kernel.attention for kernel in kernels)
+    shares = iter(_unsaved_shares(decoder, kind, lone))
     return tuple(0.0 if k.attention else _product_part(k, shares) for k in kernels)
 
 
@@ -62,10 +63,12 @@ def _product_part(kernel: Kernel, shares: Iterator[float]) -> float:
     return next(shares, 1.0) if kernel.batch == 1 else 1.0
 
 
-def _unsaved_shares(decoder: Decoder, kind: str) -> list[float]:
+def _unsaved_shares(decoder: Decoder, kind: str, products: int) -> list[float]:
     """Of each lone product of a block, in order, the part whose result is not saved: every second one is,
     where queries, keys, values and gate and up are products of their own."""
     fused = _fused_widths(decoder, kind)
+    if kind == BLOCK and products > len(fused):  # gate and up are not fused
+        fused = [*fused[:2], *([width] for width in fused[2]), *fused[3:]]
     saved = _saved_widths(fused)
     return [1.0 - sum(own) / sum(widths) for own, widths in zip(saved, fused, strict=True)]
 

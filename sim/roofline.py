@@ -25,6 +25,11 @@ ALIGNMENT = 8
 UNALIGNED_EFFICIENCY = 0.7
 """For every halving of what the dimensions of a product are multiples of."""
 
+WIDE = 1024
+DEPTH, WIDTH = 133.0, 60.0
+"""Sum and side at which a product reaches half of the rate: queries times keys over heads of 128 reach 0.34 of
+a V100's peak, probabilities times values 0.42, where large products reach 0.65 (PROFILE of `elementwise.py`)."""
+
 DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.08), (1e9, 0.5), (1.6e10, 0.75), (1.28e11, 0.8))
 """Fraction of peak against FLOPs. The top is the best product found on an H100, 80 % of peak (Bekman, "ML
 Engineering", Maximum Achievable Matmul FLOPS; an A100 reaches 87 %), the fall towards small ones that of
@@ -112,6 +117,7 @@ def _tile_efficiency(kernel: Kernel, sm_count: int) -> float:
     return (
         wave_efficiency(kernel, sm_count)
         * group_efficiency(kernel, sm_count)
+        * narrow_efficiency(kernel, sm_count)
         * alignment_efficiency(kernel, sm_count)
     )
 
@@ -157,6 +163,25 @@ def wave_efficiency(kernel: Kernel, sm_count: int) -> float:
         return 1.0
     waves = -(-tiles // sm_count)
     return tiles / (waves * sm_count)
+
+
+def narrow_efficiency(kernel: Kernel, sm_count: int) -> float:
+    """Part of the rate that is left where a product is shallow or narrow, as those of attention's heads are.
+
+    Each tile begins and ends once however short the sum, and one narrow side is read again for every tile of the
+    other. The measured curves are of products with both at `WIDE` and more.
+    """
+    if not sm_count:
+        return 1.0
+    side = min(kernel.m, kernel.n)
+    if kernel.batch > 1:
+        side = -(-side // TILE) * TILE  # what is missing of a tile is `group_efficiency`'s
+    return _saturation(kernel.k, DEPTH) * _saturation(side, WIDTH)
+
+
+def _saturation(size: int, half: float) -> float:
+    """size / (size + half), 1 at `WIDE`."""
+    return min(1.0, size / (size + half) * (WIDE + half) / WIDE)
 
 
 def alignment_efficiency(kernel: Kernel, sm_count: int) -> float:

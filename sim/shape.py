@@ -57,17 +57,14 @@ class Shape:
     """Tokens of the busiest expert-parallel rank over the mean."""
     flash: bool = True
     """Attention is one flash kernel."""
-    flash_version: int = 2
-    """1 is the first FlashAttention."""
+    fused_softmax: bool = True
+    """Without flash attention, scale, mask and softmax are one kernel."""
+    flash_kind: str = "flash"
+    """Which flash kernel: `flash`, `flash1` or `triton`."""
     dropout: bool = False
     """After attention's probabilities, a block's halves and the embedding."""
     stack: Stack = STACKS[DEFAULT_STACK]
     """What is fused, in what precision."""
-
-    @property
-    def mask(self) -> float:
-        """Values' worth of one entry of a dropout mask, which takes a byte."""
-        return 1 / self.bytes_per_value
 
     @property
     def tokens(self) -> int:

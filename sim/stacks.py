@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-NORMS = ("fused", "two_pass", "autocast", "eager")
+NORMS = ("fused", "two_pass", "autocast", "eager", "eager_half")
 LOSSES = ("fused", "torch", "vocab_parallel")
 ACCUMULATIONS = ("fused", "fp32", "same", "sharded")
 OPTIMIZERS = ("fused", "foreach")
@@ -34,21 +34,34 @@ class Stack:
     """Where the code says so."""
     norm: str = "fused"
     """`fused`: one kernel each way; `two_pass`: backward reads twice, once for the gain's gradient (Apex,
-    torch's layer_norm); `autocast`: the same in fp32 between two casts; `eager`: operation by operation in
-    fp32, as RMSNorm is written in plain torch."""
+    torch's layer_norm); `autocast`: the same in fp32 between two casts; `eager`: RMSNorm operation by operation
+    in fp32, as plain torch has it; `eager_half`: the same mostly in the layer's own precision."""
     fused_activation: bool = True
     """SwiGLU (or bias and GeLU) is one kernel; else silu and the product are two."""
     fused_rope: bool = True
     """Rotary positions are one kernel; else casts to fp32, a complex product, and back."""
+    fused_dropout: bool = True
+    """Bias, dropout and residual of a block's half are one kernel; else three."""
     fused_bias_gradient: bool = True
     """Gradients of biases fall out of the products; else each is a sum over the tokens."""
     loss: str = "vocab_parallel"
     """`fused`: one kernel each way over the logits; `torch`: a cast to fp32, log-softmax, and back;
     `vocab_parallel`: Megatron-LM's, operation by operation on fp32 logits."""
+    loss_metrics: int = 0
+    """Cross-entropies that are computed again for each micro-batch, to be logged."""
+    attention_copies: str = "none"
+    """Flash attention's `output` is copied from heads to tokens; or `unpad`: inputs are gathered from the padded
+    batch, and the output scattered back. Without flash attention its output is always copied."""
+    fused_gate_up: bool = True
+    """Gate and up of SwiGLU are one product; else two, each of which sums the gradient of its input over the
+    tensor-parallel ranks, unless their sequences are split."""
     accumulation: str = "fused"
     """Gradients of weights are added to the accumulated ones inside their product (`fused`, in fp32), by a
     kernel of its own onto fp32 (`fp32`) or onto their own precision (`same`), or are shared out at once
     (`sharded`)."""
+    overlaps_input_gradients: bool = True
+    """The gradient of a column-parallel product's input is summed over the tensor-parallel ranks while that of
+    its weight is computed."""
     optimizer: str = "fused"
     """`fused`: one kernel over all parameters; `foreach`: one for each operation of the update."""
     recompute_stops_early: bool = False
@@ -100,46 +113,70 @@ STACKS: Mapping[str, Stack] = {
             vocab_multiple=128,
         ),
         Stack(
-            name="megatron-2021",
+            name="megatron-2022",
             description="Megatron-LM before Transformer Engine: Apex norms, kernels fused by torch.jit",
-            source=_MEGATRON_2021,
+            source="NVIDIA/Megatron-LM v3.0 megatron/mpu/layers.py, fused_kernels, model/transformer.py",
             norm="two_pass",
             fused_bias_gradient=False,
             accumulation="same",
             vocab_multiple=128,
+            host_launch_s=47e-6,
+        ),
+        Stack(
+            name="megatron-2021",
+            description="the same before gradients of inputs were summed beside products",
+            source=_MEGATRON_2021,
+            norm="two_pass",
+            fused_dropout=False,
+            fused_bias_gradient=False,
+            accumulation="same",
+            vocab_multiple=128,
+            overlaps_input_gradients=False,
+            host_launch_s=47e-6,
         ),
         Stack(
             name="megatron-deepspeed",
             description="Megatron-DeepSpeed: Megatron-LM of 2021 under DeepSpeed's engine",
             source=f"microsoft/Megatron-DeepSpeed, forked from {_MEGATRON_2021}",
             norm="two_pass",
+            fused_dropout=False,
             fused_bias_gradient=False,
             accumulation="same",
             vocab_multiple=128,
+            overlaps_input_gradients=False,
+            host_launch_s=47e-6,
         ),
         Stack(
             name="scaling",
             description="Aleph Alpha's scaling: plain torch but for attention, products and RMSNorm",
-            source="Hagemann et al. 2023, arXiv:2311.05610, sections 2 and 3.2",
+            source="Aleph-Alpha/scaling src/scaling/core/nn, optimizer; Hagemann et al. 2023, arXiv:2311.05610",
             norm="two_pass",
             fused_activation=False,
             fused_rope=False,
-            accumulation="fp32",
+            fused_gate_up=False,
+            attention_copies="output",
+            accumulation="same",
+            optimizer="foreach",
             loss="torch",
             gathers_logits=True,
             regathers_inputs=False,
+            overlaps_input_gradients=False,
         ),
         Stack(
             name="scaling-torch-norm",
             description="the same without the fused RMSNorm",
-            source="Hagemann et al. 2023, arXiv:2311.05610, section 3.2",
-            norm="eager",
+            source="Aleph-Alpha/scaling src/scaling/core/nn: norm/rms_norm.py, mlp.py, rotary.py",
+            norm="eager_half",
             fused_activation=False,
             fused_rope=False,
-            accumulation="fp32",
+            fused_gate_up=False,
+            attention_copies="output",
+            accumulation="same",
+            optimizer="foreach",
             loss="torch",
             gathers_logits=True,
             regathers_inputs=False,
+            overlaps_input_gradients=False,
         ),
         Stack(
             name="composer",
@@ -149,8 +186,11 @@ STACKS: Mapping[str, Stack] = {
             fused_activation=False,
             fused_bias_gradient=False,
             loss="fused",
+            loss_metrics=2,
+            attention_copies="unpad",
             accumulation="sharded",
             optimizer="foreach",
+            overlaps_input_gradients=False,
         ),
         Stack(
             name="composer-2022",
@@ -160,8 +200,11 @@ STACKS: Mapping[str, Stack] = {
             fused_activation=False,
             fused_bias_gradient=False,
             loss="torch",
+            loss_metrics=2,
+            attention_copies="unpad",
             accumulation="sharded",
             optimizer="foreach",
+            overlaps_input_gradients=False,
         ),
         Stack(
             name="torchtitan",
@@ -170,12 +213,15 @@ STACKS: Mapping[str, Stack] = {
             norm="eager",
             fused_activation=False,
             fused_rope=False,
+            fused_gate_up=False,
+            attention_copies="output",
             loss="torch",
             accumulation="sharded",
             recompute_stops_early=True,
             keeps_logits=False,
             regathers_inputs=False,
             fragmentation=EXPANDABLE_FRAGMENTATION,
+            overlaps_input_gradients=False,
         ),
         Stack(
             name="torchtitan-compile",
@@ -187,6 +233,7 @@ STACKS: Mapping[str, Stack] = {
             keeps_logits=False,
             regathers_inputs=False,
             fragmentation=EXPANDABLE_FRAGMENTATION,
+            overlaps_input_gradients=False,
         ),
         Stack(
             name="tensorflow-2017",

@@ -16,6 +16,7 @@ from .strategy_rules import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
+    FLASH,
     GRADIENT_EXCHANGES,
     OFFLOADS,
     RECOMPUTES,
@@ -32,6 +33,7 @@ __all__ = [
     "COLLECTIVE_ALGORITHMS",
     "CP_EXCHANGES",
     "DDP_BUCKET_BYTES",
+    "FLASH",
     "GRADIENT_EXCHANGES",
     "OFFLOADS",
     "RECOMPUTES",
@@ -78,8 +80,8 @@ class Strategy:
     recompute_blocks: int = 0
     """Blocks of each stage that `recompute` holds for; 0 is all of them."""
     attention: str = "flash"
-    """`flash` (FlashAttention-2 and later), `flash1` (the first one), or `unfused`: products, softmax and
-    dropout one by one, which keep the score matrix."""
+    """`flash` (FlashAttention-2 and later), `flash1` (the first one), `triton`; `unfused`: products, a fused
+    softmax and dropout, which keep the score matrix; `eager`: the same with mask and softmax one by one."""
     stack: str = DEFAULT_STACK
     """Software that trains, by its name in `stacks.py`."""
     sharding: str = "ddp"

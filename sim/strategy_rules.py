@@ -43,7 +43,9 @@ COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
 """Synchronies that take a number, as `stale:2`, and what it counts."""
 RECOMPUTES = ("none", "selective", "selective_op", "full")
 SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
-ATTENTIONS = ("flash", "flash1", "unfused")
+FLASH = ("flash", "flash1", "triton")
+"""Kinds of attention that do not write the score matrix."""
+ATTENTIONS = (*FLASH, "unfused", "eager")
 CP_EXCHANGES = ("ring", "all_to_all")
 OFFLOADS = ("none", "optimizer", "activations", "both")
 

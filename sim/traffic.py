@@ -83,7 +83,9 @@ def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
     if strategy.recompute == "selective_op":
         found = [one for one in found if one.dimension != "cp" and one.operation != "reduce_scatter"]
     elif strategy.software.recompute_stops_early and kind == BLOCK:
-        found = [_one_fewer(one) if one.operation in ("reduce_scatter", "all_reduce") else one for one in found]
+        found = [
+            _one_fewer(one) if one.operation in ("reduce_scatter", "all_reduce") else one for one in found
+        ]
     return [replace(one, share=share, repeats_forward=True) for one in found if one.count]
 
 

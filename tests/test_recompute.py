@@ -153,7 +153,7 @@ def test_repeated_blocks_without_a_policy_are_refused():
 @pytest.mark.parametrize("backward", [False, True])
 def test_tensor_traffic_hides_behind_products(backward: bool):
     """With overlap_tensor what shows is less, and nothing is less than nothing."""
-    plain = Strategy(tp=8, sequence_parallel=True)
+    plain = Strategy(tp=8, sequence_parallel=True, stack="torchtitan")
     shown = [
         [seconds for _, seconds in Costs(CLUSTER, JOB, s).exchanges(BLOCK_LAYER, backward=backward)]
         for s in (plain, replace(plain, overlap_tensor=True))

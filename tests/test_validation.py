@@ -195,7 +195,8 @@ def test_old_stacks_have_unfused_attention_and_dropout():
     old = case_of(row(source="Korthikanti et al. 2022"))
     assert (old.strategy.attention, old.job.dropout) == ("unfused", True)
     assert case_of(row()).strategy.attention == "flash"
-    assert case_of(row(attention="torch")).strategy.attention == "unfused"
+    assert case_of(row(attention="torch")).strategy.attention == "eager"
+    assert case_of(row(attention="fused")).strategy.attention == "unfused"
     assert case_of(row(attention="flash_attention2")).strategy.attention == "flash"
 
 

@@ -31,7 +31,7 @@ class Stack:
 
 STACKS = (
     # Korthikanti et al. 2022, section 4: score matrices and dropout masks are among what a block keeps.
-    Stack(pattern=r"Korthikanti", name="megatron-2021", attention="unfused", dropout=True),
+    Stack(pattern=r"Korthikanti", name="megatron-2022", attention="unfused", dropout=True),
     # Megatron-LM has flash attention since --use-flash-attn of 2023; all of these are older.
     Stack(
         pattern=r"Narayanan|Megatron-LM README, (Sep 2020|Jan 2021)",
@@ -41,9 +41,10 @@ STACKS = (
     ),
     Stack(pattern=r"MegatronLM V1", name="megatron-2021", attention="unfused", dropout=True),
     # Megatron-DeepSpeed as forked from Megatron-LM, with its kernels and defaults.
+    # flash-attn 0.2.2 by llm/requirements.txt.
     Stack(pattern=r"FULL_TABLES \(Dec 2022\)", name="composer-2022", attention="flash1", dropout=False),
-    # flash-attn 1.0.9 is what its requirements name (setup.py).
-    Stack(pattern=r"LLM Foundry", name="composer", attention="flash1", dropout=False),
+    # scripts/train/benchmarking/submit_benchmarks.py: attn_impl is triton unless told.
+    Stack(pattern=r"LLM Foundry", name="composer", attention="triton", dropout=False),
     Stack(pattern=r"Hagemann", name="scaling", attention="flash", dropout=False),
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
     Stack(pattern=r"vTrain", name="megatron-deepspeed", attention="unfused", dropout=True),
@@ -69,13 +70,13 @@ def stack_of(row: Row) -> Stack:
 def attention_of(row: Row) -> str:
     """`Strategy.attention` of a row: by its own column, else by its stack.
 
-    `torch` and `fused` (Megatron-LM's fused scaling, mask and softmax) both write the score matrix.
+    `fused` is Megatron-LM's fused scaling, mask and softmax.
     """
     kernel = row.get("attention").lower()
     if not kernel:
         return stack_of(row).attention
     if "flash" not in kernel:
-        return "unfused"
+        return "eager" if kernel == "torch" else "unfused"
     return "flash1" if "attentionv1" in kernel else "flash"
 
 
