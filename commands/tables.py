@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from ..reports.formats import seconds, size
 from ..reports.table import Table
 from ..sim.cluster import Cluster
-from ..sim.memory import RankMemory
 from ..sim.planner import Ranked, Search
 from ..sim.result import Accuracy, error_pct
 from ..sim.trace import Trace
@@ -69,18 +68,6 @@ def prediction(ranked: Ranked, cluster: Cluster) -> Table:
     ]
     title = f"{ranked.plan.strategy.label} on {cluster.name}"
     return Table(title=title, columns=("", "predicted"), rows=tuple(rows))
-
-
-def memory_table(places: Sequence[RankMemory], capacity: float, names: Sequence[str]) -> Table:
-    """Memory of each pipeline rank and server, by what fills it."""
-    parts = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "reserved")
-    rows = []
-    for name, place in zip(names, places, strict=True):
-        values = [size(getattr(place, f"{part}_bytes")) for part in parts]
-        fits = "yes" if place.fits else f"no, {size(place.short_bytes)} short"
-        rows.append((name, *values, size(place.total_bytes), f"{place.total_bytes / capacity:.0%}", fits))
-    columns = ("ranks", *parts, "peak", "share", "fits")
-    return Table(title=f"peak memory, of {size(capacity)}", columns=columns, rows=tuple(rows))
 
 
 def measured_table(ranked: Sequence[Ranked], measured: Mapping[int, Trace], accuracy: Accuracy) -> Table:

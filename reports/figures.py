@@ -6,7 +6,7 @@ would read them as mathematics. matplotlib is imported when a figure is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +153,7 @@ def memory_png(entry: PlanEntry, capacity_bytes: float, path: Path) -> None:
     parts = [memory_parts(row) for row in entry.predicted.memory]
     figure = new_figure(9.0, 1.6 + 0.36 * len(names))
     axis = figure.subplots()
-    left = [0.0] * len(names)
-    for key, (label, colour, hatch, _) in MEMORY_PARTS.items():
-        sizes = [part.get(key, 0.0) / 2**30 for part in parts]
-        if any(sizes):
-            style = {"color": colour, "edgecolor": HATCH_GREY, "hatch": hatch, "label": label}
-            axis.barh(range(len(names)), sizes, 0.62, left=left, **style)
-            left = [a + b for a, b in zip(left, sizes, strict=True)]
+    left = stack_bars(axis, names, parts)
     peaks = measured_peaks(entry)
     if peaks:
         sizes = [size / 2**30 for size in peaks.values()]
@@ -168,14 +162,26 @@ def memory_png(entry: PlanEntry, capacity_bytes: float, path: Path) -> None:
     if capacity_bytes * BARS_SHARE <= fullest:
         label = f"capacity {formats.size(capacity_bytes)}"
         axis.axvline(capacity_bytes / 2**30, color=MEASURED, linestyle="--", label=label)
-    axis.set_yticks(range(len(names)), labels=names)
-    axis.set_ylim(len(names) - 0.4, -0.6)
     beyond = "" if capacity_bytes * BARS_SHARE <= fullest else f" (of {formats.size(capacity_bytes)})"
     axis.set_xlabel(f"GiB at the peak{beyond}")
     axis.set_title(plain(name_of(entry)), loc="left", fontsize=11, fontweight="bold")
     figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9)
     clean(axis)
     save(figure, path)
+
+
+def stack_bars(axis: Any, names: Sequence[str], parts: Sequence[Mapping[str, float]]) -> list[float]:
+    """Bars of bytes by part, one for each of ``names`` from the top; where each ends, in GiB."""
+    left = [0.0] * len(names)
+    for key, (label, colour, hatch, _) in MEMORY_PARTS.items():
+        sizes = [part.get(key, 0.0) / 2**30 for part in parts]
+        if any(sizes):
+            style = {"color": colour, "edgecolor": HATCH_GREY, "hatch": hatch, "label": label}
+            axis.barh(range(len(names)), sizes, 0.62, left=left, **style)
+            left = [a + b for a, b in zip(left, sizes, strict=True)]
+    axis.set_yticks(range(len(names)), labels=[plain(name) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    return left
 
 
 def new_figure(width: float, height: float) -> Any:

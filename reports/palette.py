@@ -126,7 +126,10 @@ MEMORY_PARTS = {
     "optimizer_bytes": ("optimizer", "#009E73", "..", "."),
     "activations_bytes": ("activations", "#CC79A7", "xx", "x"),
     "logits_bytes": ("logits", "#56B4E9", "++", "+"),
+    "workspace_bytes": ("workspace", "#DDCC77", "||", "|"),
     "buffers_bytes": ("buffers", "#D55E00", "--", "-"),
+    "fragmentation_bytes": ("fragmentation", "#882255", "oo", "+"),
+    "communicators_bytes": ("communicators", "#332288", "**", "x"),
     "reserved_bytes": ("reserved", "#999999", "\\\\", "\\"),
     "other_bytes": ("other", "#F0E442", "||", "|"),
 }
