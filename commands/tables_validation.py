@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..reports.table import Table
 
 if TYPE_CHECKING:
+    from ..sim.validation.leave_one_out import LeftOneOut
     from ..sim.validation.score import Score
     from ..sim.validation.validation import Judged
 
@@ -43,6 +44,22 @@ def _score_row(score: Score) -> tuple[str, ...]:
         _figure(score.memory_mean_abs_pct),
         _figure(_percent(score.interval_coverage), ".0f"),
     )
+
+
+def unseen_table(found: Sequence[LeftOneOut]) -> Table:
+    """Mean absolute errors of each source, by constants fitted with it and without it."""
+    rows = [
+        (
+            one.file,
+            _shortened(one.source),
+            _figure(one.seen.mean_abs_pct),
+            _figure(one.unseen.mean_abs_pct),
+            _figure(one.growth_pct, "+.0f"),
+        )
+        for one in found
+    ]
+    columns = ("file", "source", "mean %", "fitted without it %", "growth %")
+    return Table(title="Left one out", columns=columns, rows=tuple(rows), text_columns=(0, 1))
 
 
 def left_out_table(scores: Sequence[Score]) -> Table:

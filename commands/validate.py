@@ -13,6 +13,8 @@ from .options import json_option, seed_option
 from .output import echo_json, note, progress
 
 if TYPE_CHECKING:
+    from ..sim.validation.leave_one_out import LeftOneOut
+    from ..sim.validation.prediction import Predictor
     from ..sim.validation.score import Score
     from ..sim.validation.validation import Judged
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     "-o",
     "output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for rows.csv, summary.json and scatter.png.",
+    help="Directory for rows.csv, summary.json, scatter.png and validation.html.",
 )
 @click.option(
     "--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw predicted against measured."
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 @click.option(
     "--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Rows named as worst."
 )
+@click.option(
+    "--leave-one-out", "without", is_flag=True, help="Judge each source by constants fitted without it, too."
+)
 @seed_option
 @json_option
 def command(
@@ -46,6 +51,7 @@ def command(
     png: Path | None,
     samples: int,
     worst: int,
+    without: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -58,41 +64,63 @@ def command(
     Example:
       traincast validate korthikanti_recompute -o accuracy
     """
+    from ..sim.validation.prediction import Predictor
     from ..sim.validation.validation import scores
 
-    judged = judged_tables(tables, samples, seed)
+    predictor = Predictor(samples=samples, seed=seed)
+    judged = judged_tables(tables, predictor)
     found = scores(judged)
+    unseen = _left_one_out(judged, predictor) if without else ()
     if output or png:
-        write(judged, found, output, png)
+        write(judged, found, unseen, output, png)
     if as_json:
-        echo_json(as_dict(found))
+        echo_json(as_dict(found, unseen))
         return
-    from ..reports.table import show
-    from .tables_validation import left_out_table, score_table, worst_table
+    _show(judged, found, unseen, worst)
 
-    for table in (score_table(found), left_out_table(found), worst_table(judged, worst)):
+
+def _show(judged: Sequence[Judged], found: Sequence[Score], unseen: Sequence[LeftOneOut], worst: int) -> None:
+    from ..reports.table import show
+    from .tables_validation import left_out_table, score_table, unseen_table, worst_table
+
+    tables = (score_table(found), unseen_table(unseen), left_out_table(found), worst_table(judged, worst))
+    for table in tables:
         if table.rows:
             show(table)
             click.echo()
 
 
-def judged_tables(tables: Sequence[str], samples: int, seed: int) -> list[Judged]:
+def judged_tables(tables: Sequence[str], predictor: Predictor) -> list[Judged]:
     """Every row of the tables, judged."""
-    from ..sim.validation.prediction import Predictor
     from ..sim.validation.table import read_table, shipped_tables
     from ..sim.validation.validation import judge
 
     rows = [row for table in tables or shipped_tables() for row in read_table(table)]
     with progress("validate") as say:
-        return judge(rows, Predictor(samples=samples, seed=seed), say)
+        return judge(rows, predictor, say)
 
 
-def as_dict(found: Sequence[Score]) -> dict:
+def _left_one_out(judged: Sequence[Judged], predictor: Predictor) -> tuple[LeftOneOut, ...]:
+    """Each source judged without it. No constant is fitted on judged rows, so far: the note says so."""
+    from ..sim.validation.leave_one_out import leave_one_out, unfitted
+
+    note("no constant is fitted on judged rows, so none changes without a source")
+    return leave_one_out(judged, unfitted(predictor))
+
+
+def as_dict(found: Sequence[Score], unseen: Sequence[LeftOneOut] = ()) -> dict:
     """What `--json` prints and summary.json holds."""
-    return {"schema": "traincast.validation/1", "sources": [score.to_dict() for score in found]}
+    whole = {"schema": "traincast.validation/1", "sources": [score.to_dict() for score in found]}
+    return {**whole, "left_one_out": [one.to_dict() for one in unseen]} if unseen else whole
 
 
-def write(judged: Sequence[Judged], found: Sequence[Score], output: Path | None, png: Path | None) -> None:
+def write(
+    judged: Sequence[Judged],
+    found: Sequence[Score],
+    unseen: Sequence[LeftOneOut],
+    output: Path | None,
+    png: Path | None,
+) -> None:
     """The files that are asked for."""
     from ..sim.files import write_json_atomic
     from ..sim.validation.rows_file import write_rows
@@ -104,13 +132,24 @@ def write(judged: Sequence[Judged], found: Sequence[Score], output: Path | None,
         except OSError as error:
             raise UsageError(f"{output}: cannot be made: {error.strerror}") from error
         write_rows(judged, output / "rows.csv")
-        write_json_atomic(output / "summary.json", as_dict(found))
+        write_json_atomic(output / "summary.json", as_dict(found, unseen))
+        _write_page(judged, found, unseen, output / "validation.html")
         pictures.append(output / "scatter.png")
     for path in pictures:
         from ..reports.validation_scatter import scatter_png
 
         scatter_png(_pairs(judged), path)
     note(f"wrote {output or png}")
+
+
+def _write_page(
+    judged: Sequence[Judged], found: Sequence[Score], unseen: Sequence[LeftOneOut], path: Path
+) -> None:
+    from ..reports.validation_page import write_validation_page
+    from . import validation_views
+
+    sources = validation_views.sources(judged, found)
+    write_validation_page(sources, path, validation_views.unseen(unseen))
 
 
 def _pairs(judged: Sequence[Judged]) -> dict[str, list[tuple[float, float]]]:

@@ -6,14 +6,13 @@ rest. Every name in it comes from files and is escaped; every figure has the sam
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ..sim.errors import InputError
 from ..sim.files import write_text_atomic
 from ..sim.trace import Trace
-from . import calibration_view, formats, views
+from . import calibration_view, page, views
 from .breakdown import exposed_seconds
 from .charts import (
     accuracy_figure,
@@ -49,43 +48,17 @@ def write_report(directory: Path, output_path: Path) -> None:
         UsageError: the report cannot be written.
     """
     result = read_result(directory)
-    page = render(context(directory, result, SPAN_BUDGET))
-    if len(page.encode()) > MAX_REPORT_BYTES:
-        page = render(context(directory, result, SPAN_BUDGET // 8))
-    if len(page.encode()) > MAX_REPORT_BYTES:
+    text = render(context(directory, result, SPAN_BUDGET))
+    if len(text.encode()) > MAX_REPORT_BYTES:
+        text = render(context(directory, result, SPAN_BUDGET // 8))
+    if len(text.encode()) > MAX_REPORT_BYTES:
         raise InputError(f"{directory}: the report would exceed {MAX_REPORT_BYTES / 1e6:.0f} MB")
-    write_text_atomic(output_path, page)
+    write_text_atomic(output_path, text)
 
 
 def render(values: dict[str, Any]) -> str:
-    """The page. Undefined names are errors and everything is escaped, whatever the file is called."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "seconds": formats.seconds,
-        "size": formats.size,
-        "percent": formats.percent,
-        "error": formats.error,
-        "count": formats.count,
-        "flops": formats.flops,
-        "one_line": formats.printable,
-    }
-    return environment.get_template("report.html.j2").render(values, plotly_js=_plotly_js())
-
-
-def _plotly_js() -> Any:
-    """The library as plotly's package ships it, marked as safe to inline."""
-    from markupsafe import Markup
-
-    source = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-    return Markup(source.replace("</script", "<\\/script"))  # noqa: S704  our own dependency's code
+    """The page."""
+    return page.render("report.html.j2", values)
 
 
 def context(directory: Path, result: Result, span_budget: int) -> dict[str, Any]:

@@ -385,7 +385,10 @@ def test_the_command_prints_and_writes(tmp_path):
     assert math.isclose(source["mean_abs_pct"], abs(source["bias_pct"]))
     assert json.loads((tmp_path / "out/summary.json").read_text())["sources"] == [source]
     assert (tmp_path / "out/scatter.png").read_bytes().startswith(b"\x89PNG")
+    assert "mine.csv" in (tmp_path / "out/validation.html").read_text(encoding="utf-8")
     assert len((tmp_path / "out/rows.csv").read_text().splitlines()) == 3
-    shown = subprocess.run(command[:-1], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    plain = [*command[:-1], "--leave-one-out"]
+    shown = subprocess.run(plain, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "Left out" in shown
+    assert "fitted without it" in shown
     assert "mine.csv:2" in shown

@@ -60,8 +60,12 @@ function choose(plan) {
 
 document.documentElement.classList.add("scripted");
 const select = document.getElementById("plan-select");
-select.addEventListener("change", () => choose(select.value));
-choose(select.value);
+if (select) {
+  select.addEventListener("change", () => choose(select.value));
+  choose(select.value);
+} else {
+  drawVisible();
+}
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 matchMedia("print").addEventListener("change", redraw);
 addEventListener("beforeprint", () => {

@@ -58,10 +58,11 @@ def _judged(row: Row, predictor: Predictor) -> Judged:
 
 def scores(judged: Iterable[Judged]) -> list[Score]:
     """One score for each file and source, in the order in which they first come."""
-    return [score_of(file, source, own) for (file, source), own in _by_source(judged)]
+    return [score_of(file, source, own) for (file, source), own in by_source(judged)]
 
 
-def _by_source(judged: Iterable[Judged]) -> Iterator[tuple[tuple[str, str], list[Judged]]]:
+def by_source(judged: Iterable[Judged]) -> Iterator[tuple[tuple[str, str], list[Judged]]]:
+    """((file, source), its rows), in the order in which they first come."""
     groups: dict[tuple[str, str], list[Judged]] = {}
     for one in judged:
         groups.setdefault((one.row.file, one.row.source), []).append(one)
