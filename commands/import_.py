@@ -97,3 +97,93 @@ def gemm_table(file: Path, accelerator_name: str, device: str, output: Path, as_
     for precision, curve in curves.items():
         best = max(efficiency for _, efficiency in curve)
         click.echo(f"{precision}: {len(curve)} sizes, at best {best:.3f} of peak")
+
+
+class _Shape(click.ParamType):
+    """Sizes of one sample with x between, as 3x224x224; 128:int is 128 whole numbers."""
+
+    name = "SIZExSIZE..."
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        sizes = value.removesuffix(":int").split("x")
+        if not all(size.isdecimal() and 0 < int(size) < 10**9 for size in sizes):
+            self.fail(f"{value!r} is no shape, as 3x224x224 or 128:int", param, ctx)
+        return tuple(map(int, sizes)), value.endswith(":int")
+
+
+@command.command("module", short_help="A model file from any torch nn.Module.")
+@click.argument("factory", metavar="PACKAGE.MODULE:FACTORY")
+@click.option("--input", "shapes", type=_Shape(), multiple=True, required=True,
+              help="Shape of one sample of each input: 3x224x224; 128:int is 128 whole numbers.")  # fmt: skip
+@click.option("--name", help="Of the model; else the factory's.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+def module(
+    factory: str,
+    shapes: tuple[tuple[tuple[int, ...], bool], ...],
+    name: str | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Trace what FACTORY returns, without computing anything, and write it as a model file.
+
+    FACTORY is called without arguments and returns an nn.Module; its code is run. Modules are looked for in
+    the current directory too. plan, simulate and memory take the file as a MODEL.
+
+    \b
+    Example:
+      traincast import module torchvision.models:resnet50 --input 3x224x224 -o resnet50.json
+    """
+    import sys
+
+    from ..sim.model_file import write_model
+
+    sys.path.insert(0, str(Path.cwd()))
+    model = _traced(factory, shapes, name)
+    write_model(model, output)
+    note(f"wrote {output}")
+    network = model.network
+    assert network is not None
+    told = {
+        "name": model.name,
+        "layers": len(network.parts),
+        "parameters": model.parameters,
+        "forward_flops": network.flops(),
+        "kept_values": sum(part.kept for part in network.parts),
+    }
+    if as_json:
+        echo_json({"schema": "traincast.import/1", "file": str(output), "model": told})
+        return
+    click.echo(
+        f"{model.name}: {told['layers']} layers, {model.parameters:,} parameters, "
+        f"{network.flops() / 1e9:,.2f} GFLOP forward for a sample"
+    )
+
+
+def _traced(factory: str, shapes: tuple[tuple[tuple[int, ...], bool], ...], name: str | None):
+    """The Model of what ``factory`` returns; torch is imported only here."""
+    from ..sim.errors import EnvironmentMismatchError, InputError
+
+    try:
+        import torch
+    except ImportError as error:
+        raise EnvironmentMismatchError(
+            "tracing a module needs torch (pip install 'traincast[run]')"
+        ) from error
+    from ..executor.module_trace import TRACED, read_factory, trace_module
+
+    build = read_factory(factory)
+    try:
+        with torch.device("meta"):
+            module = build()
+    except Exception as error:
+        raise InputError(f"{factory} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"{factory} returned {type(module).__name__}, no torch.nn.Module")
+    inputs = [
+        torch.empty(TRACED, *shape, dtype=torch.int64 if whole else torch.float32, device="meta")
+        for shape, whole in shapes
+    ]
+    return trace_module(module, inputs, name=name or factory.rpartition(":")[2], source=factory)
