@@ -30,6 +30,8 @@ def _cannot_run(plan: Plan) -> list[str]:
     if simulated_only:
         named = ", ".join(simulated_only)
         faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, gpipe or 1f1b")
+    if plan.job.model.network is not None:
+        faults.append(f"{plan.job.model.name} is no decoder: simulated but not run yet")
     if plan.job.dropout:
         faults.append("dropout is simulated but not run yet; run plans without")
     if plan.job.precision == "fp16":

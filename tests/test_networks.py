@@ -251,3 +251,12 @@ def test_broken_model_files_say_where(tmp_path, change, message):
     with pytest.raises(InputError) as error:
         read_model(path)
     assert message in str(error.value)
+
+
+def test_networks_are_not_run_yet():
+    """The executor says so, before any process starts."""
+    from traincast.executor.environment import check_environment
+    from traincast.sim.errors import EnvironmentMismatchError
+
+    with pytest.raises(EnvironmentMismatchError, match="resnet50 is no decoder"):
+        check_environment(make_plan(job(), Strategy(micro_batch=64)))
