@@ -127,10 +127,10 @@ def _fullest_worker(plan: Plan, places: Sequence[RankMemory]) -> int:
 
 def _peak(plan: Plan, places: Sequence[RankMemory]) -> dict[str, Any]:
     """When most stands on the fullest pipeline rank."""
-    from ..sim.memory import rank_walk
+    from ..sim.memory import rank_peak
 
     rank = _fullest_worker(plan, places)
-    return {"pipeline_rank": rank, **asdict(rank_walk(plan, rank).peak)}
+    return {"pipeline_rank": rank, **asdict(rank_peak(plan, rank))}
 
 
 def _peak_text(plan: Plan, places: Sequence[RankMemory]) -> str:
@@ -138,10 +138,10 @@ def _peak_text(plan: Plan, places: Sequence[RankMemory]) -> str:
 
     rank = _fullest_worker(plan, places)
     peak = _peak(plan, places)
-    kind = "forward" if peak["is_forward"] else "backward"
+    where = f"{peak['at']} of stage {peak['stage']} (pass {peak['number'] + 1} of its step)"
     return (
-        f"peak: {size(places[rank].total_bytes)} on pipeline rank {rank}, in the {kind} of stage"
-        f" {peak['stage']} that is pass {peak['number'] + 1} of its step; {places[rank].in_flight}"
+        f"peak: {size(places[rank].total_bytes)} on pipeline rank {rank}, in the"
+        f" {peak['at'] if peak['at'] == 'optimizer step' else where}; {places[rank].in_flight}"
         f" micro-batch{'es' if places[rank].in_flight != 1 else ''} in flight at most"
     )
 

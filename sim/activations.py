@@ -192,3 +192,39 @@ def layer_workspace_bytes(
     mlp = tokens * (inner / tp + 2 * decoder.hidden)
     attention = 0.0 if flash else 2 * tokens * seq_len * decoder.heads / tp
     return float(bytes_per_value * max(mlp, attention))
+
+
+def layer_weight_gradient_bytes(
+    decoder: Decoder,
+    layer_kind: str,
+    *,
+    micro_batch: int,
+    seq_len: int,
+    tp: int,
+    bytes_per_value: int,
+    cp: int = 1,
+    ep: int = 1,
+    sequence_parallel: bool = False,
+    expert_imbalance: float = 1.0,
+    **_: object,
+) -> float:
+    """Bytes that a layer's gradients of weights need once those of its inputs are there: what goes into each
+    product and the gradient of what comes out of it.
+
+    A GPT block's are 32 sbh bytes in half precision (Qi et al. 2023, Zero Bubble, table 1).
+    """
+    tokens = micro_batch * seq_len / cp
+    outside = tp if sequence_parallel else 1
+    if layer_kind not in BLOCKS:
+        outputs = 0 if layer_kind == EMBEDDING else decoder.vocab / tp
+        return float(tokens * bytes_per_value * (decoder.hidden / outside + outputs))
+    split, whole, everywhere = _attention_values(decoder), _latent_values(decoder), 0.0
+    if layer_kind == MOE_BLOCK:
+        visits = busiest_visits(decoder, ep, expert_imbalance)
+        split += decoder.mlp_matrices * (visits * decoder.expert_ffn + decoder.shared_ffn)
+        everywhere = 2 * visits * decoder.hidden
+        whole += decoder.experts
+    else:
+        split += decoder.mlp_matrices * decoder.ffn
+    values = (whole + 4 * decoder.hidden) / outside + everywhere + split / tp
+    return float(tokens * bytes_per_value * values)

@@ -6,7 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from . import kernels
-from .activations import layer_activation_bytes, layer_workspace_bytes
+from .activations import (
+    layer_activation_bytes,
+    layer_weight_gradient_bytes,
+    layer_workspace_bytes,
+)
 from .fp8 import FP8, in_fp8
 from .job import Job
 from .kernels import Kernel
@@ -58,6 +62,14 @@ def workspace_bytes(job: Job, strategy: Strategy, kind: str) -> float:
         layer = job.model.network.by_kind[kind]
         return 2.0 * strategy.micro_batch * job.seq_len * layer.passed * job.bytes_per_value
     return layer_workspace_bytes(job.model.decoder, kind, **_shape(job, strategy))
+
+
+def weight_gradient_bytes(job: Job, strategy: Strategy, kind: str) -> float:
+    """Bytes that a layer's gradients of weights need once those of its inputs are there; of a network what it
+    keeps."""
+    if job.model.network is not None:
+        return _network_kept_bytes(job, strategy, kind, "none")
+    return layer_weight_gradient_bytes(job.model.decoder, kind, **_shape(job, strategy))
 
 
 def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Choice, ...]:

@@ -8,13 +8,13 @@ words what the figures rest on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .cluster import Accelerator, Cluster
 from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
-from .layer_kernels import kept_bytes, workspace_bytes
+from .layer_kernels import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss_memory import loss_bytes
 from .mixed import stage_accelerators
 from .model import EMBEDDING, HEAD
@@ -127,9 +127,9 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
     """Peak memory of the workers of one pipeline rank; or what stands there ``at`` another moment."""
     held = plan.rank_stages(pipeline_rank)
     accelerator = _smallest_accelerator(plan, cluster, pipeline_rank)
-    moment = rank_walk(plan, pipeline_rank).peak if at is None else at
     buffers = _buffer_bytes(plan, pipeline_rank, held)
-    parameters, weights, gradients, states = _states(plan, pipeline_rank, held)
+    parameters, weights, gradients, states, copies = _states(plan, pipeline_rank, held)
+    moment = at or _fuller(rank_walk(plan, pipeline_rank).peak, copies)
     is_gpu = accelerator.kind == "gpu" and cluster.host is None
     share = plan.strategy.software.fragmentation if is_gpu else 0.0
     return RankMemory(
@@ -151,6 +151,19 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
     )
 
 
+def rank_peak(plan: Plan, pipeline_rank: int) -> Moment:
+    """When most stands on one pipeline rank."""
+    *_, copies = _states(plan, pipeline_rank, plan.rank_stages(pipeline_rank))
+    return _fuller(rank_walk(plan, pipeline_rank).peak, copies)
+
+
+def _fuller(moment: Moment, copies_bytes: float) -> Moment:
+    """``moment``, or the optimizer at work on fp32 copies of gradients after all passes."""
+    if moment.total_bytes >= copies_bytes:
+        return moment
+    return replace(NOTHING, at="optimizer step", workspace_bytes=copies_bytes)
+
+
 def rank_walk(plan: Plan, pipeline_rank: int) -> Walk:
     """What is kept on one pipeline rank, pass by pass."""
     held = plan.rank_stages(pipeline_rank)
@@ -170,6 +183,7 @@ def _stage_bytes(plan: Plan, stage: Stage) -> StageBytes:
 def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_last: bool) -> StageBytes:
     """Of a stage with layers of ``kinds``."""
     each = {kind: kept_bytes(job, strategy, kind) for kind in set(kinds)}
+    left = {kind: weight_gradient_bytes(job, strategy, kind) for kind in set(kinds)}
     blocks = set(kinds) - {EMBEDDING, HEAD}
     again = gradients = 0.0
     for kind in blocks:
@@ -180,6 +194,7 @@ def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_las
     loss_kept, loss_work = _loss_bytes(job, strategy) if is_last else (0.0, 0.0)
     return StageBytes(
         kept=sum(each[kind] for kind in kinds),
+        for_weights=sum(left[kind] for kind in kinds),
         recomputed=again,
         gradients=gradients,
         loss_kept=loss_kept,
@@ -200,8 +215,10 @@ def _loss_bytes(job: Job, strategy: Strategy) -> tuple[float, float]:
     return found.kept, found.work
 
 
-def _states(plan: Plan, pipeline_rank: int, held: list[Stage]) -> tuple[float, float, float, float]:
-    """Parameters, and the bytes of weights, gradients and optimizer states, of one rank."""
+def _states(plan: Plan, pipeline_rank: int, held: list[Stage]) -> tuple[float, ...]:
+    """Parameters, and the bytes of weights, gradients and optimizer states, of one rank; and those of fp32
+    copies of half-precision gradients, which stand only while the optimizer is at work (Megatron-LM's
+    `Float16OptimizerWithFloat16Params`, `_copy_model_grads_to_main_grads`)."""
     job, strategy = plan.job, plan.strategy
     weight, _, states = state_bytes(job)
     gradient = gradient_bytes(job, strategy)
@@ -217,8 +234,12 @@ def _states(plan: Plan, pipeline_rank: int, held: list[Stage]) -> tuple[float, f
     keeps_gradients = strategy.sharding in ("ddp", "zero1") or strategy.pp > 1
     steps_itself = strategy.gradient_exchange != "parameter_server"
     offloads = strategy.offload in ("optimizer", "both")
-    optimizer = states * sharded if steps_itself and not offloads else 0.0
-    return whole, weights, gradient * (whole if keeps_gradients else sharded), optimizer
+    optimized = sharded if steps_itself and not offloads else 0.0
+    copy = FP32_BYTES if gradient < FP32_BYTES else 0
+    # In fp16 the states count the copies of gradients in (`MASTER_BYTES`).
+    lasting = states - (copy if job.precision == "fp16" else 0)
+    kept = gradient * (whole if keeps_gradients else sharded)
+    return whole, weights, kept, lasting * optimized, copy * optimized
 
 
 def _communicator_bytes(strategy: Strategy) -> float:

@@ -1,8 +1,9 @@
 """What is kept between forward and backward on one pipeline rank, pass by pass, and where that is most.
 
-A forward keeps what its stage needs for backward, a backward (or its half that makes the gradients of
-weights) frees it. While a pass is at work more stands beside that: a block that is computed again, gradients
-of activations, the loss's own tensors.
+A forward keeps what its stage needs for backward, a backward frees it. Where backward is split (Qi et al.
+2023, Zero Bubble, section 2), its first half leaves what the gradients of weights need, its second frees
+that. While a pass is at work more stands beside: a block that is computed again, gradients of activations,
+the loss's own tensors.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from .plan import BACKWARDS, Actions, Kind
+from .plan import Actions, Kind
+
+FORWARD, BACKWARD, INPUTS, WEIGHTS = range(4)
+PASSES = {
+    Kind.FORWARD: FORWARD,
+    Kind.BACKWARD: BACKWARD,
+    Kind.INPUT_GRADIENT: INPUTS,
+    Kind.WEIGHT_GRADIENT: WEIGHTS,
+}
+"""What keeps or frees activations."""
+NAMES = ("forward", "backward", "gradients of inputs", "gradients of weights")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,24 +33,27 @@ class StageBytes:
 
     kept: float
     """Activations, from forward to backward."""
+    for_weights: float = 0.0
+    """What the gradients of weights need, from a backward's first half to its second."""
     recomputed: float = 0.0
     """Of the block that backward has computed again, beyond what was kept of it."""
     gradients: float = 0.0
     """Gradients of activations while backward is at work."""
     loss_kept: float = 0.0
-    """Logits and loss, from forward to backward; 0 but on the last stage."""
+    """Logits and loss, from forward to backward or its first half; 0 but on the last stage."""
     loss_work: float = 0.0
     """Logits and loss at work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What stands while one pass is at work, in bytes."""
+    """What stands while one pass, or the optimizer, is at work, in bytes."""
 
     number: int
     """Of the pass among those of its rank."""
     stage: int
-    is_forward: bool
+    at: str
+    """One of `NAMES`, or `optimizer step`."""
     activations_bytes: float
     logits_bytes: float
     workspace_bytes: float
@@ -50,7 +64,7 @@ class Moment:
 
 
 NOTHING = Moment(
-    number=0, stage=0, is_forward=True, activations_bytes=0.0, logits_bytes=0.0, workspace_bytes=0.0
+    number=0, stage=0, at=NAMES[FORWARD], activations_bytes=0.0, logits_bytes=0.0, workspace_bytes=0.0
 )
 """Of a rank without passes."""
 
@@ -70,20 +84,17 @@ class _Kept:
 
 @lru_cache(maxsize=1024)
 def _events(kept: _Kept) -> tuple[np.ndarray, np.ndarray]:
-    """The stages of ``kept.actions`` in order, and +1 where a forward keeps, -1 where a backward frees."""
-    stages, signs = [], []
-    for action in kept.actions:
-        for part in action.passes:
-            if part.kind is Kind.FORWARD or part.kind in BACKWARDS:
-                stages.append(part.stage)
-                signs.append(1.0 if part.kind is Kind.FORWARD else -1.0)
-    return np.array(stages, dtype=np.int64), np.array(signs)
+    """The stages of the passes of ``kept.actions`` in order, and which passes they are."""
+    parts = [part for action in kept.actions for part in action.passes if part.kind in PASSES]
+    stages = np.array([part.stage for part in parts], dtype=np.int64)
+    return stages, np.array([PASSES[part.kind] for part in parts], dtype=np.int64)
 
 
 def in_flight(actions: Actions) -> int:
     """The most micro-batches that are between forward and backward at any moment of ``actions``."""
-    _, signs = _events(_Kept(actions))
-    return max(0, int(np.cumsum(signs).max())) if len(signs) else 0
+    _, passes = _events(_Kept(actions))
+    flying = np.cumsum(np.array([1, -1, 0, -1])[passes])
+    return max(0, int(flying.max())) if len(flying) else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +102,8 @@ class Walk:
     """Bytes at each pass of a rank, in order."""
 
     stages: np.ndarray
-    signs: np.ndarray
-    """+1 a forward, -1 a backward."""
+    passes: np.ndarray
+    """`FORWARD`, `BACKWARD`, `INPUTS` or `WEIGHTS`."""
     activations: np.ndarray
     logits: np.ndarray
     workspace: np.ndarray
@@ -109,7 +120,7 @@ class Walk:
         return Moment(
             number=number,
             stage=int(self.stages[number]),
-            is_forward=bool(self.signs[number] > 0),
+            at=NAMES[self.passes[number]],
             activations_bytes=float(self.activations[number]),
             logits_bytes=float(self.logits[number]),
             workspace_bytes=float(self.workspace[number]),
@@ -122,23 +133,29 @@ def walk(actions: Actions, sizes: Mapping[int, StageBytes], on_device: float = n
     ``sizes`` are those of the rank's stages; ``on_device`` is the most of the activations kept that is not
     offloaded (bytes).
     """
-    stages, signs = _events(_Kept(actions))
+    stages, passes = _events(_Kept(actions))
     size = {name: np.zeros(max(sizes, default=0) + 1) for name in StageBytes.__slots__}
     for stage, own in sizes.items():
         for name, values in size.items():
             values[stage] = getattr(own, name)
-    backward = signs < 0
-    activations = np.minimum(_standing(signs, size["kept"][stages]), on_device)
+    at = {name: values[stages] for name, values in size.items()}
+    nothing = np.zeros(len(stages))
+    left = at["for_weights"]
+    kept = _standing(passes, at["kept"], -at["kept"], left - at["kept"], -left)
+    loss = _standing(passes, at["loss_kept"], -at["loss_kept"], -at["loss_kept"], nothing)
+    differentiates = (passes == BACKWARD) | (passes == INPUTS)
     return Walk(
         stages=stages,
-        signs=signs,
-        activations=activations + np.where(backward, size["recomputed"][stages], 0.0),
-        logits=_standing(signs, size["loss_kept"][stages]) + size["loss_work"][stages],
-        workspace=np.where(backward, size["gradients"][stages], 0.0),
+        passes=passes,
+        activations=np.minimum(kept, on_device) + np.where(differentiates, at["recomputed"], 0.0),
+        logits=loss + np.where(passes == WEIGHTS, 0.0, at["loss_work"]),
+        workspace=np.where(differentiates, at["gradients"], 0.0),
     )
 
 
-def _standing(signs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """What is kept at each pass: after a forward has kept its own, before a backward frees it."""
-    after = np.cumsum(signs * sizes)
-    return np.maximum(np.where(signs < 0, after + sizes, after), 0.0)
+def _standing(passes: np.ndarray, *changes: np.ndarray) -> np.ndarray:
+    """What is kept at each pass, where ``changes`` are what each kind of pass adds: the more of before and
+    after it."""
+    after = np.cumsum(np.choose(passes, changes)) if len(passes) else np.zeros(0)
+    before = np.concatenate(([0.0], after[:-1]))
+    return np.maximum(np.maximum(before, after), 0.0)

@@ -10,6 +10,7 @@ from machines import gpt, llama
 from traincast.sim.activations import (
     block_activation_bytes,
     layer_activation_bytes,
+    layer_weight_gradient_bytes,
     layer_workspace_bytes,
 )
 from traincast.sim.hf_config import read_model
@@ -125,3 +126,11 @@ def test_gradients_at_work_by_hand():
     unfused = layer_workspace_bytes(GPT, BLOCK, flash=False, **shape)
     assert unfused == 2 * 2 * B * S * S * A / 2
     assert layer_workspace_bytes(GPT, HEAD, **shape) == 0
+
+
+@pytest.mark.parametrize("t", [1, 8])
+def test_gradients_of_weights_need_32_sbh(t: int):
+    """Qi et al. 2023, Zero Bubble, table 1; the head's need its input and the logits' gradient."""
+    shape = {"micro_batch": B, "seq_len": S, "tp": t, "sequence_parallel": True, "bytes_per_value": 2}
+    assert layer_weight_gradient_bytes(GPT, BLOCK, **shape) == 32 * S * B * H / t
+    assert layer_weight_gradient_bytes(GPT, HEAD, **shape) == 2 * S * B * (H + 51200) / t

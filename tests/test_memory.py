@@ -11,7 +11,7 @@ from traincast.sim.activations import block_activation_bytes
 from traincast.sim.assumptions import assumptions
 from traincast.sim.job import Job
 from traincast.sim.lowering import make_plan
-from traincast.sim.memory import memory, rank_walk, state_bytes
+from traincast.sim.memory import memory, rank_peak, rank_walk, state_bytes
 from traincast.sim.moments import in_flight
 from traincast.sim.plan import parse_actions
 from traincast.sim.stacks import FRAGMENTATION
@@ -164,6 +164,17 @@ def test_gradients_are_as_the_software_accumulates_them(stack: str, a_gradient: 
     own = job(precision="bf16")
     (place,) = memory(make_plan(own, Strategy(stack=stack)), gpu_cluster())
     assert place.gradients_bytes == a_gradient * own.model.parameters
+
+
+def test_fp32_copies_of_fp16_gradients_stand_only_while_the_optimizer_is_at_work():
+    """16 bytes for a parameter beside the passes; with few tokens the peak is at the step, with 20."""
+    own = job(precision="fp16", global_batch=1, seq_len=8)
+    plan = make_plan(own, Strategy())
+    (place,) = memory(plan, gpu_cluster())
+    count = own.model.parameters
+    assert place.weights_bytes + place.gradients_bytes + place.optimizer_bytes == 16 * count
+    assert place.workspace_bytes == 4 * count
+    assert rank_peak(plan, 0).at == "optimizer step"
 
 
 def test_fsdp_keeps_its_shards_in_fp32_alone():

@@ -17,7 +17,7 @@ def test_a_walk_by_hand():
     assert found.activations.tolist() == [10, 15, 10, 15]
     assert found.logits.tolist() == [6, 6, 6, 6]
     assert found.workspace.tolist() == [0, 3, 0, 3]
-    assert (found.peak.number, found.peak.is_forward, found.peak.total_bytes) == (1, False, 24)
+    assert (found.peak.number, found.peak.at, found.peak.total_bytes) == (1, "backward", 24)
 
 
 def test_stages_of_a_rank_keep_their_own():
@@ -28,9 +28,14 @@ def test_stages_of_a_rank_keep_their_own():
     assert found.peak.number == 3
 
 
-def test_halves_of_a_backward_free_at_the_weights_half():
-    found = walk(parse_actions("0F0 0I0 0F1 0W0"), {0: StageBytes(kept=1.0)})
-    assert found.activations.tolist() == [1, 2, 2]
+def test_halves_of_a_backward_free_one_after_the_other():
+    """The first leaves what gradients of weights need, the second frees that; logits go with the first."""
+    size = StageBytes(kept=10.0, for_weights=8.0, gradients=1.0, loss_kept=4.0, loss_work=2.0)
+    found = walk(parse_actions("0F0 0I0 0F1 0W0 0I1 0W1"), {0: size})
+    assert found.activations.tolist() == [10, 10, 18, 18, 10, 8]
+    assert found.logits.tolist() == [6, 6, 6, 4, 6, 0]
+    assert found.workspace.tolist() == [0, 1, 0, 0, 1, 0]
+    assert found.peak.at == "forward"
 
 
 def test_offloaded_activations_are_bounded():
