@@ -236,6 +236,18 @@ STACKS: Mapping[str, Stack] = {
             overlaps_input_gradients=False,
         ),
         Stack(
+            name="torchtitan-2025-compile",
+            description="torchtitan since 2025: the loss is compiled too, without fp32 copies of the logits",
+            source="pytorch/torchtitan torchtitan/components/loss.py, build_cross_entropy_loss",
+            loss="fused",
+            accumulation="sharded",
+            recompute_stops_early=True,
+            keeps_logits=False,
+            regathers_inputs=False,
+            fragmentation=EXPANDABLE_FRAGMENTATION,
+            overlaps_input_gradients=False,
+        ),
+        Stack(
             name="tensorflow-2017",
             description="TensorFlow 1.1 with cuDNN 5.1: norms of one kernel each way, all else one by one",
             source=_TENSORFLOW_2017,

@@ -31,7 +31,7 @@ class Prediction:
     high_s: float
     """95th percentile."""
     memory_bytes: float
-    """Peak of the fullest rank."""
+    """Peak of what the framework asks its allocator for, on the fullest rank: what runs report."""
     fits: bool
     """Every rank's peak is within its accelerator's memory."""
 
@@ -72,6 +72,6 @@ class Predictor:
             step_s=quantiles["p50"],
             low_s=quantiles["p5"],
             high_s=quantiles["p95"],
-            memory_bytes=max(place.total_bytes for place in places),
+            memory_bytes=max(place.allocated_bytes for place in places),
             fits=all(place.fits for place in places),
         )

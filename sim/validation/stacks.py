@@ -46,6 +46,8 @@ STACKS = (
     # scripts/train/benchmarking/submit_benchmarks.py: attn_impl is triton unless told.
     Stack(pattern=r"LLM Foundry", name="composer", attention="triton", dropout=False),
     Stack(pattern=r"Hagemann", name="scaling", attention="flash", dropout=False),
+    # Only what was compiled is published of 2025.
+    Stack(pattern=r"torchtitan.*2025", name="torchtitan-2025", attention="flash", dropout=False),
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
     Stack(pattern=r"vTrain", name="megatron-deepspeed", attention="unfused", dropout=True),
 )
