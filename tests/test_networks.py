@@ -32,6 +32,7 @@ PUBLISHED = {
     "resnet152": (60_192_808, 11.514),
     "inception-v3": (23_834_568, 5.713),
     "inception-v3-aux": (27_161_264, 5.719),
+    "resnext101-32x4d": (44_177_704, 7.99),
 }
 """Parameters and GFLOPS (10^9 multiplications and additions) as torchvision documents them; Inception's
 parameters there are with the auxiliary classifier."""
@@ -58,6 +59,67 @@ def test_published_sizes(name):
     model = read_model(name)
     assert model.parameters == parameters
     assert model_flops_per_token(model, 1) / 6e9 == pytest.approx(giga, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # transformers' BertForPreTraining(BertConfig()) and of bert-large-uncased, `num_parameters()`
+        ("bert-base", 110_106_428),
+        ("bert-large", 336_226_108),
+        # Vaswani et al. 2017, table 3: 213 million with 37,000 entries of the table, here 33,708
+        ("transformer-big", 213_000_000 - (37_000 - 33_708) * 1024),
+        ("mlp", 784 * 4096 + 2 * 4096**2 + 40_960 + 3 * 4096 + 10),
+    ],
+)
+def test_parameters_of_networks_over_sequences_and_rows(name, parameters):
+    assert read_model(name).parameters == pytest.approx(parameters, rel=0.01 if name[0] == "t" else 0)
+
+
+def test_bert_by_hand():
+    """A block has 12 h² values in its matrices; 20 of 128 tokens are predicted; attention grows with length."""
+    network = read_model("bert-large").network
+    assert network is not None
+    hidden, vocabulary = 1024, 30_522
+    blocks = 24 * 2 * (12 * hidden**2)
+    head = 2 * (hidden**2 + hidden * vocabulary) * 20 / 128
+    for length in (128, 512):
+        assert network.flops(length) == pytest.approx(blocks + head + 24 * 4 * hidden * length)
+    own = Job(model=read_model("bert-large"), global_batch=8, seq_len=128, precision="fp16")
+    flash = sum(kept_bytes(own, Strategy(micro_batch=8), one.kind) for one in own.model.layers)
+    unfused = Strategy(micro_batch=8, attention="unfused")
+    scores = 24 * 16 * 128 * 128 * 8 * (2 * 2 + 1)
+    assert sum(kept_bytes(own, unfused, one.kind) for one in own.model.layers) == pytest.approx(
+        flash + scores
+    )
+
+
+def test_recurrence_is_one_token_after_the_other():
+    """GNMT's states are multiplied once for each token, in products as small as the batch."""
+    own = Job(model=read_model("gnmt"), global_batch=64, seq_len=25, precision="fp16")
+    kinds = [one.kind for one in own.model.layers]
+    steps = [
+        kernel
+        for kind in kinds
+        for kernel in layer_kernels(own, Strategy(micro_batch=64), kind, "forward")
+        if kernel.m == 64
+    ]
+    assert len(steps) == 25 * 9
+    assert {(kernel.n, kernel.k) for kernel in steps} == {(4096, 1024)}
+
+
+def test_looked_up_tables_cost_what_is_read():
+    """Of DLRM's four billion parameters a click reads 26 rows."""
+    model = read_model("dlrm")
+    own = Job(model=model, global_batch=64, seq_len=1, precision="fp16")
+    moved = sum(
+        kernel.bytes
+        for one in model.layers
+        for part in ("forward", "backward")
+        for kernel in layer_kernels(own, Strategy(micro_batch=64), one.kind, part)
+    )
+    assert model.parameters > 4e9
+    assert moved < 64 * 1e6
 
 
 def test_names_are_read_as_people_write_them():

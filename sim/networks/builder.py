@@ -167,6 +167,28 @@ class Builder:
             self._move("bias", forward=0, backward=out.values)
         return out
 
+    def predict_some(self, x: Tensor, vocabulary: int, share: float, *, bias: bool = True) -> None:
+        """BERT's head on the ``share`` of tokens that is masked: a product, GELU, a norm, then the logits by
+        the table of the embedding, whose parameters count there, and the loss."""
+        width = x.values
+        self._layer("predict", x, width, 1, 1)
+        parts = ((width, width * width, width), (vocabulary, 0, vocabulary if bias else 0))
+        for out, weights, added in parts:
+            self._weigh(
+                Operation(kind=PRODUCT, rows=share, n=out, k=width, reads=share * width, writes=share * out,
+                          weights=weights),
+                bias=added,
+            )  # fmt: skip
+        self._parts[-1].parameters += 2 * width
+        moved = 4 * width + 4 * vocabulary
+        self._move("loss", forward=share * moved, backward=share * (8 * width + 3 * vocabulary))
+        self._parts[-1].kept += share * (3 * width + vocabulary)
+
+    def once(self, name: str, parameters: int) -> None:
+        """Parameters that a sample meets once, as BERT's pooler: nothing beside its tokens."""
+        self._parts[-1].parameters += parameters
+        self._move(name, forward=0, backward=0)
+
     def interactions(self, x: Tensor, rows: int) -> Tensor:
         """Products of ``rows`` vectors with each other; the half below the diagonal goes on (DLRM)."""
         size = x.values // rows
@@ -192,6 +214,21 @@ class Builder:
             )
         )
         self._parts[-1].kept_bytes += INDEX_BYTES * count
+        return out
+
+    def shared_lookup(self, width: int) -> Tensor:
+        """A row of a table whose parameters another layer has."""
+        out = self._layer("lookup", None, width, 1, 1)
+        self._input_bytes += INDEX_BYTES
+        self._operate(Operation(kind=LOOKUP, name="sparse", reads=width, writes=width))
+        self._parts[-1].kept_bytes += INDEX_BYTES
+        return out
+
+    def shared_linear(self, x: Tensor, width: int) -> Tensor:
+        """A product with a matrix whose parameters another layer has."""
+        out = self._layer("linear", x, width, 1, 1)
+        self._operate(Operation(kind=PRODUCT, n=width, k=x.values, reads=x.values, writes=width))
+        self._keep(x)
         return out
 
     def lstm(self, x: Tensor, hidden: int, *, directions: int = 1, biases: int = 2) -> Tensor:

@@ -44,8 +44,10 @@ def vgg(depth: int) -> Network:
     return b.network(classes=CLASSES)
 
 
-def resnet(depth: int, *, stride_first: bool = False) -> Network:
-    """ResNet of bottlenecks.
+def resnet(depth: int, *, stride_first: bool = False, groups: int = 1, width: int = 64) -> Network:
+    """ResNet of bottlenecks, or ResNeXt with ``groups`` of the 3x3 convolution and other ``width``.
+
+    ``width`` is that of the 3x3 convolution at the first size.
 
     The stride is in the 3x3 convolution, as in torchvision ("v1.5"), or in the first 1x1 one, as in the paper
     ("v1") with ``stride_first``.
@@ -56,18 +58,26 @@ def resnet(depth: int, *, stride_first: bool = False) -> Network:
     for size, count in enumerate(RESNET[depth]):
         for place in range(count):
             stride = 2 if size and not place else 1
-            x = _bottleneck(b, x, 64 * 2**size, stride, stride_first, widens=not place)
+            inner, out = width * 2**size, 256 * 2**size
+            x = _bottleneck(b, x, (inner, out), stride, stride_first, groups, widens=not place)
     b.loss(b.linear(b.global_pool(x), CLASSES))
     return b.network(classes=CLASSES)
 
 
 def _bottleneck(
-    b: Builder, x: Tensor, width: int, stride: int, stride_first: bool, *, widens: bool
+    b: Builder,
+    x: Tensor,
+    widths: tuple[int, int],
+    stride: int,
+    stride_first: bool,
+    groups: int,
+    *,
+    widens: bool,
 ) -> Tensor:
     """1x1 down, 3x3, 1x1 up, and the way past them."""
-    first, second = (stride, 1) if stride_first else (1, stride)
-    y = b.relu(b.batch_norm(b.conv(x, width, 1, stride=first)))
-    y = b.relu(b.batch_norm(b.conv(y, width, 3, stride=second, padding=1)))
-    y = b.batch_norm(b.conv(y, 4 * width, 1))
-    past = b.batch_norm(b.conv(x, 4 * width, 1, stride=stride)) if widens else x
+    (inner, out), (first, second) = widths, (stride, 1) if stride_first else (1, stride)
+    y = b.relu(b.batch_norm(b.conv(x, inner, 1, stride=first)))
+    y = b.relu(b.batch_norm(b.conv(y, inner, 3, stride=second, padding=1, groups=groups)))
+    y = b.batch_norm(b.conv(y, out, 1))
+    past = b.batch_norm(b.conv(x, out, 1, stride=stride)) if widens else x
     return b.relu(b.add(y, past))

@@ -33,8 +33,8 @@ class Operation:
     sample; `memory`, bound by memory bandwidth; `lookup` in a table."""
     name: str = ""
     """Of a memory-bound operation: `norm`, `relu`, `add`, `pool`, `bias` ..."""
-    rows: int = 1
-    """Rows of the product: places of the output."""
+    rows: float = 1
+    """Rows of the product: places of the output; less than one where only some tokens have it."""
     n: int = 0
     """Columns of one group's product: its output channels. Attention: heads."""
     k: int = 0
@@ -202,7 +202,7 @@ MAX_VALUES = 1e15
 def _operation_faults(op: Operation) -> list[Broken]:
     if op.kind not in KINDS:
         return [("kind", op.kind, " | ".join(KINDS))]
-    least = {"rows": 1, "groups": 1, "stride": 1, "weights": 0, "n": 0, "k": 0}
+    least = {"rows": 1e-9, "groups": 1, "stride": 1, "weights": 0, "n": 0, "k": 0}
     found = [
         (name, str(getattr(op, name)), f"at least {low}")
         for name, low in least.items()

@@ -2,11 +2,11 @@
 chooses among.
 
 A convolution is an implicit product: every place of the output is a row, the window over all input channels
-the inner size; its gradients are products of the same three sizes in other orders. In fp32 a window of 3, 5 or
-7 places that moves by one may be computed by Winograd's minimal filtering instead (Lavin & Gray 2015,
+the inner size; its gradients are products of the same three sizes in other orders. In fp32 a window of 3, 5
+or 7 places that moves by one may be computed by Winograd's minimal filtering instead (Lavin & Gray 2015,
 arXiv:1509.09308) or by Fourier transforms: fused into one kernel for tiles of 2 × 2, or as transforms and
-products for larger ones. The weight gradient has both too (cuDNN 5.1). Frameworks time the algorithms and keep
-the fastest.
+products for larger ones. The weight gradient has both too (cuDNN 5.1). Frameworks time the algorithms and
+keep the fastest.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ def _tiles(op: Operation, tile: tuple[int, int]) -> int:
 
 
 def _transformed(op: Operation, batch: Batch, n: float, k: float, *, weights: bool) -> tuple[Kernel, ...]:
-    """Inputs to tiles, a product for every place of a tile, tiles to outputs; nothing where the tiles take more
-    than the workspace."""
+    """Inputs to tiles, a product for every place of a tile, tiles to outputs; nothing where the tiles take
+    more than the workspace."""
     tile = (LARGE_TILES[op.window[0]], LARGE_TILES[op.window[1]])
     places = (tile[0] + op.window[0] - 1) * (tile[1] + op.window[1] - 1)
     tiles = batch.tokens * _tiles(op, tile)

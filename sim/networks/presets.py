@@ -8,6 +8,8 @@ from functools import lru_cache, partial
 from .convnets import alexnet, resnet, vgg
 from .inception import inception_v3
 from .network import Network
+from .recommenders import dlrm, mlp
+from .sequences import bert, gnmt, transformer_big
 
 NETWORKS: Mapping[str, tuple[Callable[[], Network], str]] = {
     "alexnet": (alexnet, "torchvision alexnet; Krizhevsky 2014, arXiv:1404.5997"),
@@ -20,6 +22,16 @@ NETWORKS: Mapping[str, tuple[Callable[[], Network], str]] = {
     "resnet152-v1": (partial(resnet, 152, stride_first=True), "He et al. 2015, arXiv:1512.03385, table 1"),
     "inception-v3": (inception_v3, "torchvision inception_v3 without auxiliary; arXiv:1512.00567"),
     "inception-v3-aux": (partial(inception_v3, auxiliary=True), "torchvision inception_v3; arXiv:1512.00567"),
+    "resnext101-32x4d": (
+        partial(resnet, 101, groups=32, width=128),
+        "Xie et al. 2016, arXiv:1611.05431; NVIDIA/DeepLearningExamples resnext101-32x4d",
+    ),
+    "bert-base": (partial(bert, "base"), "Devlin et al. 2018, arXiv:1810.04805"),
+    "bert-large": (partial(bert, "large"), "Devlin et al. 2018, arXiv:1810.04805"),
+    "transformer-big": (transformer_big, "Vaswani et al. 2017, arXiv:1706.03762"),
+    "gnmt": (gnmt, "NVIDIA/DeepLearningExamples PyTorch/Translation/GNMT; Wu et al. 2016, arXiv:1609.08144"),
+    "dlrm": (dlrm, "NVIDIA/DeepLearningExamples PyTorch/Recommendation/DLRM; arXiv:1906.00091"),
+    "mlp": (mlp, "784, 4096, 4096, 4096 and 10 values, ReLU between"),
 }
 """By name: the builder, and where the architecture is told."""
 
