@@ -110,12 +110,13 @@ def residual(s: Shape, values: float) -> tuple[Kernel, ...]:
 
 
 def softmax(s: Shape, values: float, *, backward: bool = False) -> Kernel:
-    """Scale, mask and softmax in one kernel; or a copy, a mask filled in and a softmax, each by itself."""
+    """Scale, mask and softmax in one kernel; or a cast to fp32, a mask filled in, a softmax and a cast back."""
     b = s.bytes_per_value
     if s.fused_softmax:
         return _kernel((3 if backward else 2) * b * values)
-    passes = 3 * b + 2 * b + MASK_BYTES if backward else 2 * b + 2 * b + MASK_BYTES + 2 * b
-    return _kernel(passes * values, 2 if backward else 3, speed=ACTIVATION_SPEED)
+    casts = 0 if b == FP32 else 2 * (b + FP32)
+    passes = casts + (3 + 2) * FP32 + MASK_BYTES if backward else casts + (2 + 2) * FP32 + MASK_BYTES
+    return _kernel(passes * values, 4, speed=ACTIVATION_SPEED)
 
 
 def activation(s: Shape, values: float, *, backward: bool = False) -> Kernel:
@@ -178,4 +179,5 @@ def loss(s: Shape, *, backward: bool = False) -> Kernel:
     each, launches = backward_ if backward else forward
     if not backward:
         each += s.stack.loss_metrics * (cast + 2 * FP32)
-    return _kernel(each * s.tokens * s.vocab, launches, speed=ACTIVATION_SPEED)
+    ranks = s.tp if s.stack.gathers_logits else 1
+    return _kernel(each * s.tokens * s.vocab * ranks, launches, speed=ACTIVATION_SPEED)

@@ -27,8 +27,9 @@ UNALIGNED_EFFICIENCY = 0.7
 
 WIDE = 1024
 DEPTH, WIDTH = 133.0, 60.0
-"""Sum and side at which a product reaches half of the rate: queries times keys over heads of 128 reach 0.34 of
-a V100's peak, probabilities times values 0.42, where large products reach 0.65 (PROFILE of `elementwise.py`)."""
+"""Sum and narrower side at which a product reaches half of its rate: queries times keys over heads of 128 reach
+0.34 of a V100's peak, probabilities times values 0.42, where large products reach 0.65 (PROFILE of
+`elementwise.py`)."""
 
 DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.08), (1e9, 0.5), (1.6e10, 0.75), (1.28e11, 0.8))
 """Fraction of peak against FLOPs. The top is the best product found on an H100, 80 % of peak (Bekman, "ML

@@ -121,6 +121,8 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
     if kind == HEAD:
         tokens = strategy.micro_batch * job.seq_len / strategy.cp
         loss = _tp("all_reduce", LOSS_BYTES * tokens, LOSS_ALL_REDUCES)
+        if strategy.software.gathers_logits:
+            loss = _tp("all_gather", tokens * job.model.decoder.vocab * job.bytes_per_value)
         if not strategy.sequence_parallel:
             return [_tp("all_reduce", size)] if backward else [loss]
         return [_tp("reduce_scatter", size)] if backward else [_tp("all_gather", size), loss]
