@@ -1,4 +1,4 @@
-"""What is wrong with a file, whatever kind it is: cluster, accelerator, plan or model.
+"""What is wrong with a file, whatever kind it is: cluster, accelerator, measured curves, plan or model.
 
 The kind is read from `schema`, and where there is none from what the file holds.
 """
@@ -46,7 +46,7 @@ def _check(document: Document) -> Result:
 
 
 def kind_of(document: Document) -> str | None:
-    """`cluster`, `accelerator`, `plan` or `model`; None if it is none of them."""
+    """`cluster`, `accelerator`, `transports`, `plan` or `model`; None if it is none of them."""
     data = document.data
     if not isinstance(data, dict):
         return None
@@ -75,6 +75,12 @@ def _accelerator(document: Document) -> Result:
     return check_accelerator(document)[1:]
 
 
+def _transports(document: Document) -> Result:
+    from .transports_file import check_transports
+
+    return check_transports(document)[1], []
+
+
 def _plan(document: Document) -> Result:
     return check_plan(document), []
 
@@ -88,6 +94,7 @@ def _model(document: Document) -> Result:
 _CHECKS: dict[str, Callable[[Document], Any]] = {
     "cluster": _cluster,
     "accelerator": _accelerator,
+    "transports": _transports,
     "plan": _plan,
     "model": _model,
 }

@@ -107,9 +107,15 @@ class Link:
     """The bandwidth is the whole node's, shared by its accelerators."""
     efficiency: Curve = ()
     """Fraction of bandwidth reached against message bytes."""
+    efficiency_by_operation: Mapping[str, Curve] = field(default_factory=dict)
+    """The same by operation (as in TransportCurve), for those that reach another fraction."""
     in_network: bool = False
     """Switches of this link add what passes (SHARP, NVLS)."""
     source: str = ""
+
+    def efficiency_of(self, operation: str) -> Curve:
+        """The efficiency curve of ``operation``; empty where all of the bandwidth is reached."""
+        return self.efficiency_by_operation.get(operation, self.efficiency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +175,8 @@ class TransportCurve:
     """(message bytes, seconds until the last rank is done)"""
     cpu_times_s: Curve = ()
     """(message bytes, processor seconds each rank spends on it)"""
+    nodes: int = 0
+    """Nodes it was measured on; 0: as many as its ranks fill."""
     source: str = ""
     """Where the curve is from; empty where the cluster's own source says it."""
 

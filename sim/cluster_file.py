@@ -2,7 +2,7 @@
 
 Reading reports every fault of a file at once, with its line; what was written reads back to the bit.
 A preset is a file in `topologies/`; an accelerator that is only named is a file in `accelerators/` beside
-the cluster's file or among the presets.
+the cluster's file or among the presets, and so are curves that are only named in `transports/`.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def check_cluster(document: Document) -> tuple[Cluster | None, list[Fault], list
 
     from . import cluster_check
     from .cluster_schema import AcceleratorForm, ClusterForm
+    from .transports_file import named_transports
 
     if not isinstance(document.data, dict):
         return None, [document.fault((), shown(document.data), "a mapping that describes a cluster")], []
@@ -84,6 +85,9 @@ def check_cluster(document: Document) -> tuple[Cluster | None, list[Fault], list
         errors += faults
         if data["node_groups"] and isinstance(data["node_groups"][0], dict):
             data.setdefault("accelerator", data["node_groups"][0].get("accelerator"))
+    if isinstance(data.get("transports"), str):
+        data["transports"], faults = named_transports(document, data["transports"])
+        errors += faults
     try:
         form = ClusterForm.model_validate(data)
     except ValidationError as error:
@@ -332,9 +336,12 @@ def _link(link: Any) -> dict[str, Any]:
         "bandwidth": exact_quantity(link.bandwidth, "bandwidth"),
         "latency": exact_quantity(link.latency, "time"),
         "efficiency": _curve(link.efficiency, "bytes"),
+        "efficiency_by_operation": {
+            operation: _curve(curve, "bytes") for operation, curve in link.efficiency_by_operation.items()
+        },
         "source": link.source,
     }
-    data = {key: value for key, value in data.items() if value not in ("", [])}
+    data = {key: value for key, value in data.items() if value not in ("", [], {})}
     return {**data, **{key: True for key in ("per_node", "in_network") if getattr(link, key)}}
 
 
@@ -356,6 +363,7 @@ def _transport(transport: Any) -> dict[str, Any]:
         "times": _curve(transport.times_s, "bytes", "time"),
     }
     data["cpu_times"] = _curve(transport.cpu_times_s, "bytes", "time")
+    data["nodes"] = transport.nodes
     data["source"] = transport.source
     return _without_defaults(data)
 

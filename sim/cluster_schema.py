@@ -98,6 +98,7 @@ WholeOrNone = Annotated[StrictInt, Field(ge=0, le=MAX_ACCELERATORS)]
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[str, AfterValidator(_name)]
 Precision = Annotated[str, AfterValidator(_precision)]
+Operation = Literal["all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
 
 FlopsCurve = Annotated[tuple[tuple[Flops, Fraction], ...], AfterValidator(_rising)]
 BytesCurve = Annotated[tuple[tuple[Bytes, Fraction], ...], AfterValidator(_rising)]
@@ -107,13 +108,13 @@ FractionCurve = Annotated[tuple[tuple[Fraction, SlowFactor], ...], AfterValidato
 FactorCurve = Annotated[tuple[tuple[Number, Number], ...], AfterValidator(_rising)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """Unknown keys are faults, not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OptimizerCostForm(_Strict):
+class OptimizerCostForm(Strict):
     overhead: TimeOrNone = Field(description="a time, as 20 us")
     per_parameter: TimeOrNone = Field(description="a time, as 5 ps")
 
@@ -121,7 +122,7 @@ class OptimizerCostForm(_Strict):
         return parts.OptimizerCost(overhead_s=self.overhead, per_parameter_s=self.per_parameter)
 
 
-class LayerProfileForm(_Strict):
+class LayerProfileForm(Strict):
     kind: Literal["embedding", "block", "head"]
     hidden: Whole
     heads: Whole
@@ -143,7 +144,7 @@ class LayerProfileForm(_Strict):
         )
 
 
-class AcceleratorForm(_Strict):
+class AcceleratorForm(Strict):
     schema_: Literal["traincast.accelerator/1"] = Field(default="traincast.accelerator/1", alias="schema")
     name: Name = Field(description="the device's name")
     kind: Literal["gpu", "cpu"] = Field(description="gpu | cpu")
@@ -195,7 +196,7 @@ class AcceleratorForm(_Strict):
         )
 
 
-class LinkForm(_Strict):
+class LinkForm(Strict):
     joins: Literal["accelerators", "nodes", "switches", "zones", "host"] = Field(
         description="accelerators | nodes | switches | zones | host"
     )
@@ -203,6 +204,7 @@ class LinkForm(_Strict):
     latency: TimeOrNone = Field(description="a time, as 5 us")
     per_node: StrictBool = False
     efficiency: BytesCurve = ()
+    efficiency_by_operation: dict[Operation, BytesCurve] = Field(default_factory=dict)
     in_network: StrictBool = False
     source: Text = ""
 
@@ -210,7 +212,7 @@ class LinkForm(_Strict):
         return parts.Link(name=name, **self.model_dump())
 
 
-class WireForm(_Strict):
+class WireForm(Strict):
     from_: Name = Field(alias="from", description="a node or switch")
     to: Name = Field(description="a node or switch")
     link: Name = Field(description="the name of a link")
@@ -219,7 +221,7 @@ class WireForm(_Strict):
         return parts.Wire(a=self.from_, b=self.to, link=self.link)
 
 
-class FabricForm(_Strict):
+class FabricForm(Strict):
     kind: Literal["switch", "fat_tree", "rail", "dragonfly", "torus", "wan"] = Field(
         description="switch | fat_tree | rail | dragonfly | torus | wan"
     )
@@ -238,7 +240,7 @@ class FabricForm(_Strict):
         return parts.FabricSpec(**self.model_dump())
 
 
-class NodeGroupForm(_Strict):
+class NodeGroupForm(Strict):
     nodes: Whole = Field(description="a whole number")
     accelerator: AcceleratorForm = Field(description="an accelerator's name, or its description")
 
@@ -246,11 +248,12 @@ class NodeGroupForm(_Strict):
         return parts.NodeGroup(nodes=self.nodes, accelerator=self.accelerator.read())
 
 
-class TransportForm(_Strict):
-    operation: Literal["all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
+class TransportForm(Strict):
+    operation: Operation
     ranks: Annotated[StrictInt, Field(ge=2, le=MAX_ACCELERATORS)]
     times: TimeCurve = Field(min_length=1, description="points, as [[1 MiB, 250 us]]")
     cpu_times: ProcessorCurve = ()
+    nodes: WholeOrNone = 0
     source: Text = ""
 
     def read(self) -> parts.TransportCurve:
@@ -259,11 +262,12 @@ class TransportForm(_Strict):
             ranks=self.ranks,
             times_s=self.times,
             cpu_times_s=self.cpu_times,
+            nodes=self.nodes,
             source=self.source,
         )
 
 
-class HostForm(_Strict):
+class HostForm(Strict):
     cores: Whole = Field(description="a whole number")
     time_slice: Time = 0.004
     concurrency: FactorCurve = ()
@@ -278,7 +282,7 @@ class HostForm(_Strict):
         )
 
 
-class StragglerForm(_Strict):
+class StragglerForm(Strict):
     rank: WholeOrNone | None = None
     node: WholeOrNone | None = None
     factor: SlowFactor = Field(description="a factor on the time of compute, as 1.5")
@@ -294,7 +298,7 @@ class StragglerForm(_Strict):
         return luck.Straggler(kind=kind, place=place or 0, factor=self.factor)
 
 
-class TransientForm(_Strict):
+class TransientForm(Strict):
     probability: Fraction = Field(description="a probability of one rank in one step, as 0.01")
     factors: FractionCurve = Field(min_length=1, description="points, as [[0.5, 1.1], [1, 3]], or [[1, 1.5]]")
 
@@ -302,7 +306,7 @@ class TransientForm(_Strict):
         return luck.Transient(probability=self.probability, factors=self.factors)
 
 
-class SlowLinkForm(_Strict):
+class SlowLinkForm(Strict):
     node: WholeOrNone = Field(description="a node's number, from 0")
     bandwidth: Fraction = Field(description="the fraction of bandwidth left, as 0.25")
 
@@ -310,7 +314,7 @@ class SlowLinkForm(_Strict):
         return luck.SlowLink(node=self.node, bandwidth=self.bandwidth)
 
 
-class LuckForm(_Strict):
+class LuckForm(Strict):
     stragglers: tuple[StragglerForm, ...] = ()
     transient: TransientForm | None = None
     slow_links: tuple[SlowLinkForm, ...] = ()
@@ -323,7 +327,7 @@ class LuckForm(_Strict):
         )
 
 
-class FailuresForm(_Strict):
+class FailuresForm(Strict):
     """What is left out is as published for the largest runs; a mean time of `0 s` is never."""
 
     accelerator_mtbf: TimeOrNone = PUBLISHED.accelerator_mtbf_s
@@ -348,7 +352,7 @@ class FailuresForm(_Strict):
         )
 
 
-class ClusterForm(_Strict):
+class ClusterForm(Strict):
     schema_: Literal["traincast.cluster/1"] = Field(alias="schema", description=CLUSTER_SCHEMA)
     name: Name = Field(description="the cluster's name")
     nodes: Whole = Field(description="a whole number")

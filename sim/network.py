@@ -6,6 +6,7 @@ what the group gets of the links.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from .collectives import (
     hierarchical_s,
     point_to_point_s,
 )
-from .curves import interpolate, interpolate_time
+from .curves import interpolate_time
 from .paths import Path, is_torus, nodes_of, path, spread_path, tiers_of
 from .protocols import COLLNET, NVLS, NVLS_TREE, Choice, Machine
 from .protocols import choose as choose_by_nccl
@@ -79,9 +80,10 @@ def choose(
     """The algorithm and protocol that ``operation`` takes, and its seconds.
 
     A measured curve of the operation is used where the group spreads over nodes as the measured one did,
-    ranks filling node after node. For another number of ranks its seconds are scaled by the ratio of the
-    closed forms, and where the host's cores carry the bytes by that of the ranks a core carries.
-    Else the cluster's library chooses. Anything else is the closed form at the link's efficiency for
+    ranks filling node after node. For another number of ranks its seconds are scaled by the ratio of what
+    the links would take, and where the host's cores carry the bytes by that of the ranks a core carries;
+    between two measured numbers both count, by how near they are in log ranks. Else the cluster's library
+    chooses. Anything else is the closed form at the link's efficiency for
     this size, `auto` the cheapest.
 
     Raises:
@@ -89,12 +91,9 @@ def choose(
     """
     if len(ranks) < 2:
         return Choice(algorithm=algorithm, protocol="", seconds=0.0)
-    curve = measured_curve(cluster, operation, ranks)
-    if curve is None:
+    seconds = _measured_s(cluster, operation, ranks, size_bytes, sharing)
+    if seconds is None:
         return _modelled(cluster, operation, ranks, size_bytes, algorithm, sharing)
-    seconds = interpolate_time(curve.times_s, size_bytes)
-    if curve.ranks != len(ranks):
-        seconds *= _ratio_of_ranks(cluster, operation, curve.ranks, ranks, size_bytes)
     if algorithm != AUTO and not is_host_staged(cluster) and operation != SEND_RECV and cluster.links:
         chosen = _modelled(cluster, operation, ranks, size_bytes, algorithm, sharing)
         usual = _modelled(cluster, operation, ranks, size_bytes, AUTO, sharing)
@@ -108,7 +107,8 @@ def processor_s(cluster: Cluster, operation: str, ranks: Sequence[int], size_byt
     """Processor seconds each rank spends on a host-staged communication, as measured; else 0."""
     if len(ranks) < 2 or not is_host_staged(cluster):
         return 0.0
-    curve = measured_curve(cluster, operation, ranks)
+    curves = _usable_curves(cluster, operation, ranks)
+    curve = min(curves, key=lambda curve: (abs(curve.ranks - len(ranks)), curve.ranks), default=None)
     if curve is None or not curve.cpu_times_s:
         return 0.0
     return interpolate_time(curve.cpu_times_s, size_bytes)
@@ -119,40 +119,78 @@ def is_host_staged(cluster: Cluster) -> bool:
     return cluster.host is not None and cluster.host.host_staged
 
 
-def measured_curve(cluster: Cluster, operation: str, ranks: Sequence[int]) -> TransportCurve | None:
-    """The curve of ``operation`` with the nearest number of ranks, if the group lies like that one did."""
+def _measured_s(
+    cluster: Cluster, operation: str, ranks: Sequence[int], size: float, sharing: int
+) -> float | None:
+    """Seconds by the curves with the nearest numbers of ranks, fewer and more; None without any."""
+    curves = _usable_curves(cluster, operation, ranks)
+    fewer = max((c for c in curves if c.ranks <= len(ranks)), key=lambda c: c.ranks, default=None)
+    more = min((c for c in curves if c.ranks >= len(ranks)), key=lambda c: c.ranks, default=None)
+    found = [
+        interpolate_time(curve.times_s, size) * _ratio_of_ranks(cluster, curve, ranks, size, sharing)
+        for curve in (fewer, more)
+        if curve is not None
+    ]
+    if fewer is None or more is None or fewer.ranks == more.ranks:
+        return found[0] if found else None
+    weight = math.log(len(ranks) / fewer.ranks) / math.log(more.ranks / fewer.ranks)
+    return found[0] ** (1 - weight) * found[1] ** weight
+
+
+def _usable_curves(cluster: Cluster, operation: str, ranks: Sequence[int]) -> list[TransportCurve]:
+    """The curves of ``operation`` whose ranks lay as the group does, in one node or over several."""
     nodes = len(nodes_of(cluster, ranks))
     usable = [
         curve
         for curve in cluster.transports
-        if curve.operation == operation and curve.times_s and _spreads_alike(cluster, curve.ranks, nodes)
+        if curve.operation == operation and curve.times_s and _spreads_alike(cluster, curve, nodes)
     ]
     if operation == SEND_RECV:
-        usable = [curve for curve in usable if curve.ranks == 2] or usable
-    return min(usable, key=lambda curve: (abs(curve.ranks - len(ranks)), curve.ranks), default=None)
+        return [curve for curve in usable if curve.ranks == 2] or usable
+    return usable
 
 
-def _spreads_alike(cluster: Cluster, measured_ranks: int, nodes: int) -> bool:
-    measured_nodes = -(-measured_ranks // cluster.accelerators_per_node)
-    return (measured_nodes == 1) == (nodes == 1)
+def _spreads_alike(cluster: Cluster, curve: TransportCurve, nodes: int) -> bool:
+    """Whether ``curve`` was measured in one node as the group is, or over several as it is."""
+    measured_nodes = _measured_nodes(cluster, curve)
+    fits = curve.ranks <= measured_nodes * cluster.accelerators_per_node
+    return fits and (measured_nodes == 1) == (nodes == 1)
+
+
+def _measured_nodes(cluster: Cluster, curve: TransportCurve) -> int:
+    return curve.nodes or -(-curve.ranks // cluster.accelerators_per_node)
 
 
 def _ratio_of_ranks(
-    cluster: Cluster, operation: str, measured_ranks: int, ranks: Sequence[int], size_bytes: float
+    cluster: Cluster, curve: TransportCurve, ranks: Sequence[int], size: float, sharing: int
 ) -> float:
-    """Seconds with ``ranks`` over seconds with the measured number, on a path that is otherwise alike."""
-    if operation == SEND_RECV:
+    """Seconds with ``ranks`` over seconds with the measured number, by the links where they are known."""
+    operation = curve.operation
+    if operation == SEND_RECV or curve.ranks == len(ranks):
         return 1.0
+    if cluster.links and not is_host_staged(cluster):
+        few, many = (
+            _modelled(cluster, operation, group, size, AUTO, sharing).seconds
+            for group in (_as_measured(cluster, curve), ranks)
+        )
+        return many / few
     staged = is_host_staged(cluster)
     few, many = (
-        collective_s(operation, size_bytes, count, 1.0, 0.0, host_staged=staged)
-        for count in (measured_ranks, len(ranks))
+        collective_s(operation, size, count, 1.0, 0.0, host_staged=staged)
+        for count in (curve.ranks, len(ranks))
     )
     ratio = many / few
     if cluster.host is not None and staged:
         cores = cluster.host.cores
-        ratio *= max(1.0, len(ranks) / cores) / max(1.0, measured_ranks / cores)
+        ratio *= max(1.0, len(ranks) / cores) / max(1.0, curve.ranks / cores)
     return ratio
+
+
+def _as_measured(cluster: Cluster, curve: TransportCurve) -> list[int]:
+    """Ranks that lie as those of ``curve`` did, from the first node on."""
+    per_node = cluster.accelerators_per_node
+    each = -(-curve.ranks // _measured_nodes(cluster, curve))
+    return [rank // each * per_node + rank % each for rank in range(curve.ranks)]
 
 
 def _modelled(
@@ -161,7 +199,7 @@ def _modelled(
     """By the library's tuner or the closed forms."""
     if operation == SEND_RECV:
         way = path(cluster, ranks, sharing=sharing)
-        seconds = point_to_point_s(size, _effective(way, size), way.latency)
+        seconds = point_to_point_s(size, way.effective(operation, size), way.latency)
         return Choice(algorithm=DIRECT, protocol="", seconds=seconds)
     check_names(operation, algorithm)
     if is_host_staged(cluster):
@@ -174,8 +212,9 @@ def _modelled(
         return _spread(cluster, operation, ranks, size, algorithm, sharing)
     way = path(cluster, ranks, sharing=sharing)
     if cluster.library == "nccl" and algorithm in _NCCL_NAMES:
-        return choose_by_nccl(operation, size, _machine(cluster, ranks, way, size), _NCCL_NAMES[algorithm])
-    bandwidth = _effective(way, size)
+        machine = _machine(cluster, operation, ranks, way, size)
+        return choose_by_nccl(operation, size, machine, _NCCL_NAMES[algorithm])
+    bandwidth = way.effective(operation, size)
     if algorithm == AUTO:
         hops = (way.ring_latency, way.latency)
         seconds, name = cheapest(operation, size, len(ranks), bandwidth, hops, in_network=way.link.in_network)
@@ -194,9 +233,8 @@ def _modelled(
 
 def _host_staged(cluster: Cluster, operation: str, ranks: Sequence[int], size: float, sharing: int) -> Choice:
     way = path(cluster, ranks, sharing=sharing)
-    seconds = collective_s(
-        operation, size, len(ranks), _effective(way, size), way.ring_latency, host_staged=True
-    )
+    bandwidth = way.effective(operation, size)
+    seconds = collective_s(operation, size, len(ranks), bandwidth, way.ring_latency, host_staged=True)
     return Choice(algorithm=HOST_STAGED, protocol="", seconds=seconds)
 
 
@@ -207,9 +245,8 @@ def _spread(
     if algorithm == HIERARCHICAL:
         return _hierarchical(cluster, operation, ranks, size, sharing)
     way = spread_path(cluster, ranks, sharing=sharing)
-    seconds = collective_s(
-        operation, size, len(ranks), _effective(way, size), way.latency, algorithm=algorithm
-    )
+    bandwidth = way.effective(operation, size)
+    seconds = collective_s(operation, size, len(ranks), bandwidth, way.latency, algorithm=algorithm)
     return Choice(algorithm=DIRECT if algorithm == AUTO else algorithm, protocol="", seconds=seconds)
 
 
@@ -218,7 +255,7 @@ def _hierarchical(
 ) -> Choice:
     """Tier by tier, all at the efficiency of the link that limits the whole."""
     way = path(cluster, ranks, sharing=sharing)
-    reached = _effective(way, size) / way.bandwidth
+    reached = way.effective(operation, size) / way.bandwidth
     tiers = tuple(
         replace(tier, bandwidth=tier.bandwidth * reached)
         for tier in tiers_of(cluster, ranks, sharing=sharing)
@@ -226,20 +263,14 @@ def _hierarchical(
     return Choice(algorithm=HIERARCHICAL, protocol="", seconds=hierarchical_s(operation, size, tiers))
 
 
-def _machine(cluster: Cluster, ranks: Sequence[int], way: Path, size: float) -> Machine:
+def _machine(cluster: Cluster, operation: str, ranks: Sequence[int], way: Path, size: float) -> Machine:
     """The ranks as NCCL's tuner sees them."""
     inside, between = cluster.link("accelerators"), cluster.link("nodes")
     return Machine(
         ranks=len(ranks),
         nodes=len(nodes_of(cluster, ranks)),
-        bandwidth=_effective(way, size),
+        bandwidth=way.effective(operation, size),
         network_s=way.latency,
         nvls=inside is not None and inside.in_network,
         collnet=between is not None and between.in_network,
     )
-
-
-def _effective(way: Path, size_bytes: float) -> float:
-    """bytes/s of the path at the efficiency its link has for this size."""
-    reached = interpolate(way.link.efficiency, size_bytes) if way.link.efficiency else 1.0
-    return way.bandwidth * reached

@@ -15,6 +15,7 @@ import numpy as np
 
 from .cluster import Cluster, Link
 from .collectives import Tier
+from .curves import interpolate
 from .errors import InputError
 
 
@@ -23,13 +24,29 @@ class Path:
     """What joins a group of ranks, as one number for each thing a closed form asks."""
 
     bandwidth: float
-    """bytes/s that one rank of a ring through the group sends, before the link's efficiency"""
+    """bytes/s that one rank of a ring through the group sends, before the links' efficiencies"""
     latency: float
     """seconds of the longest hop, one way"""
     ring_latency: float
     """seconds of the average hop of a ring through the group; most stay inside a node"""
     link: Link
-    """The link that limits the bandwidth."""
+    """The link that limits the bandwidth, before efficiencies."""
+    also: tuple[float, Link] | None = None
+    """(bytes/s, link) of the other kind of link that is crossed; its efficiency may make it the limit."""
+
+    def effective(self, operation: str, size_bytes: float) -> float:
+        """bytes/s at the efficiency that the links have for ``operation`` and ``size_bytes``."""
+        reached = self.bandwidth * _reached(self.link, operation, size_bytes)
+        if self.also is None:
+            return reached
+        bandwidth, link = self.also
+        return min(reached, bandwidth * _reached(link, operation, size_bytes))
+
+
+def _reached(link: Link, operation: str, size_bytes: float) -> float:
+    """Fraction of the bandwidth of ``link`` that ``operation`` gets."""
+    curve = link.efficiency_of(operation)
+    return interpolate(curve, size_bytes) if curve else 1.0
 
 
 def nodes_of(cluster: Cluster, ranks: Sequence[int]) -> dict[int, int]:
@@ -62,13 +79,14 @@ def path(cluster: Cluster, ranks: Sequence[int], *, sharing: int = 1) -> Path:
     if not hops_inside or inside is None:
         return between
     ring_latency = (hops_inside * inside.latency + len(members) * between.ring_latency) / len(ranks)
-    narrow = inside if inside.bandwidth < between.bandwidth else between.link
-    return Path(
-        bandwidth=min(inside.bandwidth, between.bandwidth),
-        latency=between.latency,
-        ring_latency=ring_latency,
-        link=narrow,
-    )
+    return _narrower((inside.bandwidth, inside), between, ring_latency)
+
+
+def _narrower(inside: tuple[float, Link], between: Path, ring_latency: float) -> Path:
+    """The path that crosses both, limited by the narrower one."""
+    outside = between.bandwidth, between.link
+    (bandwidth, link), also = (inside, outside) if inside[0] < outside[0] else (outside, inside)
+    return Path(bandwidth=bandwidth, latency=between.latency, ring_latency=ring_latency, link=link, also=also)
 
 
 def _link(cluster: Cluster, joins: str) -> Link:
@@ -201,8 +219,15 @@ def spread_path(cluster: Cluster, ranks: Sequence[int], *, sharing: int = 1) -> 
     inside = cluster.link("accelerators")
     count, most = len(ranks), max(members.values())
     own = _own_bandwidth(cluster, way, most, sharing) * (count - 1) / (count - most)
-    bandwidth = min(own, inside.bandwidth) if inside is not None else own
-    return replace(way, bandwidth=bandwidth, ring_latency=way.latency)
+    between = replace(way, bandwidth=own, link=_outside(cluster, way), also=None)
+    if inside is None:
+        return replace(between, ring_latency=way.latency)
+    return _narrower((inside.bandwidth, inside), between, way.latency)
+
+
+def _outside(cluster: Cluster, way: Path) -> Link:
+    """The link between nodes of a path that may be limited by another."""
+    return way.link if cluster.wires else _link(cluster, "nodes")
 
 
 def _own_bandwidth(cluster: Cluster, way: Path, per_node: int, sharing: int) -> float:
@@ -224,6 +249,7 @@ def _all_pairs(cluster: Cluster, ranks: Sequence[int], sharing: int, way: Path) 
         latency=reach.longest_s,
         ring_latency=reach.longest_s,
         link=link_of_kind(cluster, reach.kind),
+        also=None,
     )
 
 

@@ -148,6 +148,60 @@ def test_a_curve_from_one_node_says_nothing_of_several():
     assert transport(cluster, "all_reduce", range(4, 12), 1e6) < 0.01
 
 
+def test_an_operation_may_reach_another_fraction():
+    """A quarter for all-to-alls, half for the rest."""
+    link = replace(NVLINK, efficiency=((1.0, 0.5),), efficiency_by_operation={"all_to_all": ((1.0, 0.25),)})
+    cluster = gpu_cluster(links={"nvlink": link})
+    gather, exchange = (transport(cluster, name, range(8), 8e9) for name in ("all_gather", "all_to_all"))
+    assert gather == pytest.approx(7 * (2e-6 + 1e9 / 150e9))
+    assert exchange == pytest.approx(2e-6 + 7e9 / 75e9)
+
+
+def test_a_ring_over_nodes_is_limited_by_what_its_links_reach():
+    """Eight NICs of 25 GB/s are 200 GB/s; NVLink is wider, but at half of its rate it is not."""
+    slow = replace(NVLINK, efficiency_by_operation={"all_gather": ((1.0, 0.5),)})
+    cluster = gpu_cluster(links={"nvlink": slow, "ib": INFINIBAND})
+    way = path(cluster, range(32))
+    assert (way.bandwidth, way.link.name) == (200e9, "ib")
+    assert [way.effective(name, 1e9) for name in ("all_gather", "reduce_scatter")] == [150e9, 200e9]
+
+
+def test_a_curve_of_one_node_is_not_taken_for_several_smaller_ones():
+    """Eight ranks measured in one node say nothing of eight on two nodes of four; four do of four."""
+    curves = tuple(
+        TransportCurve(operation="all_reduce", ranks=n, times_s=((1e6, n * 1.0),), nodes=1) for n in (4, 8)
+    )
+    cluster = gpu_cluster(nodes=4, per_node=4, transports=curves)
+    assert transport(cluster, "all_reduce", range(4), 1e6) == 4.0
+    assert transport(cluster, "all_reduce", range(8), 1e6) < 0.01
+    assert transport(cluster, "all_reduce", range(3), 1e6) == pytest.approx(
+        4.0
+        * transport(gpu_cluster(), "all_reduce", range(3), 1e6)
+        / transport(gpu_cluster(), "all_reduce", range(4), 1e6)
+    )
+
+
+def test_between_two_measured_numbers_of_ranks_both_count():
+    """Two ranks take 1 s and eight 3 s; four by the links 1.5 s and 18/7 s, half-way in log ranks."""
+    curves = tuple(
+        TransportCurve(operation="all_gather", ranks=n, times_s=((1e12, seconds),), nodes=1)
+        for n, seconds in ((2, 1.0), (8, 3.0))
+    )
+    cluster = gpu_cluster(transports=curves)
+    found = [transport(cluster, "all_gather", range(n), 1e12) for n in (2, 4, 8)]
+    assert found == pytest.approx([1.0, (1.5 * 18 / 7) ** 0.5, 3.0], rel=1e-4)
+
+
+def test_a_curve_over_nodes_is_scaled_by_what_the_links_take():
+    """One rank a node on four nodes, measured; on two nodes as much less as the links say."""
+    curve = TransportCurve(operation="all_gather", ranks=4, times_s=((1e8, 1.0),), nodes=4)
+    plain, measured = gpu_cluster(), gpu_cluster(transports=(curve,))
+    four, two = [0, 8, 16, 24], [0, 8]
+    assert transport(measured, "all_gather", four, 1e8) == 1.0
+    ratio = transport(plain, "all_gather", two, 1e8) / transport(plain, "all_gather", four, 1e8)
+    assert transport(measured, "all_gather", two, 1e8) == pytest.approx(ratio)
+
+
 def test_processor_time_is_measured_or_none():
     """Host-staged messages cost it; GPUs' and unmeasured ones do not."""
     assert processor_s(cpu_cluster(), SEND_RECV, (0, 1), 1e6) == pytest.approx(2e-4)

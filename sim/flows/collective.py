@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..cluster import Cluster, FabricSpec
+from ..cluster import Cluster, FabricSpec, Link
 from ..collectives import AUTO
 from ..curves import interpolate
 from ..errors import InputError
@@ -102,11 +102,13 @@ def transport_by_flows(
         Group(steps=collective_flows(operation, name, ranks, size_bytes, per_node=per_node))
         for ranks in groups
     ]
-    return flow_collective_s(fabric_for_flows(cluster, size_bytes), busy), name
+    return flow_collective_s(fabric_for_flows(cluster, size_bytes, operation), busy), name
 
 
-def fabric_for_flows(cluster: Cluster, size_bytes: float) -> Fabric:
+def fabric_for_flows(cluster: Cluster, size_bytes: float, operation: str = "") -> Fabric:
     """The fabric of ``cluster``, a switch if it names none, at its links' efficiency for ``size_bytes``.
+
+    Where a link has one for ``operation`` it is that one.
 
     Raises:
         InputError: its network is wires, messages pass through the host, or a link lacks.
@@ -117,12 +119,18 @@ def fabric_for_flows(cluster: Cluster, size_bytes: float) -> Fabric:
         raise InputError(f"cluster {cluster.name} sends through its hosts, which flow level does not know")
     inside = cluster.link("accelerators")
     if cluster.link("nodes") is None and inside is not None:
-        share = interpolate(inside.efficiency, size_bytes) if inside.efficiency else 1.0
+        share = _share(inside, operation, size_bytes)
         return switch(cluster.accelerators, bandwidth=inside.bandwidth * share, latency=inside.latency / 2)
     spec = cluster.fabric or FabricSpec(kind="switch")
     built = fabric_of(replace(cluster, fabric=spec))
     shares = np.ones(int(built.link_kind.max()) + 1)
     for kind in np.unique(built.link_kind).tolist():
         link = link_of_kind(replace(cluster, fabric=spec), kind)
-        shares[kind] = interpolate(link.efficiency, size_bytes) if link.efficiency else 1.0
+        shares[kind] = _share(link, operation, size_bytes)
     return replace(built, link_bandwidth=built.link_bandwidth * shares[built.link_kind])
+
+
+def _share(link: Link, operation: str, size_bytes: float) -> float:
+    """Fraction of the bandwidth of ``link`` that ``operation`` reaches at this size."""
+    curve = link.efficiency_of(operation)
+    return interpolate(curve, size_bytes) if curve else 1.0
