@@ -83,6 +83,7 @@ def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple
         flash=strategy.attention in FLASH,
         norm_speed=strategy.software.norm_speed,
         convolution_speed=strategy.software.convolution_speed,
+        transposes=strategy.software.transposes_tf32 and job.precision == "tf32",
         filters_lines=strategy.software.filters_lines,
     )
     return layer_choices(job.model.network.by_kind[kind], batch, part)

@@ -75,6 +75,9 @@ class Stack:
     """Of the norms of networks that are no decoders beside other kernels that are bound by memory."""
     convolution_speed: float = 1.0
     """Of convolutions beside those of cuDNN 7."""
+    transposes_tf32: bool = False
+    """Images lie channel by channel where jobs are in tf32, and are transposed before and after every
+    convolution, whose tensor cores want all channels of a place together."""
     filters_lines: bool = True
     """Convolutions with windows of one row or column have fast algorithms too."""
     gathers_logits: bool = False
@@ -246,6 +249,13 @@ STACKS: Mapping[str, Stack] = {
             regathers_inputs=False,
             fragmentation=EXPANDABLE_FRAGMENTATION,
             overlaps_input_gradients=False,
+        ),
+        Stack(
+            name="nvidia-examples",
+            description="NVIDIA's Deep Learning Examples of 2020 and later: cuDNN 7 and 8, Apex, AMP",
+            source="NVIDIA/DeepLearningExamples@729963d, PyTorch/Classification/ConvNets/configs.yml",
+            transposes_tf32=True,
+            clips_gradients=False,
         ),
         Stack(
             name="tensorflow-2017",

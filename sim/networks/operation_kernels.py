@@ -45,6 +45,9 @@ class Batch:
     """Of norms beside other kernels that are bound by memory."""
     convolution_speed: float = 1.0
     """Of convolutions beside those of `convolution.py`."""
+    transposes: bool = False
+    """Tensors are transposed before and after every convolution (NVIDIA, "Convolutional Layers User's Guide",
+    section 3.1)."""
     filters_lines: bool = True
     """Windows of one row or column have fast algorithms too."""
 
@@ -152,6 +155,8 @@ def _product(
         return ((whole,),)
     slowed = STRIDED_GRADIENT_SPEED if gradient and op.stride > 1 else 1.0
     whole = replace(whole, kind=DIRECT, speed=batch.convolution_speed * slowed)
+    if not batch.fp32:
+        return ((whole, *_transposes(op, batch, weights=False)),)
     return ((whole,), *_filtered(op, batch, whole, n, op.n if gradient else _channels(op)))
 
 
@@ -162,7 +167,18 @@ def _weight_gradient(op: Operation, batch: Batch) -> Choice:
     if op.kind != CONVOLUTION:
         return ((whole,),)
     whole = replace(whole, kind=DIRECT, speed=batch.convolution_speed)
+    if not batch.fp32:
+        return ((whole, *_transposes(op, batch, weights=True)),)
     return ((whole,), *_filtered(op, batch, whole, op.n, _channels(op)))
+
+
+def _transposes(op: Operation, batch: Batch, *, weights: bool) -> tuple[Kernel, ...]:
+    """Of what a product reads and of what it writes, or reads too; those of weights are small."""
+    if not batch.transposes:
+        return ()
+    return tuple(
+        replace(batch.memory(2 * batch.tokens * values), weights=weights) for values in (op.reads, op.writes)
+    )
 
 
 def _channels(op: Operation) -> float:
@@ -173,7 +189,7 @@ def _channels(op: Operation) -> float:
 def _filtered(op: Operation, batch: Batch, whole: Kernel, n: float, k: float) -> list[tuple[Kernel, ...]]:
     """Minimal filtering instead of ``whole``, a product over channels ``n`` and ``k``."""
     sides = set(op.window)
-    fits = op.stride == op.groups == 1 and batch.fp32
+    fits = op.stride == op.groups == 1
     lines = 1 in sides
     if not fits or not sides <= LARGE_TILES.keys() or max(sides) == 1 or (lines and not batch.filters_lines):
         return []

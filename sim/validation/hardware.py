@@ -43,6 +43,11 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     (r"P100-SXM2 \(DGX-1\)", "p100-sxm2", "dgx-1-p100"),
     (r"K80 \(GCE", "k80", "gce-k80"),
     (r"K80 \(AWS p2\.8xlarge\)", "k80", "ec2-p2-8xlarge"),
+    (r"DGX A100 \(8x A100 80GB\)", "a100-80gb-sxm", "dgx-a100"),
+    (r"DGX A100 \(8x A100 40GB\)", "a100-40gb-sxm", "dgx-a100"),
+    (r"DGX-1 \(8x V100 16GB\)", "v100-16gb-sxm2", "dgx-1-v100"),
+    (r"DGX-1 \(8x V100 32GB\)", "v100-32gb-sxm2", "dgx-1-v100"),
+    (r"DGX-2 \(16x V100 32GB\)", "v100-32gb-sxm2", "dgx-2"),
     (r"DGX-B200", "b200", "dgx-b200"),
 )
 """Pattern at the start of a table's name, accelerator file, cluster preset; the first that matches counts."""
