@@ -7,10 +7,8 @@ itself: what was refused by which rule, what was bounded away, and why each runn
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from .bounds import lower_bound_s
@@ -18,6 +16,7 @@ from .cluster import Cluster
 from .costs import Costs
 from .engine import simulate
 from .errors import NoPlanError
+from .garbage import no_garbage_collection
 from .job import Job
 from .lowering import make_plan, order_faults, sketch
 from .memory import memory
@@ -80,20 +79,8 @@ def search(
     Raises:
         NoPlanError: nothing fits; says which came closest and what it is short of.
     """
-    with _no_garbage_collection():
+    with no_garbage_collection():
         return _search(job, cluster, strategies, top, samples, seed, progress)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Programs are large and have no cycles; walking them over and over costs a third of a search."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _search(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ..engine import simulate
 from ..errors import InputError
+from ..garbage import no_garbage_collection
 from ..job import Job
 from ..lowering import make_plan
 from ..memory import memory
@@ -53,7 +54,8 @@ class Predictor:
         """
         key = (case.job, case.strategy, case.hardware, case.gpus, case.gpus_per_node)
         if key not in self._known:
-            self._known[key] = self._predicted(case)
+            with no_garbage_collection():
+                self._known[key] = self._predicted(case)
         found = self._known[key]
         if isinstance(found, LeftOutError):
             raise found

@@ -1,0 +1,29 @@
+"""Garbage collection is off inside, and afterwards as it was."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from traincast.sim.garbage import no_garbage_collection
+
+
+def test_it_is_off_inside_and_on_again_after():
+    """Even where what is inside fails."""
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), no_garbage_collection():
+        assert not gc.isenabled()
+        _ = 1 / 0
+    assert gc.isenabled()
+
+
+def test_it_stays_off_where_it_was_off():
+    """Whoever turned it off turns it on."""
+    gc.disable()
+    try:
+        with no_garbage_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
