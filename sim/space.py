@@ -16,6 +16,9 @@ MAX_MICRO_BATCH = 64
 RECOMPUTES = ("none", "selective", "full")
 """The policies that every stack has."""
 
+MAX_SAMPLES = 1024
+"""The same where a sample is one token, as an image: AlexNet was trained with 512 on a GPU."""
+
 MAX_VIRTUAL = 4
 """More virtual stages send more messages than the bubble they save is worth, but for deep pipelines."""
 
@@ -116,7 +119,8 @@ def divisors(number: int) -> list[int]:
 
 def _micro_batches(job: Job, dp: int) -> list[int]:
     """Powers of two up to a replica's share of the batch."""
-    return _powers_of_two(min(MAX_MICRO_BATCH, max(1, job.global_batch // dp)))
+    limit = MAX_MICRO_BATCH if job.seq_len > 1 or job.model.network is None else MAX_SAMPLES
+    return _powers_of_two(min(limit, max(1, job.global_batch // dp)))
 
 
 def _powers_of_two(limit: int) -> list[int]:

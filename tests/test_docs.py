@@ -18,6 +18,14 @@ ROOT = Path(traincast.__file__).parent
 GUIDE = (ROOT / "docs/guide.md").read_text()
 
 
+MYNET = """from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(32, 10))
+"""
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
 
@@ -29,6 +37,7 @@ def test_every_command_of_the_guide_runs(tmp_path):
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0])
     (tmp_path / "all_reduce.txt").write_text(NCCL_TESTS)
     (tmp_path / "gemms.csv").write_text(GEMM_TABLE)
+    (tmp_path / "mynet.py").write_text(MYNET)
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
     assert len(commands) > 8
     for command in commands:
