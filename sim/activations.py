@@ -40,6 +40,7 @@ def block_activation_bytes(
     ep: int = 1,
     expert_imbalance: float = 1.0,
     stack: Stack = MEGATRON,
+    input_bytes: int = 0,
 ) -> float:
     """Bytes one block keeps, with a dense MLP or with ``experts``.
 
@@ -47,25 +48,29 @@ def block_activation_bytes(
     and sbh(10 + 24/t + 5as/(ht)) on t tensor-parallel ranks (equation 2), sbh/t (34 + 5as/h) with
     ``sequence_parallel`` (equation 4). Selective recompute drops what is inside attention (equation 6), full
     keeps the block's input alone. Tokens as they reach the experts are whole on each tensor-parallel rank,
-    and what comes back from them is shared out as norms are.
+    and what comes back from them is shared out as norms are. ``input_bytes`` are those of one value that a
+    product reads, where it is cast before (fp8); 0 is ``bytes_per_value``.
     """
     tokens = micro_batch * seq_len / cp
     outside = tp if sequence_parallel else 1
     if recompute == "full":
         return float(tokens * decoder.hidden * bytes_per_value / outside)
     gathered = outside if stack.regathers_inputs else 1
-    split, whole, everywhere = _attention_values(decoder), _latent_values(decoder), 0.0
+    read = input_bytes or bytes_per_value
+    split = bytes_per_value * _attention_values(decoder)
+    # Flash attention wants its output as it was, beside what the product after it reads.
+    split += read * decoder.o_size if read < bytes_per_value else 0
+    whole, everywhere = bytes_per_value * _latent_values(decoder), 0.0
+    each = _mlp_bytes(decoder, stack, bytes_per_value, read)
     if experts:
         visits = busiest_visits(decoder, ep, expert_imbalance)
-        split += _mlp_values(decoder, stack) * visits * decoder.expert_ffn
-        split += _mlp_values(decoder, stack) * decoder.shared_ffn
-        everywhere = visits * decoder.hidden
-        whole += decoder.experts_per_token * decoder.hidden + decoder.experts
+        split += each * (visits * decoder.expert_ffn + decoder.shared_ffn)
+        everywhere = read * visits * decoder.hidden
+        whole += bytes_per_value * (decoder.experts_per_token * decoder.hidden + decoder.experts)
     else:
-        split += _mlp_values(decoder, stack) * decoder.ffn
-    kept = tokens * (whole / outside + everywhere + split / tp) * bytes_per_value
-    norms = norm_input_bytes(stack, bytes_per_value) / outside + bytes_per_value / gathered
-    kept += 2 * tokens * decoder.hidden * norms
+        split += each * decoder.ffn
+    norms = norm_input_bytes(stack, bytes_per_value) / outside + read / gathered
+    kept = tokens * (2 * decoder.hidden * norms + whole / outside + everywhere + split / tp)
     if dropout:
         kept += 2 * tokens * decoder.hidden / outside
     if recompute == "selective":
@@ -87,11 +92,12 @@ def norm_input_bytes(stack: Stack, bytes_per_value: int) -> int:
     }.get(stack.norm, bytes_per_value)
 
 
-def _mlp_values(decoder: Decoder, stack: Stack) -> int:
-    """Values kept for one of an MLP's inner width: what goes into the activation and what comes out of it;
-    of a gated one step by step also the output of silu."""
+def _mlp_bytes(decoder: Decoder, stack: Stack, bytes_per_value: int, read: int) -> int:
+    """Bytes kept for one of an MLP's inner width: what goes into the activation, and what comes out of it,
+    which the last product reads; of a gated one step by step also the output of silu."""
     gated = decoder.mlp_matrices == 3
-    return decoder.mlp_matrices + (gated and not stack.fused_activation)
+    inputs = decoder.mlp_matrices - 1 + (gated and not stack.fused_activation)
+    return inputs * bytes_per_value + read
 
 
 def _attention_values(decoder: Decoder) -> int:
@@ -131,6 +137,7 @@ def layer_activation_bytes(
     flash: bool = True,
     dropout: bool = False,
     stack: Stack = MEGATRON,
+    input_bytes: int = 0,
 ) -> float:
     """Bytes one layer keeps; logits not included (`loss_memory.py`).
 
@@ -156,6 +163,7 @@ def layer_activation_bytes(
             ep=ep,
             expert_imbalance=expert_imbalance,
             stack=stack,
+            input_bytes=input_bytes,
         )
     gathered = outside if stack.regathers_inputs else 1
     values = norm_input_bytes(stack, bytes_per_value) / outside + bytes_per_value / gathered

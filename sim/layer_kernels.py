@@ -11,7 +11,7 @@ from .activations import (
     layer_weight_gradient_bytes,
     layer_workspace_bytes,
 )
-from .fp8 import FP8, in_fp8
+from .fp8 import FP8, FP8_BYTES, in_fp8
 from .job import Job
 from .kernels import Kernel
 from .model import BLOCKS
@@ -52,7 +52,9 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = 
         return _selective_op_bytes(job, strategy, kind)
     if job.model.network is not None:
         return _network_kept_bytes(job, strategy, kind, policy)
-    shape = {**_shape(job, strategy), "stack": strategy.software}
+    stack = strategy.software
+    casts = job.precision == FP8 and stack.fp8_inputs
+    shape = {**_shape(job, strategy), "stack": stack, "input_bytes": FP8_BYTES if casts else 0}
     return layer_activation_bytes(job.model.decoder, kind, recompute=policy, **shape)
 
 

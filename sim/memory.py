@@ -119,8 +119,9 @@ def state_bytes(job: Job) -> tuple[int, int, int]:
 
 def gradient_bytes(job: Job, strategy: Strategy) -> int:
     """Bytes of one gradient as accumulated: in the weights' own precision where the software does so."""
-    same = strategy.software.accumulation == "same"
-    return job.bytes_per_value if same else GRADIENT_BYTES[job.precision]
+    stack = strategy.software
+    half = stack.accumulation == "same" or stack.half_gradients
+    return job.bytes_per_value if half else GRADIENT_BYTES[job.precision]
 
 
 def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | None = None) -> RankMemory:
@@ -321,4 +322,4 @@ def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
     buckets = (
         sum(held_parameters(layers[i], plan.strategy) for i in bucket) for s in held for bucket in s.buckets
     )
-    return messages + max(buckets, default=0.0) * GRADIENT_BYTES[plan.job.precision]
+    return messages + max(buckets, default=0.0) * gradient_bytes(plan.job, plan.strategy)

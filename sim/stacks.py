@@ -15,9 +15,14 @@ LOSSES = ("fused", "torch", "vocab_parallel")
 ACCUMULATIONS = ("fused", "fp32", "same", "sharded")
 OPTIMIZERS = ("fused", "foreach")
 
-FRAGMENTATION = 0.15
-"""Of the memory that comes and goes in training with PyTorch's caching allocator, what lies in blocks too small
-to be used: 15 % in the mean over eight language models on A100 (Guo et al. 2024, GMLake, arXiv:2401.08156)."""
+FRAGMENTATION = 0.05
+"""Of the memory that comes and goes in training with PyTorch's caching allocator, what lies in blocks too
+small to be used. No more is left beside the largest micro-batches of LLM Foundry's tables
+(mosaicml/llm-foundry scripts/train/benchmarking), whose 800 runs all fitted."""
+
+MIXED_FRAGMENTATION = 0.15
+"""The same where tensors of very different sizes take turns, as fp32 logits of a whole vocabulary and layers:
+15 % in the mean over eight language models on A100 (Guo et al. 2024, GMLake, arXiv:2401.08156)."""
 
 EXPANDABLE_FRAGMENTATION = 0.0
 """The same where segments grow in place (PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True): nothing but
@@ -62,6 +67,11 @@ class Stack:
     overlaps_input_gradients: bool = True
     """The gradient of a column-parallel product's input is summed over the tensor-parallel ranks while that of
     its weight is computed."""
+    half_gradients: bool = False
+    """Gradients are accumulated and reduced in the weights' own precision also where products add them
+    themselves."""
+    fp8_inputs: bool = True
+    """In fp8 the inputs of products are kept as they were cast (Transformer Engine); else before the cast."""
     optimizer: str = "fused"
     """`fused`: one kernel over all parameters; `foreach`: one for each operation of the update."""
     recompute_stops_early: bool = False
@@ -116,6 +126,13 @@ STACKS: Mapping[str, Stack] = {
             vocab_multiple=128,
         ),
         Stack(
+            name="megatron-bridge",
+            description="Megatron Core as Megatron-Bridge's performance recipes set it: bf16 gradients",
+            source="NVIDIA-NeMo/Megatron-Bridge scripts/performance, grad_reduce_in_fp32 = False",
+            vocab_multiple=128,
+            half_gradients=True,
+        ),
+        Stack(
             name="megatron-2022",
             description="Megatron-LM before Transformer Engine: Apex norms, kernels fused by torch.jit",
             source="NVIDIA/Megatron-LM v3.0 megatron/mpu/layers.py, fused_kernels, model/transformer.py",
@@ -164,6 +181,7 @@ STACKS: Mapping[str, Stack] = {
             gathers_logits=True,
             regathers_inputs=False,
             overlaps_input_gradients=False,
+            fragmentation=MIXED_FRAGMENTATION,
         ),
         Stack(
             name="scaling-torch-norm",
@@ -180,6 +198,7 @@ STACKS: Mapping[str, Stack] = {
             gathers_logits=True,
             regathers_inputs=False,
             overlaps_input_gradients=False,
+            fragmentation=MIXED_FRAGMENTATION,
         ),
         Stack(
             name="composer",
@@ -225,6 +244,7 @@ STACKS: Mapping[str, Stack] = {
             regathers_inputs=False,
             fragmentation=EXPANDABLE_FRAGMENTATION,
             overlaps_input_gradients=False,
+            fp8_inputs=False,
         ),
         Stack(
             name="torchtitan-compile",
@@ -237,6 +257,7 @@ STACKS: Mapping[str, Stack] = {
             regathers_inputs=False,
             fragmentation=EXPANDABLE_FRAGMENTATION,
             overlaps_input_gradients=False,
+            fp8_inputs=False,
         ),
         Stack(
             name="torchtitan-2025-compile",
@@ -249,6 +270,7 @@ STACKS: Mapping[str, Stack] = {
             regathers_inputs=False,
             fragmentation=EXPANDABLE_FRAGMENTATION,
             overlaps_input_gradients=False,
+            fp8_inputs=False,
         ),
         Stack(
             name="nvidia-examples",

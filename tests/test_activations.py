@@ -14,8 +14,11 @@ from traincast.sim.activations import (
     layer_workspace_bytes,
 )
 from traincast.sim.hf_config import read_model
+from traincast.sim.job import Job
+from traincast.sim.layer_kernels import kept_bytes
 from traincast.sim.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 from traincast.sim.stacks import STACKS
+from traincast.sim.strategy import Strategy
 
 S, B, H, A = 2048, 2, 1024, 16
 GPT = gpt(4, H, A, 51200).decoder
@@ -134,3 +137,19 @@ def test_gradients_of_weights_need_32_sbh(t: int):
     shape = {"micro_batch": B, "seq_len": S, "tp": t, "sequence_parallel": True, "bytes_per_value": 2}
     assert layer_weight_gradient_bytes(GPT, BLOCK, **shape) == 32 * S * B * H / t
     assert layer_weight_gradient_bytes(GPT, HEAD, **shape) == 2 * S * B * (H + 51200) / t
+
+
+def test_fp8_keeps_inputs_of_products_as_they_were_cast():
+    """Of a GPT block half of two norms' outputs and of the activation's; attention's output once more."""
+    shape = {"micro_batch": B, "seq_len": S}
+    plain, cast = (block_activation_bytes(GPT, input_bytes=read, **shape) for read in (0, 1))
+    assert plain - cast == S * B * (2 * H + 4 * H - H)
+
+
+def test_fp8_inputs_follow_the_software():
+    """Transformer Engine keeps them in fp8, torchao before the cast."""
+    own = Job(model=gpt(4, H, A, 51200), global_batch=2, seq_len=S, precision="fp8")
+    bf16 = replace(own, precision="bf16")
+    for stack, less in (("megatron", True), ("torchtitan-compile", False)):
+        kept = [kept_bytes(one, Strategy(stack=stack), BLOCK) for one in (own, bf16)]
+        assert (kept[0] < kept[1]) is less

@@ -158,7 +158,9 @@ def test_each_dimension_has_a_communicator(strategy: dict, mebibytes: int):
     assert place.communicators_bytes == mebibytes * 2**20
 
 
-@pytest.mark.parametrize(("stack", "a_gradient"), [("megatron", 4), ("megatron-2021", 2)])
+@pytest.mark.parametrize(
+    ("stack", "a_gradient"), [("megatron", 4), ("megatron-2021", 2), ("megatron-bridge", 2)]
+)
 def test_gradients_are_as_the_software_accumulates_them(stack: str, a_gradient: int):
     """Of bf16 weights in fp32, or in their own precision."""
     own = job(precision="bf16")

@@ -45,7 +45,8 @@ STACKS = (
     Stack(pattern=r"FULL_TABLES \(Dec 2022\)", name="composer-2022", attention="flash1", dropout=False),
     # scripts/train/benchmarking/submit_benchmarks.py: attn_impl is triton unless told.
     Stack(pattern=r"LLM Foundry", name="composer", attention="triton", dropout=False),
-    Stack(pattern=r"Hagemann", name="scaling", attention="flash", dropout=False),
+    # Aleph-Alpha/scaling examples/transformer_example/config.yml: all dropout probabilities are 0.1.
+    Stack(pattern=r"Hagemann", name="scaling", attention="flash", dropout=True),
     # Only what was compiled is published of 2025.
     Stack(pattern=r"torchtitan.*2025", name="torchtitan-2025", attention="flash", dropout=False),
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
