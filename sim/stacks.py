@@ -74,6 +74,8 @@ class Stack:
     """In fp8 the inputs of products are kept as they were cast (Transformer Engine); else before the cast."""
     optimizer: str = "fused"
     """`fused`: one kernel over all parameters; `foreach`: one for each operation of the update."""
+    repeats_keys: bool = False
+    """Grouped keys and values are repeated for every head before they are exchanged (context parallelism)."""
     recompute_stops_early: bool = False
     """A block that is computed again is not finished: what only its successor reads is left out (PyTorch's
     non-reentrant checkpoint, `set_checkpoint_early_stop`)."""
@@ -231,6 +233,7 @@ STACKS: Mapping[str, Stack] = {
         Stack(
             name="torchtitan",
             description="torchtitan with FSDP2, eager",
+            repeats_keys=True,
             source="pytorch/torchtitan torchtitan/models/llama/model.py",
             norm="eager",
             fused_activation=False,
@@ -249,6 +252,7 @@ STACKS: Mapping[str, Stack] = {
         Stack(
             name="torchtitan-compile",
             description="torchtitan with FSDP2, each block compiled by torch.compile",
+            repeats_keys=True,
             source="pytorch/torchtitan torchtitan/parallelisms/parallelize_llama.py, apply_compile",
             loss="torch",
             accumulation="sharded",
@@ -262,6 +266,7 @@ STACKS: Mapping[str, Stack] = {
         Stack(
             name="torchtitan-2025-compile",
             description="torchtitan since 2025: the loss is compiled too, without fp32 copies of the logits",
+            repeats_keys=True,
             source="pytorch/torchtitan torchtitan/components/loss.py, build_cross_entropy_loss",
             loss="fused",
             accumulation="sharded",

@@ -96,7 +96,8 @@ class Strategy:
     sequence_parallel: bool = False
     """Norms and residuals are split over the tensor-parallel ranks (Korthikanti et al. 2022)."""
     cp_exchange: str = "ring"
-    """Context parallelism passes keys and values round a ring, or exchanges heads for tokens all-to-all."""
+    """Context parallelism passes keys and values round a ring, gathers them at once, or exchanges heads for
+    tokens all-to-all."""
     offload: str = "none"
     """What lives in host memory: optimizer states, activations between the passes, both."""
     gradient_exchange: str = "allreduce"

@@ -46,7 +46,7 @@ SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
 FLASH = ("flash", "flash1", "triton")
 """Kinds of attention that do not write the score matrix."""
 ATTENTIONS = (*FLASH, "unfused", "eager")
-CP_EXCHANGES = ("ring", "all_to_all")
+CP_EXCHANGES = ("ring", "all_gather", "all_to_all")
 OFFLOADS = ("none", "optimizer", "activations", "both")
 
 _SYNCHRONY = re.compile(r"(sync|async)\Z|(stale|backup|local):(\d{1,6})\Z")

@@ -107,10 +107,9 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
 
     With sequence parallelism each becomes an all-gather and a reduce-scatter of the same size (Korthikanti
     et al. 2022, section 4.2.2); the second gathering of backward hides behind the product it is not needed
-    for. In fp8 what is gathered is cast before. Before experts of other ranks it gathers what arrived there. The
-    vocabulary-parallel embedding sums
-    its look-ups forward and needs nothing backward; the head sums the gradient of its input backward, and
-    forward three values a token for the loss.
+    for. In fp8 what is gathered is cast before. Before experts of other ranks it gathers what arrived there.
+    The vocabulary-parallel embedding sums its look-ups forward and needs nothing backward; the head sums the
+    gradient of its input backward, and forward three values a token for the loss.
     """
     if strategy.tp == 1:
         return []
@@ -143,26 +142,38 @@ def _tp(operation: str, size_bytes: float, count: int = 1) -> Collective:
 
 def _context_parallel(job: Job, strategy: Strategy, *, backward: bool) -> list[Collective]:
     """Ring attention passes keys and values on cp - 1 times, backward their gradients too (Liu et al. 2023);
-    all-to-all exchanges tokens for heads before attention and back after it (Jacobs et al. 2023, Ulysses)."""
+    gathered, they come at once behind attention on those that are there already, and their gradients are
+    passed on (torch.distributed.tensor.experimental, `_AllGatherRotater`); all-to-all exchanges tokens for
+    heads before attention and back after it (Jacobs et al. 2023, Ulysses)."""
     if strategy.cp == 1:
         return []
     decoder = job.model.decoder
     tokens = strategy.micro_batch * job.seq_len / strategy.cp
     values = tokens * job.bytes_per_value / strategy.tp
+    repeats = strategy.software.repeats_keys and not decoder.kv_rank
+    keys = values * (2 * decoder.q_size if repeats else decoder.kv_size + decoder.v_size)
     if strategy.cp_exchange == "ring":
-        size = (decoder.kv_size + decoder.v_size) * values * (2 if backward else 1)
-        return [
-            Collective(
-                dimension="cp",
-                operation="send_recv",
-                size_bytes=size,
-                group="cp",
-                count=strategy.cp - 1,
-                behind_attention=True,
-            )
-        ]
+        return [_passed_on(strategy, keys * (2 if backward else 1))]
+    if strategy.cp_exchange == "all_gather":
+        whole = keys * strategy.cp
+        gathered = Collective(
+            dimension="cp", operation="all_gather", size_bytes=whole, group="cp", behind_attention=True
+        )
+        return [gathered, _passed_on(strategy, keys)] if backward else [gathered]
     sizes = [values * width for width in (decoder.q_size, decoder.o_size, decoder.kv_size, decoder.v_size)]
     return [Collective(dimension="cp", operation="all_to_all", size_bytes=size, group="cp") for size in sizes]
+
+
+def _passed_on(strategy: Strategy, size_bytes: float) -> Collective:
+    """Round the ring, behind attention on what came before."""
+    return Collective(
+        dimension="cp",
+        operation="send_recv",
+        size_bytes=size_bytes,
+        group="cp",
+        count=strategy.cp - 1,
+        behind_attention=True,
+    )
 
 
 def _expert_parallel(job: Job, strategy: Strategy) -> list[Collective]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from machines import gpt, llama
 
+from traincast.sim.hf_config import read_model
 from traincast.sim.job import Job
 from traincast.sim.model import BLOCK, EMBEDDING, HEAD
 from traincast.sim.strategy import Strategy
@@ -75,3 +76,27 @@ def test_parameters_of_a_rank():
     whole = sum(layer.whole_parameters for layer in layers)
     assert whole > 0
     assert (dense, experts) == (whole + (JOB.model.parameters - whole) / 4, 0)
+
+
+def test_context_parallel_keys_and_values_may_be_gathered_at_once():
+    """As many bytes as the ring passes on; backward passes their gradients on round the ring all the same."""
+    job = Job(model=read_model("llama-3-8b"), global_batch=4, seq_len=8192)
+    ring, gathered = (
+        Strategy(dp=1, cp=4, cp_exchange=exchange, stack="megatron") for exchange in ("ring", "all_gather")
+    )
+    (passed,) = layer_collectives(job, ring, "block", backward=False)
+    (whole,) = layer_collectives(job, gathered, "block", backward=False)
+    assert whole.operation == "all_gather"
+    assert whole.size_bytes == 4 * passed.size_bytes  # the whole buffer, of which each rank has its part
+    assert whole.behind_attention
+    again, gradients = layer_collectives(job, gathered, "block", backward=True)
+    assert again == whole
+    assert (gradients.operation, gradients.count, gradients.size_bytes) == ("send_recv", 3, passed.size_bytes)
+
+
+def test_software_that_repeats_keys_exchanges_them_for_every_head():
+    """Llama 3 8B has four times as many heads as keys."""
+    job = Job(model=read_model("llama-3-8b"), global_batch=4, seq_len=8192)
+    (lean,) = layer_collectives(job, Strategy(cp=4, stack="megatron"), "block", backward=False)
+    (repeated,) = layer_collectives(job, Strategy(cp=4, stack="torchtitan"), "block", backward=False)
+    assert repeated.size_bytes == 4 * lean.size_bytes

@@ -107,6 +107,7 @@ def strategy_of(row: Row) -> Strategy:
         sharding=_sharding(row),
         reshard_after_forward=row.get("sharding").lower() != KEEPS_GATHERED,
         sequence_parallel=tp > 1 and _is_sequence_parallel(row),
+        cp_exchange="all_gather" if cp > 1 and _is_torchtitan(row) else "ring",
         overlap_gradients=not any(words in row.get("notes").lower() for words in NOT_OVERLAPPED),
         overlap_tensor=tp > 1 and _says_yes(row, "tensor_overlap"),
         overlap_experts=ep > 1 and _says_yes(row, "expert_overlap"),
