@@ -176,6 +176,16 @@ def test_blocks_dealt_by_hand_leave_the_ends_to_embedding_and_head():
     assert case.memory_bytes == 40e9
 
 
+def test_torchtitan_keeps_parameters_gathered_in_a_pipeline_and_gathers_keys():
+    """As its code has it, whatever the table says; others pass keys round a ring."""
+    cells = {"sharding": "FSDP2 2", "cp": "2", "tp": "1", "recompute": "full", "dp": "2"}
+    ours, others = (
+        case_of(row(source=source, **cells)).strategy for source in ("torchtitan benchmarks", "me")
+    )
+    assert (ours.reshard_after_forward, ours.cp_exchange) == (False, "all_gather")
+    assert (others.reshard_after_forward, others.cp_exchange) == (True, "ring")
+
+
 def test_models_that_are_presets_need_no_sizes():
     """Mixtures of experts of the published tables; experts are shared out beside the dense layers."""
     blank = dict.fromkeys(("layers", "hidden", "heads", "vocab", "tp", "pp"), "")

@@ -105,7 +105,7 @@ def strategy_of(row: Row) -> Strategy:
         attention=attention_of(row),
         stack=software_of(row),
         sharding=_sharding(row),
-        reshard_after_forward=row.get("sharding").lower() != KEEPS_GATHERED,
+        reshard_after_forward=not _keeps_gathered(row, pp),
         sequence_parallel=tp > 1 and _is_sequence_parallel(row),
         cp_exchange="all_gather" if cp > 1 and _is_torchtitan(row) else "ring",
         overlap_gradients=not any(words in row.get("notes").lower() for words in NOT_OVERLAPPED),
@@ -179,6 +179,11 @@ def _sharding(row: Row) -> str:
     if name is None:
         raise LeftOutError(f"sharding {row.get('sharding')} not modelled")
     return name
+
+
+def _keeps_gathered(row: Row, pp: int) -> bool:
+    """As its cell says, or as torchtitan does in a pipeline (parallelize_llama.py, `apply_fsdp`)."""
+    return row.get("sharding").lower() == KEEPS_GATHERED or (pp > 1 and _is_torchtitan(row))
 
 
 def _is_sequence_parallel(row: Row) -> bool:
