@@ -10,10 +10,17 @@ from .shape import Kernel, Shape
 CAUSAL_SHARE = 0.5
 """Part of the score matrix that a causal flash kernel computes (FlashAttention-2, Dao 2023, section 4.1)."""
 
-FLASH_SPEEDS = {"flash": (1.0, 1.0), "flash1": (0.4 / 0.73, 0.3 / 0.63), "triton": (0.9, 0.48)}
+FLASH_SPEEDS = {
+    "flash": (1.0, 1.0),
+    "flash1": (0.4 / 0.73, 0.3 / 0.63),
+    "triton": (0.9, 0.48),
+    "flash3": (1.75, 1.6),
+}
 """Forward and backward beside FlashAttention-2. The first one reaches 30-50 % of an A100's peak forward and
 25-35 % backward, the second 73 % and 63 % (Dao 2023, sections 1, 3.2 and 4.1). Triton's of 2023 is fitted on
-LLM Foundry's runs with sequences of 16 Ki tokens and more, most of which is attention."""
+LLM Foundry's runs with sequences of 16 Ki tokens and more, most of which is attention. FlashAttention-3, on
+Hopper alone, is 1.5-2 times as fast forward and 1.5-1.75 times backward (Shah et al. 2024, section 1);
+cuDNN's kernel is alike there."""
 
 BACKWARD_SPEED = 63 / 73
 """Of backward beside forward: 63 % of an A100's peak against 73 % (Dao 2023, section 4.1)."""

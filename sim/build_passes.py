@@ -15,6 +15,11 @@ from .plan import Action, Kind
 from .strategy import Strategy
 from .traffic import message_bytes
 
+OVERLAP_SLOWDOWN = 0.189
+"""How much longer compute takes while a collective runs beside it, which takes multiprocessors and memory
+bandwidth from it: mean over models and devices (Lee et al. 2025, "Characterizing Compute-Communication
+Overlap in GPU-Accelerated Distributed Deep Learning", arXiv:2507.03114)."""
+
 
 class Exchange(NamedTuple):
     """Communication inside layers that their compute waits for, all of one dimension."""
@@ -63,7 +68,21 @@ class PassCosts:
         else:
             seconds, flops = costs.weight_gradient_s, costs.forward_flops
         exchanges = () if kind is Kind.WEIGHT_GRADIENT else self._exchanges(layers, kind is not Kind.FORWARD)
-        return PassCost(sum(map(seconds, layers)) * self.slowdown, sum(map(flops, layers)), exchanges)
+        compute_s = sum(self._beside_traffic_s(kind, layer, seconds(layer)) for layer in layers)
+        return PassCost(compute_s * self.slowdown, sum(map(flops, layers)), exchanges)
+
+    def _beside_traffic_s(self, kind: Kind, layer: Layer, seconds: float) -> float:
+        """``seconds`` of a layer's compute, slower while parameters are gathered and gradients scattered
+        beside it. A processor that moves the bytes itself hides nothing, so nothing is slowed."""
+        strategy = self.costs.strategy
+        if not strategy.shards_parameters or self.costs.cluster.host is not None:
+            return seconds
+        traffic_s = 0.0
+        if kind is Kind.FORWARD or strategy.reshard_after_forward:
+            traffic_s += self.costs.gathering_s(layer)
+        if kind is not Kind.FORWARD and strategy.reduces_every_micro_batch:
+            traffic_s += self.costs.reduction_s(layer)
+        return seconds + OVERLAP_SLOWDOWN * min(seconds, traffic_s)
 
     def _input_flops(self, layer: Layer) -> float:
         return self.costs.backward_flops(layer) - self.costs.forward_flops(layer)

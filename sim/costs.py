@@ -25,7 +25,7 @@ from .profiles import profiled_s
 from .recompute import repeated_blocks, repeated_parts
 from .roofline import kernel_s, kernels_s
 from .strategy import Strategy
-from .traffic import Collective, layer_collectives
+from .traffic import Collective, gathering, layer_collectives, reduction, split_parameters
 
 MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8, "fp8": 4}
 """Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
@@ -35,6 +35,11 @@ LOSS_SCALING_BYTES = 6 + 8 + 8
 """For each parameter of an fp16 job: its gradient is copied to fp32, divided by the loss scale while
 infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM megatron/optimizer/optimizer.py,
 `Float16OptimizerWithFloat16Params.step`)."""
+
+TENSOR_OVERLAP = 0.5
+"""Of the traffic that products beside it could hide, what they do hide: decomposed products are smaller, and
+share the device with the copies. Fitted on torchtitan's runs with and without asynchronous tensor
+parallelism."""
 
 FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
 """Values read or written for each parameter by `torch._foreach_*`, one operation after the other
@@ -68,6 +73,7 @@ class Costs:
         """What of a strategy decides the compute of a layer."""
         self._remembered: dict[tuple, float] = {} if memory is None else memory
         self._exchanges: dict[tuple, tuple[tuple[Collective, float], ...]] = {}
+        self._sums: dict[tuple, float] = {}
 
     # Compute
 
@@ -101,13 +107,20 @@ class Costs:
 
     def _layer_s(self, kind: str, *, backward: bool) -> float:
         """As profiled on this accelerator where it was, else by the roofline."""
-        seconds = profiled_s(self.cluster.accelerator, self.job, self.strategy, kind, backward=backward)
+        seconds = self._profiled_s(kind, backward=backward)
         return self._roofline_s(kind, "backward" if backward else "forward") if seconds is None else seconds
+
+    def _profiled_s(self, kind: str, *, backward: bool) -> float | None:
+        return profiled_s(self.cluster.accelerator, self.job, self.strategy, kind, backward=backward)
 
     def _roofline_s(self, kind: str, part: str) -> float:
         own = self._kernels(kind, part)
-        host_s = self.strategy.software.host_launch_s
-        return kernels_s(self.cluster.accelerator, own, self.job.precision, host_s)
+        return kernels_s(self.cluster.accelerator, own, self.job.precision, self._host_launch_s)
+
+    @property
+    def _host_launch_s(self) -> float:
+        """An accelerator that is the host's own processor has its launches in its `framework_factor`."""
+        return 0.0 if self.cluster.accelerator.kind == "cpu" else self.strategy.software.host_launch_s
 
     def _kernels(self, kind: str, part: str) -> tuple[Kernel, ...]:
         """Of a network, by the algorithms that are fastest here."""
@@ -126,24 +139,28 @@ class Costs:
         return attention / whole if whole else 0.0
 
     def _recompute_s(self, layer: Layer) -> float:
-        """What the policy repeats of the forward, in the mean over all blocks."""
+        """What the policy repeats of the forward, in the mean over all blocks: its part of the kernels, or of
+        a profiled forward."""
         if layer.kind in (EMBEDDING, HEAD) or self.strategy.recompute == "none":
             return 0.0
-        return self.forward_s(layer) * self._repeated_share(layer.kind)
-
-    def _repeated_share(self, kind: str) -> float:
-        """Part of a block's forward that is computed again."""
-        policy, stops_early = self.strategy.recompute, self.strategy.software.recompute_stops_early
         blocks = repeated_blocks(self.job, self.strategy)
-        if policy == "selective":
-            return blocks * self._attention_share(kind)
-        if policy == "full" and not (stops_early and kind == BLOCK):
-            return blocks
+        policy, stops_early = self.strategy.recompute, self.strategy.software.recompute_stops_early
+        if policy == "full" and not (stops_early and layer.kind == BLOCK):
+            return blocks * self.forward_s(layer)
+        own = self._kernels(layer.kind, "forward")
+        parts = repeated_parts(self.job.model.decoder, layer.kind, policy, own, stops_early=stops_early)
+        again = self._weighted_s(own, parts)
+        if self._profiled_s(layer.kind, backward=False) is not None:
+            again *= self.forward_s(layer) / self._weighted_s(own, [1.0] * len(own))
+        return blocks * again
+
+    def _weighted_s(self, kernels: Sequence[Kernel], parts: Sequence[float]) -> float:
+        """Seconds of so much of each of ``kernels``."""
         accelerator, precision = self.cluster.accelerator, self.job.precision
-        own = layer_kernels(self.job, self.strategy, kind, "forward")
-        parts = repeated_parts(self.job.model.decoder, kind, policy, own, stops_early=stops_early)
-        seconds = [kernel_s(accelerator, kernel, precision) for kernel in own]
-        return blocks * sum(part * one for part, one in zip(parts, seconds, strict=True)) / sum(seconds)
+        pairs = [(kernel, part) for kernel, part in zip(kernels, parts, strict=True) if part]
+        device_s = sum(part * kernel_s(accelerator, kernel, precision) for kernel, part in pairs)
+        host_s = self._host_launch_s * sum(part * kernel.launches for kernel, part in pairs)
+        return max(accelerator.framework_factor * device_s, host_s)
 
     def concurrency_factor(self, active_ranks: int) -> float:
         """Factor on compute while ``active_ranks`` of a node compute, beyond a fair share of its cores."""
@@ -236,7 +253,7 @@ class Costs:
         first = 0 if collective.operation == "all_gather" else 1
         beside = self._products_s(backward=backward)[first::2][: collective.count]
         hidden = [one * (self.strategy.tp - 1) / self.strategy.tp for one in beside]
-        return sum(max(0.0, seconds - one) for one in hidden)
+        return sum(seconds - TENSOR_OVERLAP * min(seconds, one) for one in hidden)
 
     def _products_s(self, *, backward: bool) -> list[float]:
         """Seconds of a block's four products in the order of the pass; gate and up are one here."""
@@ -253,6 +270,21 @@ class Costs:
         if collective.operation == network.SEND_RECV:
             ranks = ranks[:2]
         return self.collective_s(collective.operation, collective.size_bytes, ranks)
+
+    def gathering_s(self, layer: Layer) -> float:
+        """Seconds to gather the parameters of ``layer`` from their shards."""
+        return self._together_s(("gathering", layer.kind), gathering, layer)
+
+    def reduction_s(self, layer: Layer) -> float:
+        """Seconds to sum the gradients of ``layer`` over the replicas."""
+        return self._together_s(("reduction", layer.kind), reduction, layer)
+
+    def _together_s(self, key: tuple, collectives: Callable, layer: Layer) -> float:
+        if key not in self._sums:
+            dense, experts = split_parameters([layer], self.strategy)
+            found = collectives(self.job, self.strategy, dense, experts)
+            self._sums[key] = sum(self.group_s(one) * one.count for one in found)
+        return self._sums[key]
 
     # Optimizer and gradients
 

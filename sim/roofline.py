@@ -27,8 +27,8 @@ UNALIGNED_EFFICIENCY = 0.7
 
 WIDE = 1024
 DEPTH, WIDTH = 133.0, 60.0
-"""Sum and narrower side at which a product reaches half of its rate: queries times keys over heads of 128 reach
-0.34 of a V100's peak, probabilities times values 0.42, where large products reach 0.65 (PROFILE of
+"""Sum and narrower side at which a product reaches half of its rate: queries times keys over heads of 128
+reach 0.34 of a V100's peak, probabilities times values 0.42, where large products reach 0.65 (PROFILE of
 `elementwise.py`)."""
 
 DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.08), (1e9, 0.5), (1.6e10, 0.75), (1.28e11, 0.8))
@@ -71,14 +71,12 @@ def kernels_s(
     """Seconds of ``kernels`` one after the other, framework included.
 
     ``host_launch_s`` is what the host takes for one launch; it runs beside the device, so the slower of the
-    two counts. An accelerator that is the host's own processor has that in its `framework_factor`.
+    two counts.
 
     Raises:
         InputError: the accelerator has no peak for ``precision``.
     """
     device_s = accelerator.framework_factor * sum(kernel_s(accelerator, k, precision) for k in kernels)
-    if accelerator.kind == "cpu":
-        return device_s
     return max(device_s, host_launch_s * sum(k.launches for k in kernels))
 
 
@@ -169,8 +167,8 @@ def wave_efficiency(kernel: Kernel, sm_count: int) -> float:
 def narrow_efficiency(kernel: Kernel, sm_count: int) -> float:
     """Part of the rate that is left where a product is shallow or narrow, as those of attention's heads are.
 
-    Each tile begins and ends once however short the sum, and one narrow side is read again for every tile of the
-    other. The measured curves are of products with both at `WIDE` and more.
+    Each tile begins and ends once however short the sum, and one narrow side is read again for every tile of
+    the other. The measured curves are of products with both at `WIDE` and more.
     """
     if not sm_count:
         return 1.0

@@ -43,7 +43,7 @@ COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
 """Synchronies that take a number, as `stale:2`, and what it counts."""
 RECOMPUTES = ("none", "selective", "selective_op", "full")
 SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
-FLASH = ("flash", "flash1", "triton")
+FLASH = ("flash", "flash1", "triton", "flash3")
 """Kinds of attention that do not write the score matrix."""
 ATTENTIONS = (*FLASH, "unfused", "eager")
 CP_EXCHANGES = ("ring", "all_gather", "all_to_all")

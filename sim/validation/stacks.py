@@ -58,6 +58,8 @@ RECENT = Stack(pattern="", name="megatron", attention="flash", dropout=False)
 """Where none of the others is found."""
 
 
+HOPPER = re.compile(r"H100|H200|H800")
+"""Where Transformer Engine attends by cuDNN's kernel or FlashAttention-3."""
 OLD_SOURCES = re.compile(r"Zero Bubble|BigScience")
 """Of BigScience in 2021; of Zero Bubble, whose memory (Table 4) is that of kept score matrices."""
 
@@ -77,7 +79,9 @@ def attention_of(row: Row) -> str:
     """
     kernel = row.get("attention").lower()
     if not kernel:
-        return stack_of(row).attention
+        stack = stack_of(row)
+        hopper = HOPPER.search(row.get("accelerator"))
+        return "flash3" if stack is RECENT and hopper else stack.attention
     if "flash" not in kernel:
         return "eager" if kernel == "torch" else "unfused"
     return "flash1" if "attentionv1" in kernel else "flash"
