@@ -24,7 +24,19 @@ NORMS = {
 """Times that a norm reads or writes its input forward and backward, as `sim/networks/builder.py` has it."""
 FREE_BACKWARD = (aten.add, aten.add_, aten.sub, aten.sub_)
 """Gradients go to both sides as they are."""
-FREE = (aten._local_scalar_dense, aten.empty, aten.empty_like, aten.new_empty, aten.detach, aten.lift_fresh)
+FREE = (
+    aten._local_scalar_dense,
+    aten.empty,
+    aten.empty_like,
+    aten.new_empty,
+    aten.detach,
+    aten.lift_fresh,
+    aten.arange,
+    aten.zeros,
+    aten.ones,
+    aten.full,
+)
+"""What makes tensors of nothing: little, or no memory at all."""
 IN_PLACE = (aten.relu_, aten.relu, aten.hardtanh_, aten.sigmoid_)
 """Backward reads the gradient and the output, and writes a gradient."""
 POOLS = (aten.max_pool2d_with_indices, aten.max_pool1d)
@@ -140,9 +152,9 @@ def _attention(args: tuple[Any, ...], _: dict, out: Any, batch: int, wants_gradi
 
 def _lookup(args: tuple[Any, ...], kwargs: dict, out: Any, batch: int, _: bool) -> list[Operation]:
     sparse = bool(kwargs.get("sparse", args[4] if len(args) > 4 else False))
-    values = tensors(out)[0].numel() / batch
+    read, written = args[1].numel() * args[0].shape[-1] / batch, tensors(out)[0].numel() / batch
     name = "sparse" if sparse else "dense"
-    return [Operation(kind=LOOKUP, name=name, reads=values, writes=values, weights=args[0].numel())]
+    return [Operation(kind=LOOKUP, name=name, reads=read, writes=written, weights=args[0].numel())]
 
 
 _MULTIPLIES: dict[Any, Callable[[tuple[Any, ...], dict, Any, int, bool], list[Operation]]] = {

@@ -111,6 +111,8 @@ class _Tracer(TorchDispatchMode):
         self._weights = {_key(p): p.numel() for p in module.parameters()}
         """Parameters that no layer has yet, by storage."""
         self._parameters = set(self._weights)
+        self._last_use: dict[int, int] = {}
+        """By parameter's storage: the layer that used it last."""
         self._buffers = {_key(buffer) for buffer in module.buffers()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -126,12 +128,13 @@ class _Tracer(TorchDispatchMode):
         known = {_key(one) for one in read}
         if written and all(_key(one) in known for one in written) and not func._schema.is_mutable:
             return  # a view
-        begun = self.parts and not self.parts[-1].operations
-        if (is_weighted(func) and of_parameters and not begun) or not self.parts:
+        keys = [_key(one) for one in of_parameters]
+        if not self.parts or (is_weighted(func) and self._begins(keys)):
             self.parts.append(_Part(f"{func.overloadpacket.__name__}{len(self.parts)}"))
         here = len(self.parts) - 1
-        for one in of_parameters:
-            self.parts[here].parameters += self._weights.pop(_key(one), 0)
+        for key in keys:
+            self.parts[here].parameters += self._weights.pop(key, 0)
+            self._last_use[key] = here
         activations = [one for one in read if _key(one) not in self._parameters]
         followed = [self._storages[_key(one)] for one in activations if _key(one) in self._storages]
         for storage in followed:
@@ -141,6 +144,13 @@ class _Tracer(TorchDispatchMode):
         self.parts[here].operations += operation_of(func, args, kwargs, out, TRACED, wants_gradient)
         for one in written:
             self.follow(one, trained=trained)
+
+    def _begins(self, keys: list[int]) -> bool:
+        """Whether a product with these parameters begins a layer: not again and again where the last two are
+        repeated, token by token in a recurrence, and not where nothing came before."""
+        here = len(self.parts) - 1
+        repeats = all(self._last_use.get(key, -1) in (here - 1, here) for key in keys) and here > 0
+        return not repeats and bool(self.parts[here].operations)
 
     def follow(self, tensor: torch.Tensor, *, trained: bool) -> None:
         """From now on this is the last layer's output."""

@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
 
 def test_products_without_weights_and_shared_parameters():
-    """A sample of 16 tokens is one token of the Model; the table counts once."""
+    """A sample of 16 tokens is one token of the Model; the table counts once, and its second use no layer."""
     with torch.device("meta"):
         module = Attention()
     tokens = torch.empty(TRACED, 16, dtype=torch.int64, device="meta")
@@ -120,8 +120,32 @@ def test_products_without_weights_and_shared_parameters():
     assert network is not None
     assert sum(part.parameters for part in network.parts) == 100 * 32 + 32 * 96
     assert network.flops() == 2 * 16 * (32 * 96 + 2 * 16 * 32 + 32 * 100)
-    assert [part.operations[0].kind for part in network.parts] == ["lookup", "product", "product"]
+    assert [part.operations[0].kind for part in network.parts] == ["lookup", "product"]
     assert network.input_bytes == 16 * 8
+
+
+class Recurrent(nn.Module):
+    """An LSTM of two layers over 16 tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(1000, 64)
+        self.lstm = nn.LSTM(64, 128, 2, batch_first=True)
+
+    def forward(self, tokens):
+        return self.lstm(self.table(tokens))[0]
+
+
+def test_a_recurrence_is_one_layer():
+    """Inputs and states token by token with the same matrices: a table, then two for each of two layers."""
+    with torch.device("meta"):
+        module = Recurrent()
+    tokens = torch.empty(TRACED, 16, dtype=torch.int64, device="meta")
+    network = trace_module(module, [tokens], name="lstm").network
+    assert network is not None
+    assert len(network.parts) == 5
+    assert sum(part.parameters for part in network.parts) == sum(p.numel() for p in module.parameters())
+    assert network.flops() == 16 * 2 * 4 * 128 * ((64 + 128) + (128 + 128))
 
 
 def test_nothing_is_computed():
