@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .builder import Builder, Tensor
+from .builder import Builder
+from .graph import Tensor
 from .network import Network
 
 CLASSES = 1000

@@ -5,7 +5,8 @@ In translation a token is one of the source with one of the target: both are tak
 
 from __future__ import annotations
 
-from .builder import Builder, Tensor
+from .builder import Builder
+from .graph import Tensor
 from .network import Network
 
 BERT_VOCABULARY, BERT_POSITIONS = 30_522, 512
