@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 @click.option(
     "--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Rows named as worst."
 )
-@click.option(
-    "--leave-one-out", "without", is_flag=True, help="Judge each source by constants fitted without it, too."
-)
 @seed_option
 @json_option
 def command(
@@ -51,7 +48,6 @@ def command(
     png: Path | None,
     samples: int,
     worst: int,
-    without: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -70,16 +66,18 @@ def command(
     predictor = Predictor(samples=samples, seed=seed)
     judged = judged_tables(tables, predictor)
     found = scores(judged)
-    unseen = _left_one_out(judged, predictor) if without else ()
     if output or png:
-        write(judged, found, unseen, output, png)
+        write(judged, found, output, png)
     if as_json:
-        echo_json(as_dict(found, unseen))
+        echo_json(as_dict(found))
         return
-    _show(judged, found, unseen, worst)
+    show_tables(judged, found, worst)
 
 
-def _show(judged: Sequence[Judged], found: Sequence[Score], unseen: Sequence[LeftOneOut], worst: int) -> None:
+def show_tables(
+    judged: Sequence[Judged], found: Sequence[Score], worst: int, unseen: Sequence[LeftOneOut] = ()
+) -> None:
+    """Print errors by source, with those of sources left out of a fit where there are any, and the rest."""
     from ..reports.table import show
     from .tables_validation import left_out_table, score_table, unseen_table, worst_table
 
@@ -100,14 +98,6 @@ def judged_tables(tables: Sequence[str], predictor: Predictor) -> list[Judged]:
         return judge(rows, predictor, say)
 
 
-def _left_one_out(judged: Sequence[Judged], predictor: Predictor) -> tuple[LeftOneOut, ...]:
-    """Each source judged without it. No constant is fitted on judged rows, so far: the note says so."""
-    from ..sim.validation.leave_one_out import leave_one_out, unfitted
-
-    note("no constant is fitted on judged rows, so none changes without a source")
-    return leave_one_out(judged, unfitted(predictor))
-
-
 def as_dict(found: Sequence[Score], unseen: Sequence[LeftOneOut] = ()) -> dict:
     """What `--json` prints and summary.json holds."""
     whole = {"schema": "traincast.validation/1", "sources": [score.to_dict() for score in found]}
@@ -117,9 +107,9 @@ def as_dict(found: Sequence[Score], unseen: Sequence[LeftOneOut] = ()) -> dict:
 def write(
     judged: Sequence[Judged],
     found: Sequence[Score],
-    unseen: Sequence[LeftOneOut],
     output: Path | None,
     png: Path | None,
+    unseen: Sequence[LeftOneOut] = (),
 ) -> None:
     """The files that are asked for."""
     from ..sim.files import write_json_atomic

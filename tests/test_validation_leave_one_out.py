@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from test_validation import row
 
+from traincast.commands.tables_validation import unseen_table
+from traincast.commands.validation_views import unseen
+from traincast.sim.cluster import Cluster
 from traincast.sim.validation.case import Case
-from traincast.sim.validation.leave_one_out import leave_one_out, unfitted
+from traincast.sim.validation.leave_one_out import leave_one_out
 from traincast.sim.validation.prediction import Prediction, Predictor
 from traincast.sim.validation.table import Row
 from traincast.sim.validation.validation import Judged, judge
@@ -66,13 +69,34 @@ def test_errors_with_and_without_the_source():
     assert second.to_dict()["growth_pct"] == 0.0
 
 
-def test_nothing_fitted_changes_nothing():
-    """Every source is predicted as before, by what is remembered."""
-    predictor = Constant(says_s=2.0)
-    found = leave_one_out(judged_by(predictor), unfitted(predictor))
-    assert [one.growth_pct for one in found] == [0.0, 0.0]
+def test_a_fit_may_change_the_cluster():
+    """A device that is half as fast takes longer; everything else stays."""
+
+    def slower(cluster: Cluster) -> Cluster:
+        accelerator = cluster.accelerator
+        halved = {name: peak / 2 for name, peak in accelerator.peak_flops.items()}
+        return replace(cluster, accelerator=replace(accelerator, peak_flops=halved))
+
+    def fit(rows: Sequence[Row]) -> Predictor:
+        return Predictor(samples=2, adjust=slower)
+
+    (one,) = leave_one_out(judge([measured("a", 0.001)], Predictor(samples=2)), fit)
+    assert one.seen.bias_pct is not None
+    assert one.unseen.bias_pct is not None
+    assert one.unseen.bias_pct > one.seen.bias_pct > 0
+
+
+def test_the_table_and_the_page_show_both():
+    """With the growth between them."""
+    found = leave_one_out(judged_by(Constant(says_s=2.0)), lambda rows: Constant(says_s=4.0))
+    cells = unseen_table(found).rows[0]
+    assert cells[1:] == ("a", "66.7", "166.7", "+150")
+    assert [(one.title, one.growth_pct) for one in unseen(found)] == [
+        ("a", pytest.approx(150.0)),
+        ("b", pytest.approx(-100.0)),
+    ]
 
 
 def test_sources_without_a_step_time_are_passed_over():
     """There is no error to grow."""
-    assert leave_one_out(judge([row(recompute="")], Constant()), unfitted(Constant())) == ()
+    assert leave_one_out(judge([row(recompute="")], Constant()), lambda rows: Constant()) == ()

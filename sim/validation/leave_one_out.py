@@ -1,8 +1,7 @@
 """Leave one source out: how well each source is foretold by constants fitted without it.
 
-What is fitted, and how, is whoever's who calls: `leave_one_out` takes a function from rows to a Predictor.
-`unfitted` is the one that the program has: none of its constants is fitted on judged rows, so leaving a
-source out changes nothing, which the table then says.
+What is fitted, and how, is whoever's who calls: `leave_one_out` takes a function from rows to a Predictor,
+whose `adjust` puts other constants into the clusters that it predicts with.
 """
 
 from __future__ import annotations
@@ -66,8 +65,3 @@ def leave_one_out(
         seen, unseen = (score_of(file, source, rows) for rows in (own, again))
         found.append(LeftOneOut(file=file, source=source, seen=seen, unseen=unseen))
     return tuple(found)
-
-
-def unfitted(predictor: Predictor) -> Fit:
-    """A fit that has nothing to fit: always ``predictor``, which keeps what it has predicted."""
-    return lambda rows: predictor

@@ -5,8 +5,10 @@ Cases that are alike share one prediction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..cluster import Cluster
 from ..engine import simulate
 from ..errors import InputError
 from ..garbage import no_garbage_collection
@@ -44,6 +46,8 @@ class Predictor:
     samples: int = 32
     """Steps drawn for the interval."""
     seed: int = 0
+    adjust: Callable[[Cluster], Cluster] | None = None
+    """Puts other constants into a cluster before it is predicted with, as a fit finds them."""
     _known: dict[Key, Prediction | LeftOutError] = field(default_factory=dict)
 
     def predict(self, case: Case) -> Prediction:
@@ -63,6 +67,8 @@ class Predictor:
 
     def _predicted(self, case: Case) -> Prediction | LeftOutError:
         cluster = cluster_of(case.hardware, case.gpus, case.gpus_per_node)
+        if self.adjust:
+            cluster = self.adjust(cluster)
         try:
             plan = make_plan(case.job, case.strategy)
         except InputError as error:
