@@ -17,7 +17,7 @@ from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .layer_kernels import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss_memory import loss_bytes
 from .mixed import stage_accelerators
-from .model import EMBEDDING, HEAD
+from .model import BLOCK, BLOCKS, EMBEDDING, HEAD
 from .moments import NOTHING, Moment, StageBytes, Walk, in_flight, walk
 from .partition import held_parameters
 from .plan import Plan, Stage
@@ -188,7 +188,8 @@ def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_las
     blocks = set(kinds) - {EMBEDDING, HEAD}
     again = gradients = 0.0
     for kind in blocks:
-        gradients = max(gradients, workspace_bytes(job, strategy, kind))
+        weights = _placeholder_bytes(job, strategy, kind)
+        gradients = max(gradients, workspace_bytes(job, strategy, kind) + weights)
         if strategy.recompute != "none":
             kept = kept_bytes(job, strategy, kind, strategy.recompute)
             again = max(again, kept_bytes(job, strategy, kind, "none") - kept)
@@ -201,6 +202,17 @@ def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_las
         loss_kept=loss_kept,
         loss_work=loss_work,
     )
+
+
+def _placeholder_bytes(job: Job, strategy: Strategy, kind: str) -> float:
+    """What stands for the gradients of weights that products add themselves: Transformer Engine keeps an
+    empty tensor for each shape of a weight (pytorch/module/base.py, `get_dummy_wgrad`)."""
+    decoder = job.model.decoder
+    if strategy.software.accumulation != "fused" or kind not in BLOCKS:
+        return 0.0
+    inner = decoder.ffn if kind == BLOCK else decoder.expert_ffn + decoder.shared_ffn
+    values = decoder.attention_parameters + decoder.mlp_matrices * decoder.hidden * inner
+    return float(values * job.bytes_per_value / strategy.tp)
 
 
 def _loss_bytes(job: Job, strategy: Strategy) -> tuple[float, float]:
@@ -309,14 +321,14 @@ def _server_memory(plan: Plan, cluster: Cluster, number: int) -> RankMemory:
 
 
 def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
-    """A message each way to every neighbour stage, and the largest bucket of gradients that is not reduced
-    where it was accumulated."""
+    """A message each way to every neighbour stage; and, where parameters are sharded, the largest bucket of
+    gradients, which is copied before it is reduced. Others are reduced where they were accumulated (Megatron
+    Core's distributed/param_and_grad_buffer.py)."""
     ranks, last = plan.stage_ranks, len(plan.stages) - 1
     neighbours = {(s.index, n) for s in held for n in (s.index - 1, s.index + 1) if 0 <= n <= last}
     far = sum(ranks[n] != pipeline_rank for _, n in neighbours)
     messages = 2.0 * far * message_bytes(plan.job, plan.strategy)
-    if plan.strategy.software.accumulation == "same":
-        # Gradients are reduced at the end of the step, when activations are gone.
+    if not plan.strategy.shards_parameters:
         return messages
     layers = plan.job.model.layers
     buckets = (

@@ -129,6 +129,13 @@ STACKS: Mapping[str, Stack] = {
             host_launch_s=80e-6,
         ),
         Stack(
+            name="megatron-fused-loss",
+            description="Megatron Core with Transformer Engine's fused cross-entropy",
+            source="NVIDIA/Megatron-LM --cross-entropy-loss-fusion, --cross-entropy-fusion-impl te",
+            loss="fused",
+            vocab_multiple=128,
+        ),
+        Stack(
             name="megatron-bridge",
             description="Megatron Core as Megatron-Bridge's performance recipes set it: bf16 gradients",
             source="NVIDIA-NeMo/Megatron-Bridge scripts/performance, grad_reduce_in_fp32 = False",
