@@ -50,6 +50,7 @@ STACKS = (
     # Only what was compiled is published of 2025.
     Stack(pattern=r"torchtitan.*2025", name="torchtitan-2025", attention="flash", dropout=False),
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
+    Stack(pattern=r"SimuMax", name="megatron-fused-loss", attention="flash", dropout=False),
     Stack(pattern=r"vTrain", name="megatron-deepspeed", attention="unfused", dropout=True),
 )
 OLDER = Stack(pattern="", name="megatron-2021", attention="unfused", dropout=True)
