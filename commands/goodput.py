@@ -164,7 +164,7 @@ def failures_from(cluster: Cluster, options: dict, plan: Plan | None) -> Failure
 
 def checkpoint_bytes(plan: Plan) -> float:
     """Bytes of one checkpoint: every parameter's weight and optimizer states, once."""
-    from ..sim.memory import state_bytes
+    from ..sim.parameter_memory import state_bytes
 
     weight, _, states = state_bytes(plan.job)
     return plan.job.model.parameters * (weight + states)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .job import Job
-from .memory import gradient_bytes, state_bytes
+from .parameter_memory import gradient_bytes, state_bytes
 from .strategy import Strategy
 
 _SHARDED = {

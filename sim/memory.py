@@ -12,19 +12,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .cluster import Accelerator, Cluster
-from .costs import MASTER_BYTES
-from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
+from .job import Job
 from .layer_kernels import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss_memory import loss_bytes
 from .mixed import stage_accelerators
 from .model import BLOCK, BLOCKS, EMBEDDING, HEAD
 from .moments import NOTHING, Moment, StageBytes, Walk, in_flight, walk
+from .parameter_memory import gradient_bytes, rank_states, state_bytes
 from .partition import held_parameters
 from .plan import Plan, Stage
 from .strategy import Strategy
-from .traffic import message_bytes, split_parameters
-
-FP32_BYTES = 4
+from .traffic import message_bytes
 
 COMMUNICATOR_BYTES = {2: 544 * 2**20}
 MANY_RANKS_COMMUNICATOR_BYTES = 688 * 2**20
@@ -107,40 +105,23 @@ def memory(plan: Plan, cluster: Cluster) -> tuple[RankMemory, ...]:
     return (*workers, *servers)
 
 
-def state_bytes(job: Job) -> tuple[int, int, int]:
-    """Bytes of one parameter's weight, gradient and optimizer states.
-
-    With AdamW they add up to 16 in fp32, 18 in bf16 and 20 in fp16 (Megatron Core user guide, "Distributed
-    Optimizer", the column without it).
-    """
-    states = OPTIMIZER_STATES[job.optimizer] * FP32_BYTES + MASTER_BYTES[job.precision]
-    return job.bytes_per_value, GRADIENT_BYTES[job.precision], states
-
-
-def gradient_bytes(job: Job, strategy: Strategy) -> int:
-    """Bytes of one gradient as accumulated: in the weights' own precision where the software does so."""
-    stack = strategy.software
-    half = stack.accumulation == "same" or stack.half_gradients
-    return job.bytes_per_value if half else GRADIENT_BYTES[job.precision]
-
-
 def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | None = None) -> RankMemory:
     """Peak memory of the workers of one pipeline rank; or what stands there ``at`` another moment."""
     held = plan.rank_stages(pipeline_rank)
     accelerator = _smallest_accelerator(plan, cluster, pipeline_rank)
     buffers = _buffer_bytes(plan, pipeline_rank, held)
-    parameters, weights, gradients, states, copies = _states(plan, pipeline_rank, held)
-    moment = at or _fuller(rank_walk(plan, pipeline_rank).peak, copies)
+    states = rank_states(plan, pipeline_rank)
+    moment = at or _fuller(rank_walk(plan, pipeline_rank).peak, states.copies)
     is_gpu = accelerator.kind == "gpu" and cluster.host is None
     share = plan.strategy.software.fragmentation if is_gpu else 0.0
     return RankMemory(
         role="worker",
         stage=pipeline_rank,
-        parameters=parameters,
+        parameters=states.parameters,
         in_flight=in_flight(plan.actions[pipeline_rank]),
-        weights_bytes=weights,
-        gradients_bytes=gradients,
-        optimizer_bytes=states,
+        weights_bytes=states.weights,
+        gradients_bytes=states.gradients,
+        optimizer_bytes=states.optimizer,
         activations_bytes=moment.activations_bytes,
         logits_bytes=moment.logits_bytes,
         buffers_bytes=buffers,
@@ -154,8 +135,7 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
 
 def rank_peak(plan: Plan, pipeline_rank: int) -> Moment:
     """When most stands on one pipeline rank."""
-    *_, copies = _states(plan, pipeline_rank, plan.rank_stages(pipeline_rank))
-    return _fuller(rank_walk(plan, pipeline_rank).peak, copies)
+    return _fuller(rank_walk(plan, pipeline_rank).peak, rank_states(plan, pipeline_rank).copies)
 
 
 def _fuller(moment: Moment, copies_bytes: float) -> Moment:
@@ -228,33 +208,6 @@ def _loss_bytes(job: Job, strategy: Strategy) -> tuple[float, float]:
     return found.kept, found.work
 
 
-def _states(plan: Plan, pipeline_rank: int, held: list[Stage]) -> tuple[float, ...]:
-    """Parameters, and the bytes of weights, gradients and optimizer states, of one rank; and those of fp32
-    copies of half-precision gradients, which stand only while the optimizer is at work (Megatron-LM's
-    `Float16OptimizerWithFloat16Params`, `_copy_model_grads_to_main_grads`)."""
-    job, strategy = plan.job, plan.strategy
-    weight, _, states = state_bytes(job)
-    gradient = gradient_bytes(job, strategy)
-    dense, experts = _parameters(plan, held)
-    shards, expert_shards = strategy.shards, max(1, strategy.shards // strategy.ep)
-    whole, sharded = dense + experts, dense / shards + experts / expert_shards
-    if strategy.shards_parameters:
-        # FSDP's shards are the fp32 copies themselves, which gathering casts.
-        shard = 0 if strategy.software.accumulation == "sharded" and MASTER_BYTES[job.precision] else weight
-        weights = shard * sharded + _gathered_bytes(plan, held)
-    else:
-        weights = weight * whole * _weight_versions(plan, pipeline_rank)
-    keeps_gradients = strategy.sharding in ("ddp", "zero1") or strategy.pp > 1
-    steps_itself = strategy.gradient_exchange != "parameter_server"
-    offloads = strategy.offload in ("optimizer", "both")
-    optimized = sharded if steps_itself and not offloads else 0.0
-    copy = FP32_BYTES if gradient < FP32_BYTES else 0
-    # In fp16 the states count the copies of gradients in (`MASTER_BYTES`).
-    lasting = states - (copy if job.precision == "fp16" else 0)
-    kept = gradient * (whole if keeps_gradients else sharded)
-    return whole, weights, kept, lasting * optimized, copy * optimized
-
-
 def _communicator_bytes(strategy: Strategy) -> float:
     """Of one communicator for each dimension along which a rank talks to others."""
     degrees = (strategy.tp, strategy.replicas, strategy.cp, strategy.pp, strategy.ep)
@@ -271,33 +224,6 @@ def _smallest_accelerator(plan: Plan, cluster: Cluster, pipeline_rank: int) -> A
     ranks = range(pipeline_rank * places, (pipeline_rank + 1) * places)
     kinds = [accelerator for accelerator, _ in stage_accelerators(cluster, ranks).values()]
     return min(kinds, key=lambda one: one.memory_bytes - one.reserved_bytes)
-
-
-def _parameters(plan: Plan, held: list[Stage]) -> tuple[float, float]:
-    """Dense and expert parameters of a rank before sharding, a copied embedding included."""
-    layers = plan.job.model.layers
-    dense, experts = split_parameters((layers[i] for s in held for i in s.layer_indices), plan.strategy)
-    if plan.has_copied_embedding and held[-1].index == len(plan.stages) - 1:
-        dense += plan.job.model.decoder.vocab * plan.job.model.decoder.hidden / plan.strategy.tp
-    return dense, experts
-
-
-def _weight_versions(plan: Plan, pipeline_rank: int) -> int:
-    """Copies of the weights: PipeDream stashes one for each micro-batch in flight (Narayanan et al. 2019,
-    section 3.3), 2BW keeps two (Narayanan et al. 2021, section 3.1)."""
-    if not plan.strategy.is_unflushed:
-        return 1
-    return 2 if plan.strategy.schedule == "pipedream-2bw" else plan.strategy.pp - pipeline_rank
-
-
-def _gathered_bytes(plan: Plan, held: list[Stage]) -> float:
-    """Whole weights that stand beside the shards: the blocks at work and ahead, or all that is kept."""
-    layers, strategy = plan.job.model.layers, plan.strategy
-    sizes = sorted(
-        (held_parameters(layers[i], strategy) for s in held for i in s.layer_indices), reverse=True
-    )
-    count = strategy.prefetch + 1 if strategy.reshard_after_forward else len(sizes)
-    return plan.job.bytes_per_value * sum(sizes[:count])
 
 
 def _server_memory(plan: Plan, cluster: Cluster, number: int) -> RankMemory:

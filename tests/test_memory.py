@@ -14,8 +14,9 @@ from traincast.sim.assumptions import assumptions
 from traincast.sim.hf_config import read_model
 from traincast.sim.job import Job
 from traincast.sim.lowering import make_plan
-from traincast.sim.memory import memory, rank_peak, rank_walk, state_bytes
+from traincast.sim.memory import memory, rank_peak, rank_walk
 from traincast.sim.moments import in_flight
+from traincast.sim.parameter_memory import state_bytes
 from traincast.sim.plan import parse_actions
 from traincast.sim.stacks import FRAGMENTATION
 from traincast.sim.strategy import Strategy
