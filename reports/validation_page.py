@@ -181,7 +181,7 @@ def _points(place: int, source: Source) -> Figure:
         "y": [_short(run.predicted_s) for run in source.runs],
         "marker": {
             "color": COLOURS[place % len(COLOURS)],
-            "symbol": SYMBOLS[place % len(SYMBOLS)],
+            "symbol": SYMBOLS[(place + place // len(COLOURS)) % len(SYMBOLS)],  # no pair twice among 49
             "size": 6,
             "opacity": 0.65,
         },
@@ -223,7 +223,7 @@ def histogram_figure(errors_pct: Sequence[float]) -> Figure:
             "showlegend": False,
             "bargap": 0,
             "xaxis": {
-                "range": [-REACH_PCT, REACH_PCT],
+                "range": [-REACH_PCT - BIN_PCT, REACH_PCT + BIN_PCT],
                 "tickvals": [-60, -40, -20, 0, 20, 40, 60],
                 "ticktext": ["≤ −60", "−40", "−20", "0", "20", "40", "≥ 60 %"],
                 "zeroline": True,

@@ -30,7 +30,7 @@ def scatter_png(
     for place, (name, pairs) in enumerate(shown.items()):
         measured, predicted = zip(*pairs, strict=True)
         label = f"{_shortened(name)} ({len(pairs):,})"
-        colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
+        colour, mark = COLOURS[place % len(COLOURS)], MARKS[(place + place // len(COLOURS)) % len(MARKS)]
         axis.scatter(
             measured, predicted, s=16, marker=mark, color=colour, alpha=0.6, linewidths=0, label=label
         )

@@ -89,6 +89,13 @@ def test_worst_rows_come_first():
     assert [round(one.error_pct) for one, _ in context(sources)["worst"]] == [60, -50, 30]
 
 
+def test_no_two_sources_are_drawn_alike():
+    """Twenty sources have twenty pairs of colour and symbol."""
+    drawn = context([source(run(1.0, 1.0), title=str(n)) for n in range(20)])["figures"]["scatter"]["data"]
+    marks = [one["marker"] for one in drawn if one["mode"] == "markers"]
+    assert len({(mark["color"], mark["symbol"]) for mark in marks}) == 20
+
+
 def test_the_page_has_every_number_and_no_way_out(tmp_path):
     """Tables, reasons, citations, figures; nothing is loaded from elsewhere."""
     figures = {**dict.fromkeys(FIGURES), "mean_abs_pct": 12.34, "bias_pct": -3.21, "interval_coverage": 0.875}
