@@ -22,6 +22,7 @@ NORMS = {
     aten._fused_rms_norm: (2, 5),
 }
 """Times that a norm reads or writes its input forward and backward, as `sim/networks/builder.py` has it."""
+LAYER_NORMS = (aten.native_layer_norm, aten._fused_rms_norm)
 FREE_BACKWARD = (aten.add, aten.add_, aten.sub, aten.sub_)
 """Gradients go to both sides as they are."""
 FREE = (
@@ -176,7 +177,8 @@ def _moved(packet: Any, args: tuple[Any, ...], out: Any, batch: int) -> Operatio
     written = tensors(out)[0].numel() if tensors(out) else 0
     if packet in NORMS:
         forward, backward = (times * args[0].numel() for times in NORMS[packet])
-        return _memory("norm", forward / batch, backward / batch)
+        name = "layer_norm" if packet in LAYER_NORMS else "norm"
+        return _memory(name, forward / batch, backward / batch)
     read = sum(one.numel() for one in tensors(list(args)))
     name = packet.__name__.strip("_")
     both = (read + written) / batch

@@ -85,6 +85,7 @@ def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple
         flash=strategy.attention in FLASH,
         norm_speed=strategy.software.norm_speed,
         convolution_speed=strategy.software.convolution_speed,
+        autocasts=strategy.software.autocasts,
         transposes=strategy.software.transposes_tf32 and job.precision == "tf32",
         filters_lines=strategy.software.filters_lines,
     )

@@ -77,7 +77,7 @@ def test_parameters_of_networks_over_sequences_and_rows(name, parameters):
 
 
 def test_bert_by_hand():
-    """A block has 12 h² values in its matrices; 20 of 128 tokens are predicted; attention grows with length."""
+    """A block has 12 h² values in its matrices; 20 of 128 tokens are predicted; scores grow with length."""
     network = read_model("bert-large").network
     assert network is not None
     hidden, vocabulary = 1024, 30_522
@@ -322,3 +322,44 @@ def test_networks_are_not_run_yet():
 
     with pytest.raises(EnvironmentMismatchError, match="resnet50 is no decoder"):
         check_environment(make_plan(job(), Strategy(micro_batch=64)))
+
+
+def test_autocast_norms_and_softmax_are_in_fp32():
+    """Twice the bytes and two casts, of layer norms forward five times as much; only where all else is in two
+    bytes, and never of norms by channel."""
+    b = Builder()
+    b.loss(b.layer_norm(b.linear(b.features(64), 64, bias=False)))
+    model = Model(name="norm", network=b.network(max_tokens=128))
+    own = Job(model=model, global_batch=4, seq_len=128, precision="fp16")
+    kind = model.layers[0].kind
+
+    def norm(precision, stack):
+        kernels = layer_kernels(
+            replace(own, precision=precision), Strategy(micro_batch=4, stack=stack), kind, "forward"
+        )
+        return next(k.bytes for k in kernels if k.kind == "memory")
+
+    plain, cast = "nvidia-examples", "nvidia-examples-autocast"
+    assert norm("fp16", plain) == 4 * 128 * 64 * 4
+    assert norm("fp16", cast) == 4 * 128 * 64 * 20
+    assert norm("fp32", cast) == norm("fp32", plain)
+
+    def whole(stack):
+        images = job(precision="fp16")
+        costs = Costs(read_cluster("dgx-a100"), images, Strategy(micro_batch=64, stack=stack))
+        return sum(map(costs.forward_s, images.model.layers))
+
+    assert whole(cast) == whole(plain)
+
+
+def test_tf32_images_are_transposed():
+    """Before and after every convolution, each value read and written once more."""
+    model = small()
+    own = Job(model=model, global_batch=4, seq_len=1, precision="tf32")
+
+    def moved(stack):
+        strategy = Strategy(micro_batch=4, stack=stack)
+        kernels = layer_kernels(own, strategy, model.layers[1].kind, "forward")
+        return sum(k.bytes for k in kernels if k.kind == "memory")
+
+    assert moved("nvidia-examples") - moved("megatron") == 4 * 2 * (1024 + 1024) * 4

@@ -54,13 +54,13 @@ def test_what_is_not_modelled_is_left_out(change, reason):
 
 
 def test_tensorflow_of_2017_is_met_within_ten_percent():
-    """In the mean over its synthetic rows; all of them are used."""
+    """In the mean over every other row; all of them are used."""
     rows = [row for row in read_table("tf_benchmarks_2017") if row.line % 2]
     judged = judge(rows, Predictor(samples=2))
     assert {one.reason for one in judged} == {""}
     (score,) = scores(judged)
     assert score.mean_abs_pct is not None
-    assert score.mean_abs_pct < 10.5
+    assert score.mean_abs_pct < 9.5
 
 
 def example(**changes: str) -> Row:
@@ -107,7 +107,7 @@ def test_incomplete_examples_are_left_out(change, reason):
 
 
 def test_examples_are_met_without_a_fit():
-    """No constant was fitted on them: within 12 % in the mean; binned and unstated batches are left out."""
+    """No constant was fitted on them: near 10 % in the mean; binned and unstated batches are left out."""
     judged = judge(read_table("nvidia_deeplearningexamples"), Predictor(samples=2))
     assert {one.reason for one in judged} == {
         "",

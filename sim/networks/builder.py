@@ -198,17 +198,17 @@ class Builder(Graph):
 
     def batch_norm(self, x: Tensor) -> Tensor:
         """Mean and variance are a reading of their own forward; backward reads input and gradient twice."""
-        return self._norm(x, forward=3, backward=5, parameters=2 * x.channels)
+        return self._norm("norm", x, forward=3, backward=5)
 
     def layer_norm(self, x: Tensor) -> Tensor:
         """Over the channels of a token."""
-        return self._norm(x, forward=2, backward=5, parameters=2 * x.channels)
+        return self._norm("layer_norm", x, forward=2, backward=5)
 
-    def _norm(self, x: Tensor, *, forward: int, backward: int, parameters: int) -> Tensor:
+    def _norm(self, name: str, x: Tensor, *, forward: int, backward: int) -> Tensor:
         out = self._shaped_like(x)
         self._read(x)
-        self._move("norm", forward=forward * x.values, backward=backward * x.values)
-        self._parts[-1].parameters += parameters
+        self._move(name, forward=forward * x.values, backward=backward * x.values)
+        self._parts[-1].parameters += 2 * x.channels
         self._keep(x)
         return out
 

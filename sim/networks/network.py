@@ -32,7 +32,7 @@ class Operation:
     `recurrent`, a product that waits for that of the token before; `attention` of every token on all of its
     sample; `memory`, bound by memory bandwidth; `lookup` in a table."""
     name: str = ""
-    """Of a memory-bound operation: `norm`, `relu`, `add`, `pool`, `bias` ..."""
+    """Of a memory-bound operation: `norm` (by channel), `layer_norm`, `relu`, `add`, `pool`, `bias` ..."""
     rows: float = 1
     """Rows of the product: places of the output; less than one where only some tokens have it."""
     n: int = 0

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..shape import Kernel
+from ..shape import FP32_BYTES, Kernel
 from .convolution import DIRECT, FILTERED, FUSED_SPEED, STRIDED_GRADIENT_SPEED, TRANSFORM_SPEED
 from .network import ATTENTION, CONVOLUTION, LOOKUP, MEMORY, PAIRS, RECURRENT, NetworkLayer, Operation
 
@@ -45,6 +45,8 @@ class Batch:
     """Of norms beside other kernels that are bound by memory."""
     convolution_speed: float = 1.0
     """Of convolutions beside those of `convolution.py`."""
+    autocasts: bool = False
+    """Layer norms and attention's softmax are in fp32 between casts, where the rest is in two bytes."""
     transposes: bool = False
     """Tensors are transposed before and after every convolution (NVIDIA, "Convolutional Layers User's Guide",
     section 3.1)."""
@@ -105,7 +107,7 @@ def fastest(choices: tuple[Choice, ...], seconds: Callable[[Kernel], float]) -> 
 
 def _forward(op: Operation, batch: Batch) -> list[Choice]:
     if op.kind == MEMORY:
-        return _moved(op.moved, batch, speed=_speed(op, batch))
+        return _moved(op.moved * _cast(op, batch, AUTOCAST_NORM[0]), batch, speed=_speed(op, batch))
     if op.kind == LOOKUP:
         return _moved(op.reads + op.writes, batch)
     if op.kind == ATTENTION:
@@ -118,7 +120,7 @@ def _forward(op: Operation, batch: Batch) -> list[Choice]:
 
 def _backward(op: Operation, batch: Batch) -> list[Choice]:
     if op.kind == MEMORY:
-        return _moved(op.moved_back, batch, speed=_speed(op, batch))
+        return _moved(op.moved_back * _cast(op, batch, AUTOCAST_NORM[1]), batch, speed=_speed(op, batch))
     if op.kind == LOOKUP:
         return _moved(2 * op.writes, batch, fixed=0.0 if op.name == "sparse" else op.weights)
     if op.kind == ATTENTION:
@@ -133,6 +135,21 @@ def _backward(op: Operation, batch: Batch) -> list[Choice]:
     places = op.reads / (channels * op.groups) if op.kind == CONVOLUTION else op.rows
     inner = op.rows * op.n * op.k / (places * channels)
     return [_product(op, batch, rows=places, n=channels, k=inner, gradient=True), weights]
+
+
+AUTOCAST_NORM = ((6 + 8 + 6) / 4, (6 + 20 + 6) / 10)
+AUTOCAST_SOFTMAX = ((6 + 17 + 6) / 8.5, (6 + 21 + 6) / 10.5)
+"""Bytes for a value beside those where all is in two bytes, forward and backward: values are twice as wide,
+and casts before and after read the one width and write the other. Softmax with the dropout behind it."""
+
+
+def _casts(batch: Batch) -> bool:
+    return batch.autocasts and batch.bytes_per_value < FP32_BYTES
+
+
+def _cast(op: Operation, batch: Batch, more: float) -> float:
+    """What a layer norm moves more where it is in fp32."""
+    return more if op.name == "layer_norm" and _casts(batch) else 1.0
 
 
 def _speed(op: Operation, batch: Batch) -> float:
@@ -255,6 +272,7 @@ def _attention(op: Operation, batch: Batch, *, backward: bool) -> list[Kernel]:
     if op.name == PAIRS:
         return [one] * (2 if backward else 1)
     dropped = op.name == "dropout"
-    softmax = [replace(batch.memory(scores * (3 if backward else 2)), attention=True)]
-    dropout = [replace(batch.memory(scores * 2.25), attention=True)] if dropped else []
+    more = AUTOCAST_SOFTMAX[backward] if _casts(batch) else 1.0
+    softmax = [replace(batch.memory(more * scores * (3 if backward else 2)), attention=True)]
+    dropout = [replace(batch.memory(more * scores * 2.25), attention=True)] if dropped else []
     return [one] * (4 if backward else 2) + softmax + dropout

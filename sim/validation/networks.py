@@ -34,8 +34,10 @@ MODELS = {
     "tensorflow2/languagemodeling/bert": "bert-large",
 }
 """What the tables call a model, in small letters."""
-TENSORFLOW_2017, EXAMPLES = "tensorflow-2017", "nvidia-examples"
-"""The stacks they ran on."""
+TENSORFLOW_2017 = "tensorflow-2017"
+EXAMPLES = {"paddlepaddle": "nvidia-examples"}
+EXAMPLES_ELSE = "nvidia-examples-autocast"
+"""The stacks they ran on, of NVIDIA's examples by framework."""
 PRECISIONS = ("fp32", "tf32", "fp16")
 BINNED, BINNED_ABOVE = ("paddlepaddle/languagemodeling/bert", "pytorch/languagemodeling/bert"), 128
 """In the second phase samples of up to 512 tokens come in bins of 64, each as long as its longest
@@ -76,7 +78,8 @@ def network_strategy(row: Row) -> Strategy:
     gpus, batch = _whole(row, "gpus"), _whole(row, "micro_batch")
     update = row.get("variable_update")
     if not update:
-        return Strategy(dp=gpus, micro_batch=batch, stack=EXAMPLES, attention="unfused")
+        stack = EXAMPLES.get(row.get("model").lower().partition("/")[0], EXAMPLES_ELSE)
+        return Strategy(dp=gpus, micro_batch=batch, stack=stack, attention="unfused")
     if update.startswith("replicated") or (update == "parameter_server" and gpus == 1):
         return Strategy(dp=gpus, micro_batch=batch, stack=TENSORFLOW_2017, overlap_gradients=False)
     if update != "parameter_server" or row.get("sync") not in ("", "sync"):
