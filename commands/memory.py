@@ -150,8 +150,12 @@ def _room(plan: Plan, places: Sequence[RankMemory], largest: int) -> str:
     from ..reports.formats import size
 
     free = min(place.capacity_bytes - place.total_bytes for place in places)
-    more = f"a micro-batch of {largest} still fits" if largest > plan.strategy.micro_batch else ""
-    return f"fits: {size(free)} free on the fullest rank; " + (more or "no larger micro-batch fits")
+    own, share = plan.strategy.micro_batch, plan.job.global_batch // plan.strategy.dp
+    if own == share:
+        more = "its micro-batch is all that a replica has"
+    else:
+        more = f"a micro-batch of {largest} still fits" if largest > own else "no larger micro-batch fits"
+    return f"fits: {size(free)} free on the fullest rank; {more}"
 
 
 def _draw(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .cluster import Cluster
 from .engine import simulate
-from .plan import BACKWARDS, Kind, Plan
+from .moments import PASSES
+from .plan import Plan
 
 
 def pass_spans(plan: Plan, cluster: Cluster, pipeline_rank: int) -> tuple[tuple[float, float], ...]:
@@ -25,6 +26,6 @@ def pass_spans(plan: Plan, cluster: Cluster, pipeline_rank: int) -> tuple[tuple[
         times.get(str(action))
         for action in plan.actions[pipeline_rank]
         for part in action.passes
-        if part.kind is Kind.FORWARD or part.kind in BACKWARDS
+        if part.kind in PASSES
     ]
     return tuple(span for span in found if span is not None) if None not in found else ()

@@ -86,3 +86,25 @@ def test_the_picture_shows_ranks_and_passes(tmp_path):
     assert first == again
     heights = [int.from_bytes(data[20:24], "big") for data in (first, more)]
     assert heights[1] > heights[0]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--pp", 4, "--schedule", "zb-1p"),
+        ("--pp", 2, "--vp", 2, "--dp", 2, "--schedule", "dualpipev", "--micro-batch", 2),
+        ("--dp", 4, "--gradient-exchange", "parameter_server", "--servers", 2),
+    ],
+)
+def test_every_kind_of_plan_has_its_picture(tmp_path, how: tuple):
+    path = tmp_path / "a.png"
+    run(*ONE_NODE, *how, "--no-hints", "--png", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_network_has_memory_too(tmp_path):
+    """Layers that are no decoder's keep activations and have no logits."""
+    how = ("--cluster", "dgx-1-p100", "--dp", 8, "--global-batch", 512, "--seq-len", 1, "--micro-batch", 64)
+    text = run("resnet50", *how, "--precision", "fp32", "--png", tmp_path / "a.png").stdout
+    assert "its micro-batch is all that a replica has" in text
+    assert "logits" not in text
