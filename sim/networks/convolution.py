@@ -1,7 +1,7 @@
 """How fast convolutions run: part of an accelerator's peak, by the sizes of their products.
 
 Fitted on the convolutions of ten networks, timed layer by layer in fp32 on a V100 (15.7 TFLOP/s, 900 GB/s),
-forward and backward, 762 times of more than a millisecond: by a fifth off in the mean, and the sums of most
+forward and backward, 759 times of more than a millisecond: by a fifth off in the mean, and the sums of most
 networks within 12 % (msr-fiddle/pipedream@7db6a1c, profiler/image_classification/profiles; the speed of its
 ReLUs says which accelerator it was). Fractions of peak are taken to hold for others too.
 """
