@@ -17,6 +17,7 @@ from ..sim.strategy import (
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
     DDP_BUCKET_BYTES,
+    EXPERT_DISPATCHES,
     GRADIENT_EXCHANGES,
     OFFLOADS,
     RECOMPUTES,
@@ -156,6 +157,7 @@ strategy_options = _apply(
             help="Send between stages beside compute.",
         ),
         click.option("--overlap-tensor", is_flag=True, help="Gather and scatter over tp beside products."),
+        _choice("--expert-dispatch", EXPERT_DISPATCHES, "all_to_all"),
         click.option("--overlap-experts", is_flag=True, help="Send to experts beside another micro-batch."),
     ]
 )

@@ -269,7 +269,23 @@ class Costs:
         ranks = self.groups[collective.group].ranks(first)
         if collective.operation == network.SEND_RECV:
             ranks = ranks[:2]
+        if collective.dimension == "ep" and self.strategy.expert_dispatch == "per_node":
+            return self._dispatched_per_node_s(collective, ranks)
         return self.collective_s(collective.operation, collective.size_bytes, ranks)
+
+    def _dispatched_per_node_s(self, collective: Collective, ranks: Sequence[int]) -> float:
+        """A token of k experts goes to n (1 - (1 - 1/n)^k) of n nodes in the mean, where routing is even, and
+        inside a node to each expert; the slower of the two, which run side by side (DeepSeek-AI 2024,
+        DeepSeek-V3, section 3.2.2)."""
+        members = network.nodes_of(self.cluster, ranks)
+        nodes, copies = len(members), self.job.model.decoder.experts_per_token
+        inside = self.collective_s(
+            collective.operation, collective.size_bytes, ranks[: next(iter(members.values()))]
+        )
+        if nodes == 1:
+            return inside
+        share = nodes * (1.0 - (1.0 - 1.0 / nodes) ** copies) / copies
+        return max(inside, self.collective_s(collective.operation, share * collective.size_bytes, ranks))
 
     def gathering_s(self, layer: Layer) -> float:
         """Seconds to gather the parameters of ``layer`` from their shards."""

@@ -16,6 +16,7 @@ from .strategy_rules import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
+    EXPERT_DISPATCHES,
     FLASH,
     GRADIENT_EXCHANGES,
     OFFLOADS,
@@ -33,6 +34,7 @@ __all__ = [
     "COLLECTIVE_ALGORITHMS",
     "CP_EXCHANGES",
     "DDP_BUCKET_BYTES",
+    "EXPERT_DISPATCHES",
     "FLASH",
     "GRADIENT_EXCHANGES",
     "OFFLOADS",
@@ -120,6 +122,9 @@ class Strategy:
     overlap_tensor: bool = False
     """What tensor parallelism gathers and scatters travels piecewise beside the products it belongs to
     (Transformer Engine's userbuffers, PyTorch's async tensor parallelism)."""
+    expert_dispatch: str = "all_to_all"
+    """A token travels to each of its experts, or once to each node that has any of them and on from there
+    (`per_node`: DeepEP, HybridEP)."""
     overlap_experts: bool = False
     """Tokens on their way to and from experts travel beside another micro-batch's pass through the layer
     (Megatron Core's --overlap-moe-expert-parallel-comm)."""
@@ -234,6 +239,7 @@ class Strategy:
         parts += [self.collective_algorithm] * (self.collective_algorithm != "auto")
         parts += [f"bucket{self.bucket_bytes}"] * (self.bucket_bytes != DDP_BUCKET_BYTES)
         parts += ["no-overlap"] * (not self.overlap_gradients)
+        parts += ["dispatch-per-node"] * (self.expert_dispatch == "per_node")
         parts += ["overlap-tensor"] * self.overlap_tensor + ["overlap-experts"] * self.overlap_experts
         return parts
 

@@ -47,6 +47,7 @@ FLASH = ("flash", "flash1", "triton", "flash3")
 """Kinds of attention that do not write the score matrix."""
 ATTENTIONS = (*FLASH, "unfused", "eager")
 CP_EXCHANGES = ("ring", "all_gather", "all_to_all")
+EXPERT_DISPATCHES = ("all_to_all", "per_node")
 OFFLOADS = ("none", "optimizer", "activations", "both")
 
 _SYNCHRONY = re.compile(r"(sync|async)\Z|(stale|backup|local):(\d{1,6})\Z")
@@ -108,6 +109,7 @@ def _choice_faults(s: Strategy) -> list[Fault]:
         "attention": ATTENTIONS,
         "stack": tuple(STACKS),
         "cp_exchange": CP_EXCHANGES,
+        "expert_dispatch": EXPERT_DISPATCHES,
         "offload": OFFLOADS,
     }
     found += [

@@ -41,6 +41,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "compiled": ("compiled", "torch_compile"),
     "tensor_overlap": ("tensor_overlap", "async_tp", "tp_comm_overlap"),
     "expert_overlap": ("expert_overlap", "overlap_moe_expert_parallel_comm"),
+    "dispatcher": ("dispatcher", "moe_flex_dispatcher_backend"),
     "stage_layers": ("stage_layers",),
     "configuration": ("configuration_source",),
     "task": ("task",),

@@ -51,6 +51,8 @@ EVERY_NTH = re.compile(r"selective layer (\d+)")
 """torchtitan's `selective_ac_option`: every so-manieth block, in full."""
 PER_OPERATION = ("selective op", "selective (per-op)")
 """torchtitan's other policy. `selective` alone is attention alone (Korthikanti et al. 2022)."""
+PER_NODE = ("deepep", "hybridep")
+"""Dispatchers that send a token once to each node."""
 SEQUENCE_PARALLEL = ("sequence parallelism", "+ sp")
 NOT_OVERLAPPED = ("not overlapped", "no bucketed overlap")
 """Words of the notes where gradients are reduced after backward."""
@@ -110,6 +112,7 @@ def strategy_of(row: Row) -> Strategy:
         cp_exchange="all_gather" if cp > 1 and _is_torchtitan(row) else "ring",
         overlap_gradients=not any(words in row.get("notes").lower() for words in NOT_OVERLAPPED),
         overlap_tensor=tp > 1 and _says_yes(row, "tensor_overlap"),
+        expert_dispatch="per_node" if row.get("dispatcher").lower() in PER_NODE else "all_to_all",
         overlap_experts=ep > 1 and _says_yes(row, "expert_overlap"),
     )
 
