@@ -152,10 +152,11 @@ def _attention(args: tuple[Any, ...], _: dict, out: Any, batch: int, wants_gradi
 
 
 def _lookup(args: tuple[Any, ...], kwargs: dict, out: Any, batch: int, _: bool) -> list[Operation]:
-    sparse = bool(kwargs.get("sparse", args[4] if len(args) > 4 else False))
-    read, written = args[1].numel() * args[0].shape[-1] / batch, tensors(out)[0].numel() / batch
+    given = list(args)
+    sparse = bool(kwargs.get("sparse", given[4] if len(given) > 4 else False))
+    read, written = given[1].numel() * given[0].shape[-1] / batch, tensors(out)[0].numel() / batch
     name = "sparse" if sparse else "dense"
-    return [Operation(kind=LOOKUP, name=name, reads=read, writes=written, weights=args[0].numel())]
+    return [Operation(kind=LOOKUP, name=name, reads=read, writes=written, weights=given[0].numel())]
 
 
 _MULTIPLIES: dict[Any, Callable[[tuple[Any, ...], dict, Any, int, bool], list[Operation]]] = {
