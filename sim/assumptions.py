@@ -33,8 +33,8 @@ def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
         f"{_SHARDED[strategy.sharding]}",
         *(_of_network() if job.model.network is not None else _of_decoder(job, strategy)),
         "buffers are two messages for each neighbour stage and the largest gradient bucket",
-        f"on GPUs the allocator cannot use {stack.fragmentation:.0%} of what comes and goes, and each "
-        "dimension of parallelism has a communicator",
+        f"on GPUs the allocator holds {stack.fragmentation:.0%} beside what is allocated, and each dimension "
+        "of parallelism has a communicator",
     ]
     if strategy.recompute != "none":
         said.append("one block's activations stand whole while it is computed again")

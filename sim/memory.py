@@ -112,8 +112,8 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
     buffers = _buffer_bytes(plan, pipeline_rank, held)
     states = rank_states(plan, pipeline_rank)
     moment = at or _fuller(rank_walk(plan, pipeline_rank).peak, states.copies)
+    allocated = states.weights + states.gradients + states.optimizer + moment.total_bytes + buffers
     is_gpu = accelerator.kind == "gpu" and cluster.host is None
-    share = plan.strategy.software.fragmentation if is_gpu else 0.0
     return RankMemory(
         role="worker",
         stage=pipeline_rank,
@@ -126,11 +126,17 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
         logits_bytes=moment.logits_bytes,
         buffers_bytes=buffers,
         workspace_bytes=moment.workspace_bytes,
-        fragmentation_bytes=share * (moment.total_bytes + buffers),
+        fragmentation_bytes=_unusable(plan.strategy, allocated, moment) if is_gpu else 0.0,
         communicators_bytes=_communicator_bytes(plan.strategy) if is_gpu else 0.0,
         reserved_bytes=accelerator.reserved_bytes,
         capacity_bytes=accelerator.memory_bytes,
     )
+
+
+def _unusable(strategy: Strategy, allocated_bytes: float, moment: Moment) -> float:
+    """What the allocator holds beside what is allocated."""
+    stack = strategy.software
+    return stack.fragmentation * allocated_bytes + stack.loss_fragmentation * moment.logits_bytes
 
 
 def rank_peak(plan: Plan, pipeline_rank: int) -> Moment:

@@ -18,7 +18,7 @@ from traincast.sim.memory import memory, rank_peak, rank_walk
 from traincast.sim.moments import in_flight
 from traincast.sim.parameter_memory import state_bytes
 from traincast.sim.plan import parse_actions
-from traincast.sim.stacks import FRAGMENTATION
+from traincast.sim.stacks import FRAGMENTATION, GATHERED_LOSS_FRAGMENTATION
 from traincast.sim.strategy import Strategy
 
 
@@ -138,15 +138,14 @@ def test_servers_hold_states_and_workers_do_not():
         assert place.buffers_bytes == 3 * 4 * place.parameters
 
 
-def test_what_the_allocator_cannot_use_is_a_share_of_what_comes_and_goes():
-    """Of activations, logits, workspace and buffers, not of states; and nothing of it on a CPU."""
+def test_what_the_allocator_cannot_use_is_a_share_of_what_is_allocated():
+    """And, where logits are gathered, of logits and loss once more; nothing on a CPU."""
     own = job(llama(layers=2), global_batch=2)
-    (rank,) = memory(make_plan(own, Strategy(micro_batch=2)), gpu_cluster())
-    moving = rank.activations_bytes + rank.logits_bytes + rank.workspace_bytes + rank.buffers_bytes
-    states = rank.weights_bytes + rank.gradients_bytes + rank.optimizer_bytes
-    assert rank.fragmentation_bytes == pytest.approx(FRAGMENTATION * moving)
-    assert rank.allocated_bytes == pytest.approx(states + moving)
-    assert rank.total_bytes == pytest.approx(rank.allocator_bytes)
+    for stack, of_logits in (("megatron", 0.0), ("scaling", GATHERED_LOSS_FRAGMENTATION)):
+        (rank,) = memory(make_plan(own, Strategy(micro_batch=2, stack=stack)), gpu_cluster())
+        expected = FRAGMENTATION * rank.allocated_bytes + of_logits * rank.logits_bytes
+        assert rank.fragmentation_bytes == pytest.approx(expected)
+        assert rank.total_bytes == pytest.approx(rank.allocator_bytes)
     (slow,) = memory(make_plan(own, Strategy(micro_batch=2)), cpu_cluster())
     assert slow.total_bytes == pytest.approx(slow.allocated_bytes)
 
