@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from . import flops, network
+from . import flops, network, overlap
 from .cluster import Cluster
 from .curves import interpolate
 from .errors import InputError
@@ -35,11 +35,6 @@ LOSS_SCALING_BYTES = 6 + 8 + 8
 """For each parameter of an fp16 job: its gradient is copied to fp32, divided by the loss scale while
 infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM megatron/optimizer/optimizer.py,
 `Float16OptimizerWithFloat16Params.step`)."""
-
-TENSOR_OVERLAP = 0.5
-"""Of the traffic that products beside it could hide, what they do hide: decomposed products are smaller, and
-share the device with the copies. Fitted on torchtitan's runs with and without asynchronous tensor
-parallelism."""
 
 FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
 """Values read or written for each parameter by `torch._foreach_*`, one operation after the other
@@ -215,12 +210,9 @@ class Costs:
     def _exposed_s(self, collective: Collective, layer: Layer, backward: bool) -> float:
         """Behind attention, only what is longer than attention on the keys that are there already."""
         one = self.group_s(collective)
-        if collective.dimension == "tp" and self.strategy.overlap_tensor and layer.kind == BLOCK:
-            return collective.share * self._longer_than_products_s(one, collective, backward)
-        if self._hides_gradient(collective, backward) and layer.kind == BLOCK:
-            weights = self._leading_weight_gradients_s()[: collective.count]
-            rest = (collective.count - len(weights)) * one
-            return collective.share * (rest + sum(max(0.0, one - beside) for beside in weights))
+        if collective.dimension == "tp" and layer.kind == BLOCK:
+            accelerator = self.cluster.accelerator
+            return overlap.exposed_s(one, collective, accelerator, self.job, self.strategy, backward=backward)
         if collective.dimension == "ep" and self.strategy.overlap_experts:
             beside = self._layer_s(layer.kind, backward=not backward)
             return max(0.0, one * collective.count - beside) * collective.share
@@ -229,40 +221,6 @@ class Costs:
         whole = self._layer_s(layer.kind, backward=backward)
         attention = whole * self._attention_share(layer.kind) / self.strategy.cp
         return max(0.0, one - attention) * collective.count * collective.share
-
-    def _hides_gradient(self, collective: Collective, backward: bool) -> bool:
-        """Whether it sums the gradient of a column-parallel product's input beside its weight's."""
-        sums = collective.operation in ("all_reduce", "reduce_scatter") and collective.dimension == "tp"
-        own = backward and not collective.repeats_forward
-        return own and sums and self.strategy.software.overlaps_input_gradients
-
-    def _leading_weight_gradients_s(self) -> list[float]:
-        """Seconds of the weights' gradients of what leads into a block's MLP and into its attention."""
-        accelerator, precision = self.cluster.accelerator, self.job.precision
-        own = layer_kernels(self.job, self.strategy, BLOCK, "weight_gradient")
-        products = [kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm"]
-        return [sum(products[1:-2]), products[-1]]
-
-    def _longer_than_products_s(self, seconds: float, collective: Collective, backward: bool) -> float:
-        """What is longer than the product beside it, all of which but one rank's part can hide it.
-
-        A block gathers before its 1st and 3rd product and scatters after its 2nd and 4th, in either direction
-        (Wang et al. 2023, "Overlap Communication with Dependent Computation via Decomposition").
-        """
-        backward = backward and not collective.repeats_forward
-        first = 0 if collective.operation == "all_gather" else 1
-        beside = self._products_s(backward=backward)[first::2][: collective.count]
-        hidden = [one * (self.strategy.tp - 1) / self.strategy.tp for one in beside]
-        return sum(seconds - TENSOR_OVERLAP * min(seconds, one) for one in hidden)
-
-    def _products_s(self, *, backward: bool) -> list[float]:
-        """Seconds of a block's four products in the order of the pass; gate and up are one here."""
-        own = layer_kernels(self.job, self.strategy, BLOCK, "input_gradient" if backward else "forward")
-        accelerator, precision = self.cluster.accelerator, self.job.precision
-        products = [kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm" and not k.attention]
-        place = 1 if backward else 2  # of what leads into the MLP
-        rest = len(products) - 3
-        return [*products[:place], sum(products[place : place + rest]), *products[place + rest :]]
 
     def group_s(self, collective: Collective, first: int = 0) -> float:
         """Seconds of one such collective in the group that begins at rank ``first``."""
