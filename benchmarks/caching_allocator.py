@@ -2,8 +2,9 @@
 
 Plays the allocations of some steps of 1F1B's last stage (Llama blocks with flash attention and a RMSNorm
 kernel, head, loss in fp32 on the whole vocabulary, as Aleph-Alpha/scaling computes it) through the algorithm
-of c10/cuda/CUDACachingAllocator.cpp: best fit among free blocks, split where more than 1 MiB is left, neighbours
-merged when freed; new segments in pages of 2 MiB; whole free segments are given back before memory runs out.
+of c10/cuda/CUDACachingAllocator.cpp: best fit among free blocks, split where more than 1 MiB is left,
+neighbours merged when freed; new segments in pages of 2 MiB; whole free segments given back before memory
+runs out.
 
     python benchmarks/caching_allocator.py
 

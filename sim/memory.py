@@ -134,9 +134,10 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
 
 
 def _unusable(strategy: Strategy, allocated_bytes: float, moment: Moment) -> float:
-    """What the allocator holds beside what is allocated."""
+    """What the allocator holds beside what is allocated. Logits are gathered where ranks share a vocabulary."""
     stack = strategy.software
-    return stack.fragmentation * allocated_bytes + stack.loss_fragmentation * moment.logits_bytes
+    of_loss = stack.loss_fragmentation if strategy.tp > 1 else 0.0
+    return stack.fragmentation * allocated_bytes + of_loss * moment.logits_bytes
 
 
 def rank_peak(plan: Plan, pipeline_rank: int) -> Moment:

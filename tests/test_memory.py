@@ -141,11 +141,12 @@ def test_servers_hold_states_and_workers_do_not():
 def test_what_the_allocator_cannot_use_is_a_share_of_what_is_allocated():
     """And, where logits are gathered, of logits and loss once more; nothing on a CPU."""
     own = job(llama(layers=2), global_batch=2)
-    for stack, of_logits in (("megatron", 0.0), ("scaling", GATHERED_LOSS_FRAGMENTATION)):
-        (rank,) = memory(make_plan(own, Strategy(micro_batch=2, stack=stack)), gpu_cluster())
+    gathered = GATHERED_LOSS_FRAGMENTATION
+    for stack, tp, of_logits in (("megatron", 2, 0.0), ("scaling", 1, 0.0), ("scaling", 2, gathered)):
+        (rank,) = memory(make_plan(own, Strategy(micro_batch=2, tp=tp, stack=stack)), gpu_cluster())
         expected = FRAGMENTATION * rank.allocated_bytes + of_logits * rank.logits_bytes
         assert rank.fragmentation_bytes == pytest.approx(expected)
-        assert rank.total_bytes == pytest.approx(rank.allocator_bytes)
+        assert rank.total_bytes == pytest.approx(rank.allocator_bytes + rank.communicators_bytes)
     (slow,) = memory(make_plan(own, Strategy(micro_batch=2)), cpu_cluster())
     assert slow.total_bytes == pytest.approx(slow.allocated_bytes)
 
