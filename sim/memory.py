@@ -134,7 +134,7 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
 
 
 def _unusable(strategy: Strategy, allocated_bytes: float, moment: Moment) -> float:
-    """What the allocator holds beside what is allocated. Logits are gathered where ranks share a vocabulary."""
+    """What the allocator holds beside what is allocated. Ranks that share a vocabulary gather logits."""
     stack = strategy.software
     of_loss = stack.loss_fragmentation if strategy.tp > 1 else 0.0
     return stack.fragmentation * allocated_bytes + of_loss * moment.logits_bytes
