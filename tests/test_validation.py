@@ -178,6 +178,9 @@ def test_clusters_are_as_large_as_the_row_says():
     assert (cluster.nodes, cluster.accelerators_per_node) == (3, 8)
     assert cluster.accelerator.memory_bytes < 50e9
     assert hardware_of("Abacus") is None
+    selene = hardware_of("A100-SXM-80GB (Selene)")
+    assert selene is not None
+    assert (selene.accelerator, selene.cluster) == ("a100-80gb-sxm", "selene")
 
 
 def test_regret_and_rank_correlation():

@@ -27,12 +27,12 @@ class Hardware:
 
 
 _NAMES: tuple[tuple[str, str, str], ...] = (
+    # Selene is of DGX A100 with 80 GB (Narayanan et al. 2021, section 5).
+    (r"A100(-SXM-80GB)? \(Selene\)", "a100-80gb-sxm", "selene"),
     (r"A100-SXM-40GB", "a100-40gb-sxm", "dgx-a100"),
     (r"A100-SXM-80GB", "a100-80gb-sxm", "dgx-a100"),
     # Memory is not stated: the 80 GB part has the same compute, and fp16 products are what these rows time.
     (r"A100-SXM \(single node\)", "a100-80gb-sxm", "dgx-a100"),
-    # Selene is of DGX A100 with 80 GB (Narayanan et al. 2021, section 5).
-    (r"A100 \(Selene\)", "a100-80gb-sxm", "dgx-a100"),
     # 500 W and HBM2e, in either report of the same team (the peak of one is said to lie between SXM and NVL).
     (r"H100-SXM (96GB|94/95GB) HBM2e", "h100-96gb-hbm2e-500w", "grand-teton-h100"),
     (r"H100-SXM-80GB|DGX-H100", "h100-sxm", "hgx-h100"),
