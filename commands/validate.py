@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 @click.option(
     "--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Rows named as worst."
 )
+@click.option(
+    "--leave-one-out",
+    is_flag=True,
+    help="Errors of each source with constants fitted without it; takes six times as long.",
+)
 @seed_option
 @json_option
 def command(
@@ -48,6 +53,7 @@ def command(
     png: Path | None,
     samples: int,
     worst: int,
+    leave_one_out: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -66,12 +72,21 @@ def command(
     predictor = Predictor(samples=samples, seed=seed)
     judged = judged_tables(tables, predictor)
     found = scores(judged)
+    unseen = _unseen(judged) if leave_one_out else ()
     if output or png:
-        write(judged, found, output, png)
+        write(judged, found, output, png, unseen)
     if as_json:
-        echo_json(as_dict(found))
+        echo_json(as_dict(found, unseen))
         return
-    show_tables(judged, found, worst)
+    show_tables(judged, found, worst, unseen)
+
+
+def _unseen(judged: Sequence[Judged]) -> tuple[LeftOneOut, ...]:
+    from ..sim.validation.fit import SustainedFit
+    from ..sim.validation.leave_one_out import leave_one_out
+
+    with progress("leave one source out") as say:
+        return leave_one_out(judged, SustainedFit(), say)
 
 
 def show_tables(

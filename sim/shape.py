@@ -99,8 +99,10 @@ class Shape:
 
     @property
     def vocab(self) -> int:
-        """Rows of the vocabulary on this rank, padded as the stack does."""
+        """Rows of the vocabulary on this rank, padded as the stack does; without padding, of most ranks."""
         multiple = self.stack.vocab_multiple
+        if multiple == 1:
+            return max(1, self.decoder.vocab // self.tp)
         return -(-self.decoder.vocab // (self.tp * multiple)) * multiple
 
     @property

@@ -51,8 +51,12 @@ STACKS = (
     Stack(pattern=r"torchtitan.*2025", name="torchtitan-2025", attention="flash", dropout=False),
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
     Stack(pattern=r"SimuMax", name="megatron-fused-loss", attention="flash", dropout=False),
-    Stack(pattern=r"vTrain", name="megatron-deepspeed", attention="unfused", dropout=True),
+    Stack(pattern=r"vTrain", name="vtrain", attention="unfused", dropout=True),
 )
+GRADIENTS_AFTER_BACKWARD = ("megatron-2021", "megatron-2022", "megatron-deepspeed", "vtrain")
+"""Stacks that sum gradients over the replicas once backward is over (Megatron-LM's local DistributedDataParallel
+before --overlap-grad-reduce of 2023)."""
+
 OLDER = Stack(pattern="", name="megatron-2021", attention="unfused", dropout=True)
 """Megatron-LM before Transformer Engine and --use-flash-attn, wherever it is trained with."""
 RECENT = Stack(pattern="", name="megatron", attention="flash", dropout=False)

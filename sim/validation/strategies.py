@@ -11,7 +11,7 @@ import re
 from ..strategy import Strategy
 from . import derivations
 from .left_out import LeftOutError
-from .stacks import YES, attention_of, software_of
+from .stacks import GRADIENTS_AFTER_BACKWARD, YES, attention_of, software_of
 from .table import Row
 
 SHARDINGS = {
@@ -110,11 +110,17 @@ def strategy_of(row: Row) -> Strategy:
         reshard_after_forward=not _keeps_gathered(row, pp),
         sequence_parallel=tp > 1 and _is_sequence_parallel(row),
         cp_exchange="all_gather" if cp > 1 and _is_torchtitan(row) else "ring",
-        overlap_gradients=not any(words in row.get("notes").lower() for words in NOT_OVERLAPPED),
+        overlap_gradients=_overlaps_gradients(row),
         overlap_tensor=tp > 1 and _says_yes(row, "tensor_overlap"),
         expert_dispatch="per_node" if row.get("dispatcher").lower() in PER_NODE else "all_to_all",
         overlap_experts=ep > 1 and _says_yes(row, "expert_overlap"),
     )
+
+
+def _overlaps_gradients(row: Row) -> bool:
+    if software_of(row) in GRADIENTS_AFTER_BACKWARD:
+        return False
+    return not any(words in row.get("notes").lower() for words in NOT_OVERLAPPED)
 
 
 def _stated(row: Row, name: str) -> int:
