@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .job import Job
-from .parameter_memory import gradient_bytes, state_bytes
+from .parameter_memory import state_bytes
 from .strategy import Strategy
 
 _SHARDED = {
@@ -28,7 +28,7 @@ def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
     weight, _, states = state_bytes(job)
     stack = strategy.software
     said = [
-        f"{weight} + {gradient_bytes(job, strategy)} + {states} bytes per parameter: {job.precision} weight, "
+        f"{weight} + {strategy.gradient_bytes(job)} + {states} bytes per parameter: {job.precision} weight, "
         f"gradient, and {job.optimizer} states with the fp32 copies of mixed precision; "
         f"{_SHARDED[strategy.sharding]}",
         *(_of_network() if job.model.network is not None else _of_decoder(job, strategy)),

@@ -15,7 +15,7 @@ from .curves import interpolate
 from .errors import InputError
 from .fp8 import CAST_BYTES, FP8
 from .groups import Groups
-from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
+from .job import OPTIMIZER_STATES, Job
 from .kernels import Kernel
 from .layer_kernels import layer_kernels, network_choices
 from .model import BLOCK, EMBEDDING, HEAD, Layer
@@ -281,16 +281,17 @@ class Costs:
     def _optimizer_bytes(self) -> int:
         """Bytes read and written for one parameter, clipping included: its norm, then scaled in place."""
         fp32, stack = 4, self.strategy.software
+        gradient = self.strategy.gradient_bytes(self.job)
         kept = 2 * fp32 * (1 + OPTIMIZER_STATES[self.job.optimizer])
         if stack.optimizer == "foreach":
             kept = fp32 * FOREACH_PASSES[self.job.optimizer]
         written_again = self.job.bytes_per_value if MASTER_BYTES[self.job.precision] else 0
         if self.job.precision == FP8:
             written_again += CAST_BYTES  # the weights' fp8 copies are made once a step
-        clipped = 3 * GRADIENT_BYTES[self.job.precision] if stack.clips_gradients else 0
+        clipped = 3 * gradient if stack.clips_gradients else 0
         if self.job.precision == "fp16":
             written_again += LOSS_SCALING_BYTES
-        return kept + GRADIENT_BYTES[self.job.precision] + written_again + clipped
+        return kept + gradient + written_again + clipped
 
     def layer_gradient_bytes(self, layer: Layer) -> float:
         """Bytes of one layer's gradients on one rank."""
@@ -298,7 +299,7 @@ class Costs:
 
     def gradient_bytes(self, parameters: float) -> float:
         """Bytes of the gradients of so many parameters, as accumulated and reduced."""
-        return parameters * GRADIENT_BYTES[self.job.precision]
+        return parameters * self.strategy.gradient_bytes(self.job)
 
     def step_s(self, dense: float, experts: float) -> float:
         """Seconds to step a rank's share of so many parameters, held whole before sharding.

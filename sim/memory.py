@@ -18,7 +18,7 @@ from .loss_memory import loss_bytes
 from .mixed import stage_accelerators
 from .model import BLOCK, BLOCKS, EMBEDDING, HEAD
 from .moments import NOTHING, Moment, StageBytes, Walk, in_flight, walk
-from .parameter_memory import gradient_bytes, rank_states, state_bytes
+from .parameter_memory import rank_states, state_bytes
 from .partition import held_parameters
 from .plan import Plan, Stage
 from .strategy import Strategy
@@ -267,4 +267,4 @@ def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
     buckets = (
         sum(held_parameters(layers[i], plan.strategy) for i in bucket) for s in held for bucket in s.buckets
     )
-    return messages + max(buckets, default=0.0) * gradient_bytes(plan.job, plan.strategy)
+    return messages + max(buckets, default=0.0) * plan.strategy.gradient_bytes(plan.job)

@@ -40,19 +40,12 @@ def state_bytes(job: Job) -> tuple[int, int, int]:
     return job.bytes_per_value, GRADIENT_BYTES[job.precision], states
 
 
-def gradient_bytes(job: Job, strategy: Strategy) -> int:
-    """Bytes of one gradient as accumulated: in the weights' own precision where the software does so."""
-    stack = strategy.software
-    half = stack.accumulation == "same" or stack.half_gradients
-    return job.bytes_per_value if half else GRADIENT_BYTES[job.precision]
-
-
 def rank_states(plan: Plan, pipeline_rank: int) -> StateBytes:
     """What stands for the parameters of one pipeline rank."""
     held = plan.rank_stages(pipeline_rank)
     job, strategy = plan.job, plan.strategy
     weight, _, states = state_bytes(job)
-    gradient = gradient_bytes(job, strategy)
+    gradient = strategy.gradient_bytes(job)
     dense, experts = _parameters(plan, held)
     shards, expert_shards = strategy.shards, max(1, strategy.shards // strategy.ep)
     whole, sharded = dense + experts, dense / shards + experts / expert_shards

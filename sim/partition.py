@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from .job import GRADIENT_BYTES, Job
+from .job import Job
 from .model import Layer, Model
 from .networks.network import Network, layer_flops
 from .plan import Stage
@@ -77,7 +77,7 @@ def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ..
     size, limit = 0.0, DDP_FIRST_BUCKET_BYTES if default else strategy.bucket_bytes
     for index in reversed(layers):
         current.append(index)
-        size += held_parameters(job.model.layers[index], strategy) * GRADIENT_BYTES[job.precision]
+        size += held_parameters(job.model.layers[index], strategy) * strategy.gradient_bytes(job)
         if size >= limit:
             buckets.append(tuple(current))
             current, size, limit = [], 0.0, strategy.bucket_bytes

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from . import strategy_rules
 from .errors import Fault
-from .job import Job
+from .job import GRADIENT_BYTES, Job
 from .stacks import DEFAULT_STACK, STACKS, Stack
 from .strategy_rules import (
     ATTENTIONS,
@@ -196,6 +196,13 @@ class Strategy:
     def filling_steps(self, job: Job) -> int:
         """Steps in which a pipeline that is never drained fills, and in which it would empty."""
         return -(-2 * self.pp // self.micro_batches(job))
+
+    def gradient_bytes(self, job: Job) -> int:
+        """Bytes of one gradient as accumulated and reduced: in the weights' own precision where the software
+        does so."""
+        stack = self.software
+        half = stack.accumulation == "same" or stack.half_gradients
+        return job.bytes_per_value if half else GRADIENT_BYTES[job.precision]
 
     def micro_batches(self, job: Job) -> int:
         """Micro-batches of one replica in one step."""

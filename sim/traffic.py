@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from .elementwise import LOSS_BYTES
 from .fp8 import BF16_BYTES, FP8, FP8_BYTES
-from .job import GRADIENT_BYTES, Job
+from .job import Job
 from .kernels import dispatch_bytes
 from .model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Layer
 from .recompute import repeated_blocks
@@ -213,7 +213,7 @@ def reduction(job: Job, strategy: Strategy, dense: float, experts: float) -> tup
     Sharded (ZeRO: Rajbhandari et al. 2020) each rank keeps a part: a reduce-scatter instead of an
     all-reduce; hybrid sharding then all-reduces the parts over the groups.
     """
-    width = GRADIENT_BYTES[job.precision]
+    width = strategy.gradient_bytes(job)
     found = []
     if dense:
         found += _summed(strategy, dense * width)

@@ -22,7 +22,7 @@ from .table import Row
 GRID = (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """Values of `Accelerator.sustained` that are tried."""
 
-FAMILIES = {"A100": ("a100", 0.9), "H100": ("h100|h200", 0.85)}
+FAMILIES = {"A100": ("a100", 0.9), "H100": ("h100|h200", 0.85), "B200": ("b200|b300", 1.0)}
 """Accelerators that share a value: pattern of their names, and what the files of those without another power
 limit state. Others of the family keep their ratio to that."""
 

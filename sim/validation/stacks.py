@@ -50,6 +50,7 @@ STACKS = (
     # Only what was compiled is published of 2025.
     Stack(pattern=r"torchtitan.*2025", name="torchtitan-2025", attention="flash", dropout=False),
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
+    Stack(pattern=r"NeMo|Megatron-Bridge", name="megatron-bridge", attention="flash", dropout=False),
     Stack(pattern=r"SimuMax", name="megatron-fused-loss", attention="flash", dropout=False),
     Stack(pattern=r"vTrain", name="vtrain", attention="unfused", dropout=True),
 )
@@ -86,7 +87,8 @@ def attention_of(row: Row) -> str:
     if not kernel:
         stack = stack_of(row)
         hopper = HOPPER.search(row.get("accelerator"))
-        return "flash3" if stack is RECENT and hopper else stack.attention
+        by_engine = stack.name.startswith("megatron") and stack.attention == "flash"
+        return "flash3" if by_engine and hopper else stack.attention
     if "flash" not in kernel:
         return "eager" if kernel == "torch" else "unfused"
     return "flash1" if "attentionv1" in kernel else "flash"
