@@ -122,7 +122,7 @@ def _sharding_s(costs: Costs, held: list[Stage]) -> float:
     total = 0.0
     for layer, count in Counter(_alike(layers)).items():
         size = split_parameters([layer], strategy)
-        gathering_s = sum(costs.group_s(one) for one in gathering(job, strategy, *size))
+        gathering_s = sum(one.count * costs.group_s(one) for one in gathering(job, strategy, *size))
         reduction_s = sum(costs.group_s(one) for one in reduction(job, strategy, *size))
         total += count * (gathers * gathering_s + reductions * reduction_s)
     return total

@@ -320,7 +320,7 @@ class _Walk:
         action: Action,
         collective: Collective,
     ) -> int:
-        seconds = self.costs.collective_s(collective.operation, collective.size_bytes, members)
+        one_s = self.costs.collective_s(collective.operation, collective.size_bytes, members)
         streams = [self.program.stream(r, "dp") for r in present]
         if self.staged:
             # The processor that computes also moves the bytes, so nothing hides behind compute.
@@ -331,11 +331,11 @@ class _Walk:
         folded = bool(self.program.axes) and not is_tied
         row = self.slowness.message_row(present[0], present[-1]) if is_tied else -1
         return self.program.add(
-            seconds,
+            one_s * collective.count,
             tuple(streams),
             after=[wait for r in present for wait in arrived[r]],
             spans=tuple(self._label(r, own[r], collective.dimension) for r in present),
-            size_bytes=collective.size_bytes,
+            size_bytes=collective.total_bytes,
             rank=self.slowness.collective_row(group, present[0]) if folded else row,
             sync=group.sync if folded else (),
             pattern=self.patterns.get(collective.operation, "") if folded else "",

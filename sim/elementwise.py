@@ -110,7 +110,7 @@ def residual(s: Shape, values: float) -> tuple[Kernel, ...]:
 
 
 def softmax(s: Shape, values: float, *, backward: bool = False) -> Kernel:
-    """Scale, mask and softmax in one kernel; or a cast to fp32, a mask filled in, a softmax and a cast back."""
+    """Scale, mask and softmax in one kernel; or a cast, a mask filled in, a softmax, a cast back."""
     b = s.bytes_per_value
     if s.fused_softmax:
         return _kernel((3 if backward else 2) * b * values)

@@ -70,11 +70,11 @@ def model_flops_per_token(model: Model, seq_len: int) -> float:
 
 
 def hardware_flops_per_token(model: Model, seq_len: int, recompute: str, share: float = 1.0) -> float:
-    """FLOPs that are done for one token with what ``recompute`` computes again in a ``share`` of the blocks: the
-    numerator of HFU.
+    """FLOPs that are done for one token with what ``recompute`` computes again in a ``share`` of the blocks:
+    the numerator of HFU.
 
-    `selective` repeats attention's two products, `selective_op` the products that are not saved, `full` a whole
-    block. (Korthikanti et al. 2022 count three
+    `selective` repeats attention's two products, `selective_op` the products that are not saved, `full` a
+    whole block. (Korthikanti et al. 2022 count three
     times as much for `selective`: their factor is 1 + s/3h where these products give 1 + 2s/9h.)
     """
     kinds = [layer.kind for layer in model.layers]

@@ -19,11 +19,10 @@ from .attention import attention_kernels
 from .model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Decoder
 from .shape import Kernel, Shape
 
-
 ROUTING_LAUNCHES = 20
-"""Small kernels that choose experts, count and sort their tokens, either way: a block with experts takes about
-50 launches more than a dense one of Megatron-LM's (tests/functional_tests/test_cases/moe and gpt, golden values
-of H100: 8 ms a block and micro-batch against 4.2)."""
+"""Small kernels that choose experts, count and sort their tokens, either way: a block with experts takes
+about 50 launches more than a dense one (NVIDIA/Megatron-LM tests/functional_tests/test_cases, moe and gpt,
+golden values of H100: 8 ms a block and micro-batch against 4.2)."""
 
 
 def forward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Kernel, ...]:

@@ -8,7 +8,6 @@ from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from .partition import held_parameters
 from .plan import Plan, Stage
-from .strategy import Strategy
 from .traffic import split_parameters
 
 FP32_BYTES = 4

@@ -17,8 +17,8 @@ OPTIMIZERS = ("fused", "foreach")
 
 FRAGMENTATION = 0.05
 """Of what is allocated, the share that PyTorch's caching allocator holds beside it in blocks too small to be
-used: max_memory_reserved over max_memory_allocated on the fullest rank of 43 runs of Megatron-LM on B200, in the
-mean and the median (MooreThreads/SimuMax docs/b200/b200_release_v1.2_summary.json: 2 % to 9 %)."""
+used: max_memory_reserved over max_memory_allocated on the fullest rank of 43 runs of Megatron-LM on B200, in
+the mean and the median (MooreThreads/SimuMax docs/b200/b200_release_v1.2_summary.json: 2 % to 9 %)."""
 
 GATHERED_LOSS_FRAGMENTATION = 0.36
 """The same of logits and loss, where gathered logits and their fp32 copies take turns with layers: what the
@@ -40,8 +40,8 @@ class Stack:
     """Where the code says so."""
     norm: str = "fused"
     """`fused`: one kernel each way; `two_pass`: backward reads twice, once for the gain's gradient (Apex,
-    torch's layer_norm); `autocast`: the same in fp32 between two casts; `eager`: RMSNorm operation by operation
-    in fp32, as plain torch has it; `eager_half`: the same mostly in the layer's own precision."""
+    torch's layer_norm); `autocast`: the same in fp32 between two casts; `eager`: RMSNorm operation by
+    operation in fp32, as plain torch has it; `eager_half`: the same mostly in the layer's own precision."""
     fused_activation: bool = True
     """SwiGLU (or bias and GeLU) is one kernel; else silu and the product are two."""
     fused_rope: bool = True
@@ -56,8 +56,8 @@ class Stack:
     loss_metrics: int = 0
     """Cross-entropies that are computed again for each micro-batch, to be logged."""
     attention_copies: str = "none"
-    """Flash attention's `output` is copied from heads to tokens; or `unpad`: inputs are gathered from the padded
-    batch, and the output scattered back. Without flash attention its output is always copied."""
+    """Flash attention's `output` is copied from heads to tokens; or `unpad`: inputs are gathered from the
+    padded batch, and the output scattered back. Without flash attention its output is always copied."""
     fused_gate_up: bool = True
     """Gate and up of SwiGLU are one product; else two, each of which sums the gradient of its input over the
     tensor-parallel ranks, unless their sequences are split."""
@@ -66,8 +66,8 @@ class Stack:
     kernel of its own onto fp32 (`fp32`) or onto their own precision (`same`), or are shared out at once
     (`sharded`)."""
     overlaps_input_gradients: bool = True
-    """The gradient of a column-parallel product's input is summed over the tensor-parallel ranks while that of
-    its weight is computed."""
+    """The gradient of a column-parallel product's input is summed over the tensor-parallel ranks while that
+    of its weight is computed."""
     half_gradients: bool = False
     """Gradients are accumulated and reduced in the weights' own precision also where products add them
     themselves."""
@@ -106,6 +106,8 @@ class Stack:
     """The same of logits and loss, in addition."""
     vocab_multiple: int = 1
     """Each tensor-parallel rank's part of the vocabulary is padded to a multiple of it."""
+    gather_pieces: int = 1
+    """All-gathers in which the sharded parameters of one block come together."""
     host_launch_s: float = 0.0
     """Seconds of the host for one launch: interpreter, dispatcher, autograd. A layer takes no less than its
     launches; 0 where they are recorded once (CUDA graphs)."""
@@ -117,8 +119,8 @@ _MEGATRON_2021 = (
 )
 
 _TENSORFLOW_2017 = (
-    "tensorflow/benchmarks scripts/tf_cnn_benchmarks, May 2017; cuDNN 5.1 user guide, convolution algorithms; "
-    "both speeds fitted on TensorFlow's published training of five networks on P100 and K80 "
+    "tensorflow/benchmarks scripts/tf_cnn_benchmarks, May 2017; cuDNN 5.1 user guide, convolution "
+    "algorithms; both speeds fitted on TensorFlow's published training of five networks on P100 and K80 "
     "(tensorflow.org/performance/benchmarks); each network left out in turn, it is met within 9.8 %"
 )
 
@@ -182,6 +184,19 @@ STACKS: Mapping[str, Stack] = {
             host_launch_s=53e-6,
         ),
         Stack(
+            name="deepspeed-zero3",
+            description="the same with ZeRO-3 of 2021, which gathers a block's twelve tensors one by one",
+            source="microsoft/Megatron-DeepSpeed, microsoft/DeepSpeed v0.4 "
+            "runtime/zero/partition_parameters.py, `_allgather_params`",
+            norm="two_pass",
+            fused_bias_gradient=False,
+            accumulation="same",
+            vocab_multiple=128,
+            overlaps_input_gradients=False,
+            gather_pieces=12,
+            host_launch_s=53e-6,
+        ),
+        Stack(
             name="vtrain",
             description="Megatron-DeepSpeed as vTrain profiles it: the vocabulary unpadded, torch's loss",
             source="VIA-Research/vTrain src/model/gpt_modeling.py, src/trainer.py",
@@ -195,7 +210,7 @@ STACKS: Mapping[str, Stack] = {
         Stack(
             name="scaling",
             description="Aleph Alpha's scaling: plain torch but for attention, products and RMSNorm",
-            source="Aleph-Alpha/scaling src/scaling/core/nn, optimizer; Hagemann et al. 2023, arXiv:2311.05610",
+            source="Aleph-Alpha/scaling src/scaling/core; Hagemann et al. 2023, arXiv:2311.05610",
             norm="two_pass",
             fused_activation=False,
             fused_rope=False,

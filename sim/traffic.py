@@ -233,13 +233,15 @@ def _summed(strategy: Strategy, size: float) -> list[Collective]:
 
 
 def gathering(job: Job, strategy: Strategy, dense: float, experts: float) -> tuple[Collective, ...]:
-    """How the weights of so many parameters of one rank are gathered from their shards."""
-    found = []
-    if dense:
-        found.append(_dp("all_gather", dense * job.bytes_per_value, "shards"))
-    if experts:
-        found.append(_dp("all_gather", experts * job.bytes_per_value, "expert_replicas"))
-    return tuple(found)
+    """How the weights of so many parameters of one rank are gathered from their shards: in one piece, or
+    tensor by tensor where the software does so."""
+    pieces = strategy.software.gather_pieces
+    sizes = {"shards": dense * job.bytes_per_value, "expert_replicas": experts * job.bytes_per_value}
+    return tuple(
+        replace(_dp("all_gather", size / pieces, group), count=pieces)
+        for group, size in sizes.items()
+        if size
+    )
 
 
 def averaging(job: Job, dense: float, experts: float) -> tuple[Collective, ...]:

@@ -40,8 +40,8 @@ REPORTS_MAY_USE = EXECUTOR_MAY_USE | {
 }
 
 PLAN_MAY_USE = {
-    "errors", "job", "model", "partition", "pass_times", "plan", "schedules", "stacks", "stage_placement", "strategy",
-    "strategy_rules",
+    "errors", "job", "model", "partition", "pass_times", "plan", "schedules", "stacks", "stage_placement",
+    "strategy", "strategy_rules",
 }  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def test_a_block_is_these_kernels():
 
 
 def test_the_loss_is_in_fp32():
-    """torch casts bf16 logits, so they move more bytes than half of the fp32 ones; a fused loss reads once."""
+    """torch casts bf16 logits, so they move more than half of the fp32 ones; a fused loss reads once."""
     d = llama().decoder
 
     def loss(stack: str, value: int) -> float:

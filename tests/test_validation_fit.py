@@ -33,7 +33,7 @@ def test_a_limited_part_keeps_its_ratio():
 
 
 def test_every_source_counts_once(monkeypatch: pytest.MonkeyPatch):
-    """Eight rows that want the lowest value do not outvote two single rows that want the highest, each much."""
+    """Eight rows that want the lowest value do not outvote two single ones that want the highest."""
     one = read_table("korthikanti_recompute")[0]
     rows = [replace(one, line=i) for i in range(8)]
     lone = [replace(one, cells={**one.cells, "source": name}) for name in ("b", "c")]

@@ -54,9 +54,15 @@ STACKS = (
     Stack(pattern=r"SimuMax", name="megatron-fused-loss", attention="flash", dropout=False),
     Stack(pattern=r"vTrain", name="vtrain", attention="unfused", dropout=True),
 )
-GRADIENTS_AFTER_BACKWARD = ("megatron-2021", "megatron-2022", "megatron-deepspeed", "vtrain")
-"""Stacks that sum gradients over the replicas once backward is over (Megatron-LM's local DistributedDataParallel
-before --overlap-grad-reduce of 2023)."""
+GRADIENTS_AFTER_BACKWARD = (
+    "megatron-2021",
+    "megatron-2022",
+    "megatron-deepspeed",
+    "deepspeed-zero3",
+    "vtrain",
+)
+"""Stacks that sum gradients over the replicas once backward is over (Megatron-LM's local
+DistributedDataParallel before --overlap-grad-reduce of 2023)."""
 
 OLDER = Stack(pattern="", name="megatron-2021", attention="unfused", dropout=True)
 """Megatron-LM before Transformer Engine and --use-flash-attn, wherever it is trained with."""
@@ -103,6 +109,8 @@ def drops(row: Row) -> bool:
 def software_of(row: Row) -> str:
     """`Strategy.stack` of a row."""
     stack = stack_of(row).name
+    if stack == "megatron-2021" and "zero-3" in f"{row.get('model')} {row.get('sharding')}".lower():
+        return "deepspeed-zero3"
     if row.get("compiled").lower() in YES:
         return f"{stack}-compile"
     return "scaling-torch-norm" if stack == "scaling" and "rms" not in row.get("attention").lower() else stack
