@@ -82,7 +82,7 @@ class Strategy:
     recompute_blocks: int = 0
     """Blocks of each stage that `recompute` holds for; 0 is all of them."""
     attention: str = "flash"
-    """`flash` (FlashAttention-2), `flash1`, `triton`, `flash3` (and cuDNN's on Hopper); `unfused`: products, a
+    """`flash` (FlashAttention-2), `flash1`, `triton`, `flash3` (cuDNN's on Hopper); `unfused`: products, a
     fused softmax and dropout, which keep the scores; `eager`: the same with mask and softmax apart."""
     stack: str = DEFAULT_STACK
     """Software that trains, by its name in `stacks.py`."""

@@ -144,8 +144,9 @@ def test_best_products_that_others_found_are_near(name, m, n, k, tflops):
 )
 def test_products_of_a_v100_are_near(m, n, k, micros):
     """Forward of projections of GPT 13B and 350M on a V100-32GB (microsoft/SuperScaler@fa80ad0,
-    profiler/profiled-time-eurosys), bias, copies and dispatch included: within 25 %."""
-    assert product_s(PRESETS["v100-32gb-sxm2"], "fp16", m, n, k) == pytest.approx(micros / 1e6, rel=0.25)
+    profiler/profiled-time-eurosys), bias, copies and dispatch included, which backward has
+    less of; the curve is of both: within 30 %."""
+    assert product_s(PRESETS["v100-32gb-sxm2"], "fp16", m, n, k) == pytest.approx(micros / 1e6, rel=0.3)
 
 
 def test_what_only_a_datasheet_tells_has_a_wider_interval():

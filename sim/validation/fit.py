@@ -19,10 +19,10 @@ from .left_out import LeftOutError
 from .prediction import Prediction, Predictor
 from .table import Row
 
-GRID = (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+GRID = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """Values of `Accelerator.sustained` that are tried."""
 
-FAMILIES = {"A100": ("a100", 0.9), "H100": ("h100|h200", 0.85), "B200": ("b200|b300", 1.0)}
+FAMILIES = {"A100": ("a100", 0.9), "H100": ("h100|h200", 0.8), "B200": ("b200|b300", 0.65)}
 """Accelerators that share a value: pattern of their names, and what the files of those without another power
 limit state. Others of the family keep their ratio to that."""
 
@@ -37,17 +37,19 @@ class SustainedFit:
     _cases: dict[int, Case | None] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[Row]) -> Predictor:
-        """A predictor with each family's best value on ``rows``; families without a row keep their files'."""
-        return _Chosen(chosen=self.best(rows), by_value={value: self._predictor(value) for value in GRID})
+        """A predictor with each family's best value on ``rows``."""
+        chosen = self.best(rows)
+        return _Chosen(chosen=chosen, by_value={value: self._predictor(value) for value in chosen.values()})
 
     def best(self, rows: Sequence[Row]) -> dict[str, float]:
-        """The best value of each family that has a row."""
+        """The best value of each family; of one without a row, the mean of the others'."""
         found = {}
         for family in FAMILIES:
             own = [row for row in rows if self._family(row) == family]
             if own:
                 found[family] = min(GRID, key=lambda value: self._error(own, value))
-        return found
+        others = {family: fmean(found.values()) for family in FAMILIES if found and family not in found}
+        return found | others
 
     def _error(self, rows: Sequence[Row], value: float) -> float:
         """Mean over sources of the mean absolute logarithm of predicted over measured."""
