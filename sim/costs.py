@@ -7,39 +7,25 @@ applies `concurrency_factor` and places operations on shared cores and links.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from typing import Any
 
 from . import flops, network, overlap
 from .cluster import Cluster
 from .curves import interpolate
 from .errors import InputError
-from .fp8 import CAST_BYTES, FP8
 from .groups import Groups
 from .job import OPTIMIZER_STATES, Job
 from .kernels import Kernel
 from .layer_kernels import layer_kernels, network_choices
 from .model import BLOCK, EMBEDDING, HEAD, Layer
 from .networks.operation_kernels import fastest
+from .optimizer_step import MASTER_BYTES, update_bytes
 from .partition import held_parameters
 from .profiles import profiled_s
 from .recompute import repeated_blocks, repeated_parts
 from .roofline import kernel_s, kernels_s
 from .strategy import Strategy
 from .traffic import Collective, gathering, layer_collectives, reduction, split_parameters
-
-MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8, "fp8": 4}
-"""Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
-
-
-LOSS_SCALING_BYTES = 6 + 8 + 8
-"""For each parameter of an fp16 job: its gradient is copied to fp32, divided by the loss scale while
-infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM megatron/optimizer/optimizer.py,
-`Float16OptimizerWithFloat16Params.step`)."""
-
-FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
-"""Values read or written for each parameter by `torch._foreach_*`, one operation after the other
-(torch/optim/adamw.py, `_multi_tensor_adamw`: decay 2, lerp 3, mul 2, addcmul 3, sqrt 2, div 2, add 2, addcdiv
-4; sgd.py likewise)."""
 
 
 class Costs:
@@ -49,7 +35,7 @@ class Costs:
     """
 
     def __init__(
-        self, cluster: Cluster, job: Job, strategy: Strategy, memory: dict[tuple, float] | None = None
+        self, cluster: Cluster, job: Job, strategy: Strategy, memory: dict[tuple, Any] | None = None
     ):
         self.cluster, self.job, self.strategy = cluster, job, strategy
         self.groups = Groups(strategy)
@@ -66,7 +52,7 @@ class Costs:
             s.stack,
         )
         """What of a strategy decides the compute of a layer."""
-        self._remembered: dict[tuple, float] = {} if memory is None else memory
+        self._remembered: dict[tuple, Any] = {} if memory is None else memory
         self._exchanges: dict[tuple, tuple[tuple[Collective, float], ...]] = {}
         self._sums: dict[tuple, float] = {}
 
@@ -102,6 +88,10 @@ class Costs:
 
     def _layer_s(self, kind: str, *, backward: bool) -> float:
         """As profiled on this accelerator where it was, else by the roofline."""
+        key = ("layer", kind, backward, self._shape)
+        return self._remember(key, lambda: self._own_layer_s(kind, backward=backward))
+
+    def _own_layer_s(self, kind: str, *, backward: bool) -> float:
         seconds = self._profiled_s(kind, backward=backward)
         return self._roofline_s(kind, "backward" if backward else "forward") if seconds is None else seconds
 
@@ -127,6 +117,9 @@ class Costs:
 
     def _attention_share(self, kind: str) -> float:
         """Attention's part of a layer's forward."""
+        return self._remember(("attention", kind, self._shape), lambda: self._own_attention_share(kind))
+
+    def _own_attention_share(self, kind: str) -> float:
         accelerator, precision = self.cluster.accelerator, self.job.precision
         own = self._kernels(kind, "forward")
         attention = sum(kernel_s(accelerator, k, precision) for k in own if k.attention)
@@ -211,8 +204,7 @@ class Costs:
         """Behind attention, only what is longer than attention on the keys that are there already."""
         one = self.group_s(collective)
         if collective.dimension == "tp" and layer.kind == BLOCK:
-            accelerator = self.cluster.accelerator
-            return overlap.exposed_s(one, collective, accelerator, self.job, self.strategy, backward=backward)
+            return overlap.exposed_s(one, collective, self.strategy, self._products_s, backward=backward)
         if collective.dimension == "ep" and self.strategy.overlap_experts:
             beside = self._layer_s(layer.kind, backward=not backward)
             return max(0.0, one * collective.count - beside) * collective.share
@@ -221,6 +213,15 @@ class Costs:
         whole = self._layer_s(layer.kind, backward=backward)
         attention = whole * self._attention_share(layer.kind) / self.strategy.cp
         return max(0.0, one - attention) * collective.count * collective.share
+
+    def _products_s(self, part: str) -> tuple[float, ...]:
+        """Seconds of a dense block's products in ``part`` of its passes, but those of attention."""
+        return self._remember((part, self._shape), lambda: self._own_products_s(part))
+
+    def _own_products_s(self, part: str) -> tuple[float, ...]:
+        accelerator, precision = self.cluster.accelerator, self.job.precision
+        own = layer_kernels(self.job, self.strategy, BLOCK, part)
+        return tuple(kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm" and not k.attention)
 
     def group_s(self, collective: Collective, first: int = 0) -> float:
         """Seconds of one such collective in the group that begins at rank ``first``."""
@@ -274,24 +275,8 @@ class Costs:
             return measured.overhead_s + measured.per_parameter_s * parameters
         if parameters <= 0:
             return 0.0
-        update = Kernel(kind="memory", flops=0.0, bytes=parameters * self._optimizer_bytes)
+        update = Kernel(kind="memory", flops=0.0, bytes=parameters * update_bytes(self.job, self.strategy))
         return kernels_s(accelerator, [update], self.job.precision)
-
-    @cached_property
-    def _optimizer_bytes(self) -> int:
-        """Bytes read and written for one parameter, clipping included: its norm, then scaled in place."""
-        fp32, stack = 4, self.strategy.software
-        gradient = self.strategy.gradient_bytes(self.job)
-        kept = 2 * fp32 * (1 + OPTIMIZER_STATES[self.job.optimizer])
-        if stack.optimizer == "foreach":
-            kept = fp32 * FOREACH_PASSES[self.job.optimizer]
-        written_again = self.job.bytes_per_value if MASTER_BYTES[self.job.precision] else 0
-        if self.job.precision == FP8:
-            written_again += CAST_BYTES  # the weights' fp8 copies are made once a step
-        clipped = 3 * gradient if stack.clips_gradients else 0
-        if self.job.precision == "fp16":
-            written_again += LOSS_SCALING_BYTES
-        return kept + gradient + written_again + clipped
 
     def layer_gradient_bytes(self, layer: Layer) -> float:
         """Bytes of one layer's gradients on one rank."""
@@ -387,7 +372,7 @@ class Costs:
             return tuple(members.items())
         return tuple(sorted(members.values()))
 
-    def _remember(self, key: tuple, compute: Callable[[], float]) -> float:
+    def _remember(self, key: tuple, compute: Callable[[], Any]) -> Any:
         if key not in self._remembered:
             self._remembered[key] = compute()
         return self._remembered[key]

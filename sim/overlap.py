@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from .cluster import Accelerator
-from .job import Job
-from .layer_kernels import layer_kernels
-from .model import BLOCK
-from .roofline import kernel_s
+from collections.abc import Callable, Sequence
+
 from .strategy import Strategy
 from .traffic import Collective
 
@@ -19,19 +16,24 @@ parallelism."""
 def exposed_s(
     seconds: float,
     collective: Collective,
-    accelerator: Accelerator,
-    job: Job,
     strategy: Strategy,
+    products_s: Callable[[str], Sequence[float]],
     *,
     backward: bool,
 ) -> float:
-    """Seconds that compute waits for ``collective``, of which one takes ``seconds``, in a pass of a block."""
+    """Seconds that compute waits for ``collective``, of which one takes ``seconds``, in a pass of a block.
+
+    ``products_s`` tells the seconds of a block's products in a part of its passes (`layer_kernels.PARTS`),
+    but those of attention, in order.
+    """
     backward = backward and not collective.repeats_forward
     if strategy.overlap_tensor:
-        products = _products_s(accelerator, job, strategy, backward=backward)
+        products = _four_products_s(
+            products_s("input_gradient" if backward else "forward"), backward=backward
+        )
         return collective.share * _longer_than_products_s(seconds, collective, products, strategy.tp)
     if backward and _sums_gradients(collective) and strategy.software.overlaps_input_gradients:
-        weights = _leading_weight_gradients_s(accelerator, job, strategy)[: collective.count]
+        weights = _leading_weight_gradients_s(products_s("weight_gradient"))[: collective.count]
         rest = (collective.count - len(weights)) * seconds
         return collective.share * (rest + sum(max(0.0, seconds - beside) for beside in weights))
     return collective.share * collective.count * seconds
@@ -55,17 +57,13 @@ def _sums_gradients(collective: Collective) -> bool:
     return collective.operation in ("all_reduce", "reduce_scatter")
 
 
-def _leading_weight_gradients_s(accelerator: Accelerator, job: Job, strategy: Strategy) -> list[float]:
+def _leading_weight_gradients_s(products: Sequence[float]) -> list[float]:
     """Seconds of the weights' gradients of what leads into a block's MLP and into its attention."""
-    own = layer_kernels(job, strategy, BLOCK, "weight_gradient")
-    products = [kernel_s(accelerator, k, job.precision) for k in own if k.kind == "gemm"]
     return [sum(products[1:-2]), products[-1]]
 
 
-def _products_s(accelerator: Accelerator, job: Job, strategy: Strategy, *, backward: bool) -> list[float]:
+def _four_products_s(products: Sequence[float], *, backward: bool) -> list[float]:
     """Seconds of a block's four products in the order of the pass; gate and up are one here."""
-    own = layer_kernels(job, strategy, BLOCK, "input_gradient" if backward else "forward")
-    products = [kernel_s(accelerator, k, job.precision) for k in own if k.kind == "gemm" and not k.attention]
     place = 1 if backward else 2  # of what leads into the MLP
     rest = len(products) - 3
     return [*products[:place], sum(products[place : place + rest]), *products[place + rest :]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .costs import MASTER_BYTES
 from .job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
+from .optimizer_step import MASTER_BYTES
 from .partition import held_parameters
 from .plan import Plan, Stage
 from .traffic import split_parameters

@@ -106,6 +106,8 @@ class Stack:
     """The same of logits and loss, in addition."""
     vocab_multiple: int = 1
     """Each tensor-parallel rank's part of the vocabulary is padded to a multiple of it."""
+    scatters_messages: bool = False
+    """What all tensor-parallel ranks have alike is sent to the next stage in parts, one by each."""
     gather_pieces: int = 1
     """All-gathers in which the sharded parameters of one block come together."""
     host_launch_s: float = 0.0
@@ -134,6 +136,7 @@ STACKS: Mapping[str, Stack] = {
             "core/tensor_parallel/cross_entropy.py",
             vocab_multiple=128,
             host_launch_s=80e-6,
+            scatters_messages=True,
         ),
         Stack(
             name="megatron-fused-loss",
@@ -142,6 +145,7 @@ STACKS: Mapping[str, Stack] = {
             loss="fused",
             vocab_multiple=128,
             host_launch_s=80e-6,
+            scatters_messages=True,
         ),
         Stack(
             name="megatron-bridge",
@@ -150,6 +154,7 @@ STACKS: Mapping[str, Stack] = {
             vocab_multiple=128,
             half_gradients=True,
             host_launch_s=80e-6,
+            scatters_messages=True,
         ),
         Stack(
             name="megatron-2022",
@@ -160,6 +165,7 @@ STACKS: Mapping[str, Stack] = {
             accumulation="same",
             vocab_multiple=128,
             host_launch_s=53e-6,
+            scatters_messages=True,
         ),
         Stack(
             name="megatron-2021",
@@ -171,6 +177,7 @@ STACKS: Mapping[str, Stack] = {
             vocab_multiple=128,
             overlaps_input_gradients=False,
             host_launch_s=53e-6,
+            scatters_messages=True,
         ),
         Stack(
             name="megatron-deepspeed",
