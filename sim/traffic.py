@@ -53,8 +53,8 @@ def boundary_bytes(job: Job, strategy: Strategy) -> float:
 
 def message_bytes(job: Job, strategy: Strategy, layer: Layer | None = None) -> float:
     """Bytes of one pipeline message of one rank: with sequence parallelism its part of the tokens, or where
-    the software scatters what every tensor-parallel rank has (Narayanan et al. 2021, section 4.1). Gathering it
-    again inside the node is left out: it takes a tenth of the time.
+    the software scatters what every tensor-parallel rank has (Narayanan et al. 2021, section 4.1). Gathering
+    it again inside the node is left out: it takes a tenth of the time.
 
     Behind ``layer``, where a network's layers pass on more or less; without it behind the one that passes
     most.
