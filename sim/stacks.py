@@ -108,6 +108,9 @@ class Stack:
     """Each tensor-parallel rank's part of the vocabulary is padded to a multiple of it."""
     scatters_messages: bool = False
     """What all tensor-parallel ranks have alike is sent to the next stage in parts, one by each."""
+    reduces_whole_gradients: bool = False
+    """With sharded optimizer states gradients are still all-reduced, in fp32, of which each rank then takes its
+    part."""
     gather_pieces: int = 1
     """All-gathers in which the sharded parameters of one block come together."""
     host_launch_s: float = 0.0
@@ -230,6 +233,7 @@ STACKS: Mapping[str, Stack] = {
             regathers_inputs=False,
             overlaps_input_gradients=False,
             loss_fragmentation=GATHERED_LOSS_FRAGMENTATION,
+            reduces_whole_gradients=True,
         ),
         Stack(
             name="scaling-torch-norm",
@@ -247,6 +251,7 @@ STACKS: Mapping[str, Stack] = {
             regathers_inputs=False,
             overlaps_input_gradients=False,
             loss_fragmentation=GATHERED_LOSS_FRAGMENTATION,
+            reduces_whole_gradients=True,
         ),
         Stack(
             name="composer",

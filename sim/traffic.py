@@ -18,6 +18,8 @@ from .recompute import repeated_blocks
 from .shape import busiest_visits
 from .strategy import Strategy
 
+FP32_BYTES = 4
+
 LOSS_ALL_REDUCES = 3
 """Of one fp32 value a token in the vocabulary-parallel loss: maximum, own logit, sum (Megatron-LM)."""
 
@@ -216,7 +218,7 @@ def reduction(job: Job, strategy: Strategy, dense: float, experts: float) -> tup
     Sharded (ZeRO: Rajbhandari et al. 2020) each rank keeps a part: a reduce-scatter instead of an
     all-reduce; hybrid sharding then all-reduces the parts over the groups.
     """
-    width = strategy.gradient_bytes(job)
+    width = FP32_BYTES if strategy.software.reduces_whole_gradients else strategy.gradient_bytes(job)
     found = []
     if dense:
         found += _summed(strategy, dense * width)
@@ -227,7 +229,8 @@ def reduction(job: Job, strategy: Strategy, dense: float, experts: float) -> tup
 
 
 def _summed(strategy: Strategy, size: float) -> list[Collective]:
-    if strategy.sharding == "ddp":
+    whole = strategy.sharding == "zero1" and strategy.software.reduces_whole_gradients
+    if strategy.sharding == "ddp" or whole:
         return [_dp("all_reduce", size, "replicas")]
     found = [_dp("reduce_scatter", size, "shards")]
     if strategy.sharding == "hsdp":

@@ -60,9 +60,11 @@ GRADIENTS_AFTER_BACKWARD = (
     "megatron-deepspeed",
     "deepspeed-zero3",
     "vtrain",
+    "scaling",
+    "scaling-torch-norm",
 )
 """Stacks that sum gradients over the replicas once backward is over (Megatron-LM's local
-DistributedDataParallel before --overlap-grad-reduce of 2023)."""
+DistributedDataParallel before --overlap-grad-reduce of 2023; scaling's optimizer.py, `step`)."""
 
 OLDER = Stack(pattern="", name="megatron-2021", attention="unfused", dropout=True)
 """Megatron-LM before Transformer Engine and --use-flash-attn, wherever it is trained with."""
