@@ -109,8 +109,8 @@ class Stack:
     scatters_messages: bool = False
     """What all tensor-parallel ranks have alike is sent to the next stage in parts, one by each."""
     reduces_whole_gradients: bool = False
-    """With sharded optimizer states gradients are still all-reduced, in fp32, of which each rank then takes its
-    part."""
+    """With sharded optimizer states gradients are still all-reduced, in fp32, of which each rank then takes
+    its part."""
     gather_pieces: int = 1
     """All-gathers in which the sharded parameters of one block come together."""
     host_launch_s: float = 0.0

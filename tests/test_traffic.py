@@ -27,10 +27,12 @@ def summary(collectives) -> list[tuple[str, str, float, int]]:
 
 
 def test_messages_are_the_activations_of_a_micro_batch():
-    """Sequence parallelism sends each rank's part, context parallelism has fewer tokens."""
+    """Sequence parallelism sends each rank's part, as Megatron does without; context parallelism has fewer
+    tokens."""
     whole = 2 * 2048 * 1024 * 2
     assert boundary_bytes(JOB, Strategy(micro_batch=2)) == whole
-    assert message_bytes(JOB, Strategy(micro_batch=2, tp=4)) == whole
+    assert message_bytes(JOB, Strategy(micro_batch=2, tp=4, stack="torchtitan")) == whole
+    assert message_bytes(JOB, Strategy(micro_batch=2, tp=4)) == whole / 4
     assert message_bytes(JOB, Strategy(micro_batch=2, tp=4, sequence_parallel=True)) == whole / 4
     assert message_bytes(JOB, Strategy(micro_batch=2, cp=2)) == whole / 2
 
