@@ -8,7 +8,7 @@ reaches is in its own file (`cluster.Accelerator`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NORMS = ("fused", "two_pass", "autocast", "eager", "eager_half")
 LOSSES = ("fused", "torch", "vocab_parallel")
@@ -118,243 +118,194 @@ class Stack:
     launches; 0 where they are recorded once (CUDA graphs)."""
 
 
-_MEGATRON_2021 = (
-    "NVIDIA/Megatron-LM v2.5: fused_kernels/layer_norm_cuda_kernel.cu, fused_bias_gelu.py, transformer.py "
-    "bias_dropout_add, mpu/cross_entropy.py"
+_MEGATRON = Stack(
+    name="megatron",
+    description="Megatron Core with Transformer Engine",
+    source="NVIDIA/Megatron-LM core/extensions/transformer_engine.py, core/tensor_parallel/cross_entropy.py",
+    vocab_multiple=128,
+    host_launch_s=80e-6,
+    scatters_messages=True,
 )
 
-_TENSORFLOW_2017 = (
-    "tensorflow/benchmarks scripts/tf_cnn_benchmarks, May 2017; cuDNN 5.1 user guide, convolution "
-    "algorithms; both speeds fitted on TensorFlow's published training of five networks on P100 and K80 "
-    "(tensorflow.org/performance/benchmarks); each network left out in turn, it is met within 9.8 %"
+_MEGATRON_2022 = replace(
+    _MEGATRON,
+    name="megatron-2022",
+    description="Megatron-LM before Transformer Engine: Apex norms, kernels fused by torch.jit",
+    source="NVIDIA/Megatron-LM v3.0 megatron/mpu/layers.py, fused_kernels, model/transformer.py",
+    norm="two_pass",
+    fused_bias_gradient=False,
+    accumulation="same",
+    host_launch_s=53e-6,
 )
 
-STACKS: Mapping[str, Stack] = {
-    stack.name: stack
-    for stack in (
-        Stack(
-            name="megatron",
-            description="Megatron Core with Transformer Engine",
-            source="NVIDIA/Megatron-LM core/extensions/transformer_engine.py, "
-            "core/tensor_parallel/cross_entropy.py",
-            vocab_multiple=128,
-            host_launch_s=80e-6,
-            scatters_messages=True,
-        ),
-        Stack(
-            name="megatron-fused-loss",
-            description="Megatron Core with Transformer Engine's fused cross-entropy",
-            source="NVIDIA/Megatron-LM --cross-entropy-loss-fusion, --cross-entropy-fusion-impl te",
-            loss="fused",
-            vocab_multiple=128,
-            host_launch_s=80e-6,
-            scatters_messages=True,
-        ),
-        Stack(
-            name="megatron-bridge",
-            description="Megatron Core as Megatron-Bridge's performance recipes set it: bf16 gradients",
-            source="NVIDIA-NeMo/Megatron-Bridge scripts/performance, grad_reduce_in_fp32 = False",
-            vocab_multiple=128,
-            half_gradients=True,
-            host_launch_s=80e-6,
-            scatters_messages=True,
-        ),
-        Stack(
-            name="megatron-2022",
-            description="Megatron-LM before Transformer Engine: Apex norms, kernels fused by torch.jit",
-            source="NVIDIA/Megatron-LM v3.0 megatron/mpu/layers.py, fused_kernels, model/transformer.py",
-            norm="two_pass",
-            fused_bias_gradient=False,
-            accumulation="same",
-            vocab_multiple=128,
-            host_launch_s=53e-6,
-            scatters_messages=True,
-        ),
-        Stack(
-            name="megatron-2021",
-            description="the same before gradients of inputs were summed beside products",
-            source=_MEGATRON_2021,
-            norm="two_pass",
-            fused_bias_gradient=False,
-            accumulation="same",
-            vocab_multiple=128,
-            overlaps_input_gradients=False,
-            host_launch_s=53e-6,
-            scatters_messages=True,
-        ),
-        Stack(
-            name="megatron-deepspeed",
-            description="Megatron-DeepSpeed: Megatron-LM of 2021 under DeepSpeed's engine",
-            source=f"microsoft/Megatron-DeepSpeed, forked from {_MEGATRON_2021}",
-            norm="two_pass",
-            fused_bias_gradient=False,
-            accumulation="same",
-            vocab_multiple=128,
-            overlaps_input_gradients=False,
-            host_launch_s=53e-6,
-        ),
-        Stack(
-            name="deepspeed-zero3",
-            description="the same with ZeRO-3 of 2021, which gathers a block's twelve tensors one by one",
-            source="microsoft/Megatron-DeepSpeed, microsoft/DeepSpeed v0.4 "
-            "runtime/zero/partition_parameters.py, `_allgather_params`",
-            norm="two_pass",
-            fused_bias_gradient=False,
-            accumulation="same",
-            vocab_multiple=128,
-            overlaps_input_gradients=False,
-            gather_pieces=12,
-            host_launch_s=53e-6,
-        ),
-        Stack(
-            name="vtrain",
-            description="Megatron-DeepSpeed as vTrain profiles it: the vocabulary unpadded, torch's loss",
-            source="VIA-Research/vTrain src/model/gpt_modeling.py, src/trainer.py",
-            norm="two_pass",
-            fused_bias_gradient=False,
-            accumulation="same",
-            loss="torch",
-            overlaps_input_gradients=False,
-            host_launch_s=53e-6,
-        ),
-        Stack(
-            name="scaling",
-            description="Aleph Alpha's scaling: plain torch but for attention, products and RMSNorm",
-            source="Aleph-Alpha/scaling src/scaling/core; Hagemann et al. 2023, arXiv:2311.05610",
-            norm="two_pass",
-            fused_activation=False,
-            fused_rope=False,
-            fused_gate_up=False,
-            attention_copies="output",
-            accumulation="same",
-            optimizer="foreach",
-            loss="torch",
-            gathers_logits=True,
-            regathers_inputs=False,
-            overlaps_input_gradients=False,
-            loss_fragmentation=GATHERED_LOSS_FRAGMENTATION,
-            reduces_whole_gradients=True,
-        ),
-        Stack(
-            name="scaling-torch-norm",
-            description="the same without the fused RMSNorm",
-            source="Aleph-Alpha/scaling src/scaling/core/nn: norm/rms_norm.py, mlp.py, rotary.py",
-            norm="eager_half",
-            fused_activation=False,
-            fused_rope=False,
-            fused_gate_up=False,
-            attention_copies="output",
-            accumulation="same",
-            optimizer="foreach",
-            loss="torch",
-            gathers_logits=True,
-            regathers_inputs=False,
-            overlaps_input_gradients=False,
-            loss_fragmentation=GATHERED_LOSS_FRAGMENTATION,
-            reduces_whole_gradients=True,
-        ),
-        Stack(
-            name="composer",
-            description="LLM Foundry on Composer and FSDP: low-precision LayerNorm, fused cross-entropy",
-            source="mosaicml/llm-foundry llmfoundry/models/mpt/configuration_mpt.py, layers/norm.py",
-            norm="two_pass",
-            fused_activation=False,
-            fused_bias_gradient=False,
-            loss="fused",
-            loss_metrics=2,
-            attention_copies="unpad",
-            accumulation="sharded",
-            optimizer="foreach",
-            overlaps_input_gradients=False,
-        ),
-        Stack(
-            name="composer-2022",
-            description="mosaic_gpt of 2022 on Composer and FSDP: autocast LayerNorm, torch's loss",
-            source="mosaicml/examples llm/src/mosaic_gpt.py, December 2022",
-            norm="autocast",
-            fused_activation=False,
-            fused_bias_gradient=False,
-            loss="torch",
-            loss_metrics=2,
-            attention_copies="unpad",
-            accumulation="sharded",
-            optimizer="foreach",
-            overlaps_input_gradients=False,
-        ),
-        Stack(
-            name="torchtitan",
-            description="torchtitan with FSDP2, eager",
-            repeats_keys=True,
-            source="pytorch/torchtitan torchtitan/models/llama/model.py",
-            norm="eager",
-            fused_activation=False,
-            fused_rope=False,
-            fused_gate_up=False,
-            attention_copies="output",
-            loss="torch",
-            accumulation="sharded",
-            recompute_stops_early=True,
-            keeps_logits=False,
-            regathers_inputs=False,
-            fragmentation=EXPANDABLE_FRAGMENTATION,
-            overlaps_input_gradients=False,
-            fp8_inputs=False,
-        ),
-        Stack(
-            name="torchtitan-compile",
-            description="torchtitan with FSDP2, each block compiled by torch.compile",
-            repeats_keys=True,
-            source="pytorch/torchtitan torchtitan/parallelisms/parallelize_llama.py, apply_compile",
-            loss="torch",
-            accumulation="sharded",
-            recompute_stops_early=True,
-            keeps_logits=False,
-            regathers_inputs=False,
-            fragmentation=EXPANDABLE_FRAGMENTATION,
-            overlaps_input_gradients=False,
-            fp8_inputs=False,
-        ),
-        Stack(
-            name="torchtitan-2025-compile",
-            description="torchtitan since 2025: the loss is compiled too, without fp32 copies of the logits",
-            repeats_keys=True,
-            source="pytorch/torchtitan torchtitan/components/loss.py, build_cross_entropy_loss",
-            loss="fused",
-            accumulation="sharded",
-            recompute_stops_early=True,
-            keeps_logits=False,
-            regathers_inputs=False,
-            fragmentation=EXPANDABLE_FRAGMENTATION,
-            overlaps_input_gradients=False,
-            fp8_inputs=False,
-        ),
-        Stack(
-            name="nvidia-examples",
-            description="NVIDIA's Deep Learning Examples of 2020 and later: cuDNN 7 and 8, Apex, AMP",
-            source="NVIDIA/DeepLearningExamples@729963d, PyTorch/Classification/ConvNets/configs.yml",
-            transposes_tf32=True,
-            clips_gradients=False,
-        ),
-        Stack(
-            name="nvidia-examples-autocast",
-            description="the same on PyTorch or TensorFlow, which keep norms and softmax in fp32",
-            source="PyTorch, Automatic Mixed Precision package, CUDA Ops that can autocast to float32; "
-            "tensorflow/models official/nlp, layer norms with dtype=tf.float32",
-            autocasts=True,
-            transposes_tf32=True,
-            clips_gradients=False,
-        ),
-        Stack(
-            name="tensorflow-2017",
-            description="TensorFlow 1.1 with cuDNN 5.1: norms of one kernel each way, all else one by one",
-            source=_TENSORFLOW_2017,
-            norm_speed=0.34,
-            convolution_speed=0.78,
-            filters_lines=False,
-            clips_gradients=False,
-        ),
-    )
-}
+_MEGATRON_2021 = replace(
+    _MEGATRON_2022,
+    name="megatron-2021",
+    description="the same before gradients of inputs were summed beside products",
+    source="NVIDIA/Megatron-LM v2.5: fused_kernels/layer_norm_cuda_kernel.cu, fused_bias_gelu.py, "
+    "transformer.py bias_dropout_add, mpu/cross_entropy.py",
+    overlaps_input_gradients=False,
+)
+
+_DEEPSPEED = replace(
+    _MEGATRON_2021,
+    name="megatron-deepspeed",
+    description="Megatron-DeepSpeed: Megatron-LM of 2021 under DeepSpeed's engine",
+    source=f"microsoft/Megatron-DeepSpeed, forked from {_MEGATRON_2021.source}",
+    scatters_messages=False,
+)
+
+_SCALING = Stack(
+    name="scaling",
+    description="Aleph Alpha's scaling: plain torch but for attention, products and RMSNorm",
+    source="Aleph-Alpha/scaling src/scaling/core; Hagemann et al. 2023, arXiv:2311.05610",
+    norm="two_pass",
+    fused_activation=False,
+    fused_rope=False,
+    fused_gate_up=False,
+    attention_copies="output",
+    accumulation="same",
+    optimizer="foreach",
+    loss="torch",
+    gathers_logits=True,
+    regathers_inputs=False,
+    overlaps_input_gradients=False,
+    loss_fragmentation=GATHERED_LOSS_FRAGMENTATION,
+    reduces_whole_gradients=True,
+)
+
+_COMPOSER = Stack(
+    name="composer",
+    description="LLM Foundry on Composer and FSDP: low-precision LayerNorm, fused cross-entropy",
+    source="mosaicml/llm-foundry llmfoundry/models/mpt/configuration_mpt.py, layers/norm.py",
+    norm="two_pass",
+    fused_activation=False,
+    fused_bias_gradient=False,
+    loss="fused",
+    loss_metrics=2,
+    attention_copies="unpad",
+    accumulation="sharded",
+    optimizer="foreach",
+    overlaps_input_gradients=False,
+)
+
+_TORCHTITAN_COMPILED = Stack(
+    name="torchtitan-compile",
+    description="torchtitan with FSDP2, each block compiled by torch.compile",
+    source="pytorch/torchtitan torchtitan/parallelisms/parallelize_llama.py, apply_compile",
+    repeats_keys=True,
+    loss="torch",
+    accumulation="sharded",
+    recompute_stops_early=True,
+    keeps_logits=False,
+    regathers_inputs=False,
+    fragmentation=EXPANDABLE_FRAGMENTATION,
+    overlaps_input_gradients=False,
+    fp8_inputs=False,
+)
+
+_NVIDIA_EXAMPLES = Stack(
+    name="nvidia-examples",
+    description="NVIDIA's Deep Learning Examples of 2020 and later: cuDNN 7 and 8, Apex, AMP",
+    source="NVIDIA/DeepLearningExamples@729963d, PyTorch/Classification/ConvNets/configs.yml",
+    transposes_tf32=True,
+    clips_gradients=False,
+)
+
+_ALL = (
+    _MEGATRON,
+    replace(
+        _MEGATRON,
+        name="megatron-fused-loss",
+        description="Megatron Core with Transformer Engine's fused cross-entropy",
+        source="NVIDIA/Megatron-LM --cross-entropy-loss-fusion, --cross-entropy-fusion-impl te",
+        loss="fused",
+    ),
+    replace(
+        _MEGATRON,
+        name="megatron-bridge",
+        description="Megatron Core as Megatron-Bridge's performance recipes set it: bf16 gradients",
+        source="NVIDIA-NeMo/Megatron-Bridge scripts/performance, grad_reduce_in_fp32 = False",
+        half_gradients=True,
+    ),
+    _MEGATRON_2022,
+    _MEGATRON_2021,
+    _DEEPSPEED,
+    replace(
+        _DEEPSPEED,
+        name="deepspeed-zero3",
+        description="the same with ZeRO-3 of 2021, which gathers a block's twelve tensors one by one",
+        source="microsoft/Megatron-DeepSpeed, microsoft/DeepSpeed v0.4 "
+        "runtime/zero/partition_parameters.py, `_allgather_params`",
+        gather_pieces=12,
+    ),
+    replace(
+        _DEEPSPEED,
+        name="vtrain",
+        description="Megatron-DeepSpeed as vTrain profiles it: the vocabulary unpadded, torch's loss",
+        source="VIA-Research/vTrain src/model/gpt_modeling.py, src/trainer.py",
+        loss="torch",
+        vocab_multiple=1,
+    ),
+    _SCALING,
+    replace(
+        _SCALING,
+        name="scaling-torch-norm",
+        description="the same without the fused RMSNorm",
+        source="Aleph-Alpha/scaling src/scaling/core/nn: norm/rms_norm.py, mlp.py, rotary.py",
+        norm="eager_half",
+    ),
+    _COMPOSER,
+    replace(
+        _COMPOSER,
+        name="composer-2022",
+        description="mosaic_gpt of 2022 on Composer and FSDP: autocast LayerNorm, torch's loss",
+        source="mosaicml/examples llm/src/mosaic_gpt.py, December 2022",
+        norm="autocast",
+        loss="torch",
+    ),
+    replace(
+        _TORCHTITAN_COMPILED,
+        name="torchtitan",
+        description="torchtitan with FSDP2, eager",
+        source="pytorch/torchtitan torchtitan/models/llama/model.py",
+        norm="eager",
+        fused_activation=False,
+        fused_rope=False,
+        fused_gate_up=False,
+        attention_copies="output",
+    ),
+    _TORCHTITAN_COMPILED,
+    replace(
+        _TORCHTITAN_COMPILED,
+        name="torchtitan-2025-compile",
+        description="torchtitan since 2025: the loss is compiled too, without fp32 copies of the logits",
+        source="pytorch/torchtitan torchtitan/components/loss.py, build_cross_entropy_loss",
+        loss="fused",
+    ),
+    _NVIDIA_EXAMPLES,
+    replace(
+        _NVIDIA_EXAMPLES,
+        name="nvidia-examples-autocast",
+        description="the same on PyTorch or TensorFlow, which keep norms and softmax in fp32",
+        source="PyTorch, Automatic Mixed Precision package, CUDA Ops that can autocast to float32; "
+        "tensorflow/models official/nlp, layer norms with dtype=tf.float32",
+        autocasts=True,
+    ),
+    Stack(
+        name="tensorflow-2017",
+        description="TensorFlow 1.1 with cuDNN 5.1: norms of one kernel each way, all else one by one",
+        source="tensorflow/benchmarks scripts/tf_cnn_benchmarks, May 2017; cuDNN 5.1 user guide, convolution "
+        "algorithms; both speeds fitted on TensorFlow's published training of five networks on P100 and K80 "
+        "(tensorflow.org/performance/benchmarks); each network left out in turn, it is met within 9.8 %",
+        norm_speed=0.34,
+        convolution_speed=0.78,
+        filters_lines=False,
+        clips_gradients=False,
+    ),
+)
+
+STACKS: Mapping[str, Stack] = {stack.name: stack for stack in _ALL}
 """By name."""
 
 DEFAULT_STACK = "megatron"
