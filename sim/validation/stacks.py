@@ -52,6 +52,7 @@ STACKS = (
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
     Stack(pattern=r"NeMo|Megatron-Bridge", name="megatron-bridge", attention="flash", dropout=False),
     Stack(pattern=r"SimuMax", name="megatron-fused-loss", attention="flash", dropout=False),
+    Stack(pattern=r"BigScience", name="megatron-deepspeed", attention="unfused", dropout=True),
     Stack(pattern=r"vTrain", name="vtrain", attention="unfused", dropout=True),
 )
 GRADIENTS_AFTER_BACKWARD = (
@@ -74,7 +75,7 @@ RECENT = Stack(pattern="", name="megatron", attention="flash", dropout=False)
 
 HOPPER = re.compile(r"H100|H200|H800")
 """Where Transformer Engine attends by cuDNN's kernel or FlashAttention-3."""
-OLD_SOURCES = re.compile(r"Zero Bubble|BigScience")
+OLD_SOURCES = re.compile(r"Zero Bubble")
 """Of BigScience in 2021; of Zero Bubble, whose memory (Table 4) is that of kept score matrices."""
 
 
