@@ -208,6 +208,6 @@ def save(figure: Any, path: Path) -> None:
     """The same figure gives the same bytes: no date and no version in the file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
