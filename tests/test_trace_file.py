@@ -216,8 +216,8 @@ def test_all_faults_come_at_once_up_to_a_limit(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08\x00garbage", "cannot be read|truncated"),
         (b"[" * 10**6, "nested too deeply|not JSON"),
         (b'{"a":' + b"1" * 5000 + b"}", "not JSON"),
-        (gzip.compress(b'{"traceEvents":[')[:-9], "truncated"),
-        (gzip.compress(b'{"traceEvents":['), "not JSON"),
+        (gzip.compress(b'{"traceEvents":[', mtime=0)[:-9], "truncated"),
+        (gzip.compress(b'{"traceEvents":[', mtime=0), "not JSON"),
     ],
 )
 def test_files_that_are_no_traces(content: bytes, message: str, tmp_path: Path) -> None:
