@@ -72,7 +72,7 @@ def command(
     predictor = Predictor(samples=samples, seed=seed)
     judged = judged_tables(tables, predictor)
     found = scores(judged)
-    unseen = _unseen(judged) if leave_one_out else ()
+    unseen = _unseen(judged, samples) if leave_one_out else ()
     if output or png:
         write(judged, found, output, png, unseen)
     if as_json:
@@ -81,12 +81,12 @@ def command(
     show_tables(judged, found, worst, unseen)
 
 
-def _unseen(judged: Sequence[Judged]) -> tuple[LeftOneOut, ...]:
+def _unseen(judged: Sequence[Judged], samples: int) -> tuple[LeftOneOut, ...]:
     from ..sim.validation.fit import SustainedFit
     from ..sim.validation.leave_one_out import leave_one_out
 
     with progress("leave one source out") as say:
-        return leave_one_out(judged, SustainedFit(), say)
+        return leave_one_out(judged, SustainedFit(samples=samples), say)
 
 
 def show_tables(

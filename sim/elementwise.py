@@ -99,14 +99,12 @@ def dropout(s: Shape, values: float) -> tuple[Kernel, ...]:
     return (_kernel((2 * b + MASK_BYTES) * values, speed=DROPOUT_SPEED),) if s.dropout else ()
 
 
-def residual(s: Shape, values: float) -> tuple[Kernel, ...]:
-    """The addition after a block's half, with the bias and the dropout before it: one kernel, or three."""
+def residual(s: Shape, values: float) -> Kernel:
+    """The addition after a block's half, in one kernel with the bias and the dropout before it."""
     b = s.bytes_per_value
     if not s.dropout:
-        return (_kernel(3 * b * values),)
-    if s.stack.fused_dropout:
-        return (_kernel((3 * b + MASK_BYTES) * values, speed=DROPOUT_SPEED),)
-    return _kernel(2 * b * values), *dropout(s, values), _kernel(3 * b * values)
+        return _kernel(3 * b * values)
+    return _kernel((3 * b + MASK_BYTES) * values, speed=DROPOUT_SPEED)
 
 
 def softmax(s: Shape, values: float, *, backward: bool = False) -> Kernel:
@@ -148,7 +146,7 @@ def bias_gradient(s: Shape, values: float) -> tuple[Kernel, ...]:
 
 def accumulation(s: Shape, parameters: float) -> tuple[Kernel, ...]:
     """A gradient of ``parameters`` parameters is added to the accumulated one, if its product does not."""
-    each = {"fused": 0, "sharded": 0, "fp32": s.bytes_per_value + 2 * FP32, "same": 3 * s.bytes_per_value}
+    each = {"fused": 0, "sharded": 0, "same": 3 * s.bytes_per_value}
     size = each[s.stack.accumulation] * parameters
     return (_kernel(size, weights=True),) if size else ()
 

@@ -88,7 +88,7 @@ def _add(s: Shape) -> Kernel:
     return s.memory(3 * s.outside * s.hidden)
 
 
-def _residual(s: Shape) -> tuple[Kernel, ...]:
+def _residual(s: Shape) -> Kernel:
     return elementwise.residual(s, s.outside * s.hidden)
 
 
@@ -122,7 +122,7 @@ def _attention_forward(s: Shape) -> tuple[Kernel, ...]:
         *_per_head(s),
         *attention_kernels(s),
         s.gemm(s.tokens, s.hidden, s.o),
-        *_residual(s),
+        _residual(s),
     )
 
 
@@ -158,7 +158,7 @@ def _latent_norms(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
 
 
 def _mlp_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
-    return _norm(s), *_inner_forward(s, ffn // s.tp), *_residual(s)
+    return _norm(s), *_inner_forward(s, ffn // s.tp), _residual(s)
 
 
 def _inner_forward(s: Shape, ffn: int) -> tuple[Kernel, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 NORMS = ("fused", "two_pass", "autocast", "eager", "eager_half")
 LOSSES = ("fused", "torch", "vocab_parallel")
-ACCUMULATIONS = ("fused", "fp32", "same", "sharded")
+ACCUMULATIONS = ("fused", "same", "sharded")
 OPTIMIZERS = ("fused", "foreach")
 
 FRAGMENTATION = 0.05
@@ -46,8 +46,6 @@ class Stack:
     """SwiGLU (or bias and GeLU) is one kernel; else silu and the product are two."""
     fused_rope: bool = True
     """Rotary positions are one kernel; else casts to fp32, a complex product, and back."""
-    fused_dropout: bool = True
-    """Bias, dropout and residual of a block's half are one kernel; else three."""
     fused_bias_gradient: bool = True
     """Gradients of biases fall out of the products; else each is a sum over the tokens."""
     loss: str = "vocab_parallel"
@@ -63,8 +61,7 @@ class Stack:
     tensor-parallel ranks, unless their sequences are split."""
     accumulation: str = "fused"
     """Gradients of weights are added to the accumulated ones inside their product (`fused`, in fp32), by a
-    kernel of its own onto fp32 (`fp32`) or onto their own precision (`same`), or are shared out at once
-    (`sharded`)."""
+    kernel of its own in their own precision (`same`), or are shared out at once (`sharded`)."""
     overlaps_input_gradients: bool = True
     """The gradient of a column-parallel product's input is summed over the tensor-parallel ranks while that
     of its weight is computed."""

@@ -65,11 +65,10 @@ def test_gradients_are_accumulated_in_their_product_or_after_it():
     assert own.weights
 
 
-def test_a_residual_is_one_kernel_or_three():
-    s = shape("megatron", dropout=True)
-    assert len(elementwise.residual(s, VALUES)) == 1
-    apart = replace(s, stack=replace(s.stack, fused_dropout=False))
-    assert sum(k.bytes for k in elementwise.residual(apart, VALUES)) == (4 + 5 + 6) * VALUES
+def test_a_residual_takes_dropout_along():
+    """Two factors read and a sum written, and a byte of the mask."""
+    moved = [elementwise.residual(shape("megatron", dropout=d), VALUES).bytes for d in (False, True)]
+    assert moved == [6 * VALUES, 7 * VALUES]
 
 
 def test_masked_softmax_by_itself_is_in_fp32():

@@ -31,7 +31,8 @@ limit state. Others of the family keep their ratio to that."""
 class SustainedFit:
     """Fits the families' values on some rows, again and again; what was predicted once is remembered."""
 
-    samples: int = 2
+    samples: int = 32
+    """Steps drawn for each prediction, as for those that the fit is compared with."""
     _by_value: dict[float, Predictor] = field(default_factory=dict)
     _errors: dict[tuple[int, float], float | None] = field(default_factory=dict)
     _cases: dict[int, Case | None] = field(default_factory=dict)

@@ -40,7 +40,6 @@ STACKS = (
         dropout=True,
     ),
     Stack(pattern=r"MegatronLM V1", name="megatron-2021", attention="unfused", dropout=True),
-    # Megatron-DeepSpeed as forked from Megatron-LM, with its kernels and defaults.
     # flash-attn 0.2.2 by llm/requirements.txt.
     Stack(pattern=r"FULL_TABLES \(Dec 2022\)", name="composer-2022", attention="flash1", dropout=False),
     # scripts/train/benchmarking/submit_benchmarks.py: attn_impl is triton unless told.
@@ -52,6 +51,9 @@ STACKS = (
     Stack(pattern=r"torchtitan", name="torchtitan", attention="flash", dropout=False),
     Stack(pattern=r"NeMo|Megatron-Bridge", name="megatron-bridge", attention="flash", dropout=False),
     Stack(pattern=r"SimuMax", name="megatron-fused-loss", attention="flash", dropout=False),
+    # Memory in its Table 4 is that of kept score matrices.
+    Stack(pattern=r"Zero Bubble", name="megatron-2021", attention="unfused", dropout=True),
+    # Megatron-DeepSpeed as forked from Megatron-LM, with its kernels and defaults.
     Stack(pattern=r"BigScience", name="megatron-deepspeed", attention="unfused", dropout=True),
     Stack(pattern=r"vTrain", name="vtrain", attention="unfused", dropout=True),
 )
@@ -67,24 +69,17 @@ GRADIENTS_AFTER_BACKWARD = (
 """Stacks that sum gradients over the replicas once backward is over (Megatron-LM's local
 DistributedDataParallel before --overlap-grad-reduce of 2023; scaling's optimizer.py, `step`)."""
 
-OLDER = Stack(pattern="", name="megatron-2021", attention="unfused", dropout=True)
-"""Megatron-LM before Transformer Engine and --use-flash-attn, wherever it is trained with."""
 RECENT = Stack(pattern="", name="megatron", attention="flash", dropout=False)
 """Where none of the others is found."""
 
 
 HOPPER = re.compile(r"H100|H200|H800")
 """Where Transformer Engine attends by cuDNN's kernel or FlashAttention-3."""
-OLD_SOURCES = re.compile(r"Zero Bubble")
-"""Of BigScience in 2021; of Zero Bubble, whose memory (Table 4) is that of kept score matrices."""
 
 
 def stack_of(row: Row) -> Stack:
     """The stack that ran ``row``."""
-    found = next((stack for stack in STACKS if re.search(stack.pattern, row.source)), None)
-    if found:
-        return found
-    return OLDER if OLD_SOURCES.search(row.source) else RECENT
+    return next((stack for stack in STACKS if re.search(stack.pattern, row.source)), RECENT)
 
 
 def attention_of(row: Row) -> str:
