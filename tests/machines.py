@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from traincast.sim.cluster import Accelerator, Cluster, Host, Link, TransportCurve
+from traincast.sim.cluster_file import check_cluster
+from traincast.sim.errors import InputError
+from traincast.sim.files import parse_document
 from traincast.sim.job import Job
 from traincast.sim.model import Decoder, Model
 
@@ -120,3 +123,13 @@ def job(model: Model | None = None, **changes: Any) -> Job:
         "precision": "fp32",
     }
     return Job(**{**values, **changes})
+
+
+def cluster_faults(text: str) -> str:
+    """All faults of ``text`` as a cluster file called c.yaml."""
+    try:
+        _, errors, _ = check_cluster(parse_document(text, "c.yaml"))
+    except InputError as error:
+        return str(error)
+    assert errors
+    return str(InputError(errors))
