@@ -59,8 +59,8 @@ class Stack:
             precision=bench.precision,
         )
         self.text = Text(job, seed=0)
-        self.net: Layers = build_layers(self.decoder, range(self.decoder.layers + 2), seed=0)
-        self.net.to(bench.device)
+        indices = range(self.decoder.layers + 2)
+        self.net: Layers = build_layers(self.decoder, indices, seed=0, device=bench.device)
         self.job = job
         self.optimizer = make_optimizer(job, self.net.parameters())
 

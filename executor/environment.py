@@ -7,6 +7,7 @@ import torch
 from ..sim.errors import EnvironmentMismatchError
 from ..sim.plan import Plan
 from ..sim.strategy import Strategy
+from . import recompute
 from .groups import device_kind, devices
 
 
@@ -62,8 +63,7 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"vp {strategy.vp}")
     if strategy.sharding != "ddp":
         found.append(f"sharding {strategy.sharding}")
-    if strategy.recompute == "selective_op" or strategy.recompute_blocks:
-        found.append("recompute of some operations or some blocks")
+    found += recompute.refusals(strategy)
     if strategy.attention != "flash":
         found.append(f"attention {strategy.attention}")
     if strategy.stack != Strategy().stack:

@@ -7,17 +7,17 @@ product, so are gate and up, as the costs of the simulator assume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ..sim.errors import InputError
 from ..sim.model import Decoder
+from .recompute import maybe_again, policy_of
 
 INIT_STD = 0.02
 """Standard deviation of initial weights (GPT-2, Radford et al. 2019, as released)."""
@@ -30,14 +30,24 @@ ROPE_THETA = 10_000.0
 
 
 def build_layers(
-    decoder: Decoder, layer_indices: Iterable[int], *, seed: int, recompute: str = "none"
+    decoder: Decoder,
+    layer_indices: Iterable[int],
+    *,
+    seed: int,
+    recompute: str = "none",
+    recompute_blocks: int = 0,
+    device: torch.device | None = None,
 ) -> Layers:
     """The layers with these indices as one module: tokens or hidden states in, hidden states or logits out.
 
     Tied embeddings are one matrix where embedding and head are both here; a head alone holds a copy,
-    initialised alike. ``recompute`` is that of the Strategy.
+    initialised alike. ``recompute`` and ``recompute_blocks`` are those of the Strategy. They are made and
+    initialised on ``device``, each kind of which draws numbers of its own; None is the CPU.
     """
-    return Layers(decoder, tuple(layer_indices), seed=seed, recompute=recompute)
+    with device or torch.device("cpu"):
+        return Layers(
+            decoder, tuple(layer_indices), seed=seed, recompute=recompute, recompute_blocks=recompute_blocks
+        )
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -48,16 +58,26 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
 class Layers(nn.Module):
     """A run of a model's layers, in order."""
 
-    def __init__(self, decoder: Decoder, indices: tuple[int, ...], *, seed: int, recompute: str):
+    def __init__(
+        self,
+        decoder: Decoder,
+        indices: tuple[int, ...],
+        *,
+        seed: int,
+        recompute: str = "none",
+        recompute_blocks: int = 0,
+    ):
         super().__init__()
         self.indices = indices
         self.ends_in_logits = decoder.layers + 1 in indices
         self.boundary_dtype = torch.float32
         """What hidden states are passed on in; between the layers the residual stream stays in fp32."""
         self.layers = nn.ModuleList()
+        first_block = max(1, indices[0])
         for index in indices:
             embedding = self.layers[0] if self.layers and indices[0] == 0 else None
-            self.layers.append(_make(decoder, index, seed, recompute, embedding))
+            policy = policy_of(index - first_block, recompute, recompute_blocks)
+            self.layers.append(_make(decoder, index, seed, policy, embedding))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
@@ -93,9 +113,10 @@ def _make(decoder: Decoder, index: int, seed: int, recompute: str, embedding: nn
 def _initialised(module: M, seed: int, index: int) -> M:
     """Matrices drawn from N(0, INIT_STD), biases 0, norms 1, from the layer's own generator."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(state))
+    parameters = list(module.parameters())
+    generator = torch.Generator(parameters[0].device).manual_seed(int(state))
     with torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in parameters:
             if parameter.dim() > 1:
                 parameter.normal_(0.0, INIT_STD, generator=generator)
     return module
@@ -129,7 +150,7 @@ class Block(nn.Module):
         self.mlp = Mlp(decoder)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _maybe_again(self.recompute == "full", self._forward, x)
+        return maybe_again(self.recompute == "full", self._forward, x)
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -159,7 +180,7 @@ class Attention(nn.Module):
         v = v.unflatten(-1, (d.kv_heads, d.head_dim)).transpose(1, 2)
         if d.positions == "rope":
             q, k = rotate(q), rotate(k)
-        y = _maybe_again(self.recompute == "selective", _attend, q, k, v)
+        y = maybe_again(self.recompute == "selective", _attend, q, k, v)
         return self.output(y.transpose(1, 2).flatten(2))
 
 
@@ -216,11 +237,6 @@ def _zero_biases(module: nn.Module) -> None:
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-
-
-def _maybe_again(again: bool, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Call ``function``; with ``again`` keep only its inputs and compute it a second time in backward."""
-    return checkpoint(function, *inputs, use_reentrant=False) if again else function(*inputs)
 
 
 def rotate(x: Tensor) -> Tensor:

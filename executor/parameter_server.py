@@ -46,9 +46,14 @@ class ServerWorker:
     def __init__(self, plan: Plan, rank: int, device: torch.device, recorder: Recorder, seed: int):
         self.plan, self.rank, self.device, self.recorder = plan, rank, device, recorder
         self.text = Text(plan.job, seed)
-        decoder, recompute = plan.job.model.decoder, plan.strategy.recompute
-        layers = range(len(plan.job.model.layers))
-        self.layers = build_layers(decoder, layers, seed=seed, recompute=recompute).to(device)
+        # Drawn on the CPU, where the servers draw theirs.
+        self.layers = build_layers(
+            plan.job.model.decoder,
+            range(len(plan.job.model.layers)),
+            seed=seed,
+            recompute=plan.strategy.recompute,
+            recompute_blocks=plan.strategy.recompute_blocks,
+        ).to(device)
         held = self.layers.layer_parameters()
         self.shards: list[list[nn.Parameter]] = [
             [p for index in shard for p in held[index]] for shard in plan.shards

@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining._utils import InferenceMode
 
 from ..sim.job import Job
 from .groups import Groups
@@ -37,6 +35,10 @@ class PipelinedStage:
         groups: Groups,
     ):
         """``boundary`` is a tensor like the activations [micro_batch, seq, hidden] that stages pass on."""
+        # A run without a pipeline does not depend on what is private here.
+        from torch.distributed.pipelining import PipelineStage
+        from torch.distributed.pipelining._utils import InferenceMode
+
         self.groups = groups
         edge = boundary.detach().requires_grad_()
         is_last, is_first = index == stages - 1, index == 0
@@ -111,3 +113,8 @@ def precision(job: Job, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision by autocast, with weights and optimizer in fp32; nothing for an fp32 job."""
     dtype = DTYPES[job.precision]
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def use_products_of(job: Job) -> None:
+    """Have this process multiply fp32 matrices as ``job`` says: in tf32, or exactly."""
+    torch.set_float32_matmul_precision("high" if job.precision == "tf32" else "highest")

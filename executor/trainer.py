@@ -18,7 +18,7 @@ from .measure import COMPUTE, Recorder
 from .module import Layers, build_layers
 from .optimizer import make_optimizer
 from .reduction import Reduction
-from .stage import DTYPES, PipelinedStage, WholeModel, mean_loss, precision
+from .stage import DTYPES, PipelinedStage, WholeModel, mean_loss, precision, use_products_of
 
 WAITED_S = 300e-6
 """A receive that returns sooner than this had arrived before anybody looked: asking gloo for a message that
@@ -34,9 +34,15 @@ class Trainer:
         self.plan, self.rank, self.device, self.groups, self.recorder = plan, rank, device, groups, recorder
         self.pp, self.dp, _, self.tp = plan.coordinates(rank)
         self.text = Text(plan.job, seed)
-        decoder, recompute = plan.job.model.decoder, plan.strategy.recompute
-        layers = plan.stages[self.pp].layer_indices
-        self.layers: Layers = build_layers(decoder, layers, seed=seed, recompute=recompute).to(device)
+        use_products_of(plan.job)
+        self.layers: Layers = build_layers(
+            plan.job.model.decoder,
+            plan.stages[self.pp].layer_indices,
+            seed=seed,
+            recompute=plan.strategy.recompute,
+            recompute_blocks=plan.strategy.recompute_blocks,
+            device=device,
+        )
         self.optimizer = make_optimizer(plan.job, self.layers.parameters())
         self.reduction: Reduction | None = None
         self.module: torch.nn.Module = self.layers

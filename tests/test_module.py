@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from traincast.sim.errors import InputError
+from traincast.sim.job import Job
 from traincast.sim.model import Decoder, Model
 
 torch = pytest.importorskip("torch")
 
 from traincast.executor.module import build_layers, loss, rotate  # noqa: E402
+from traincast.executor.stage import use_products_of  # noqa: E402
 
 
 def decoder(**changes) -> Decoder:
@@ -108,17 +111,66 @@ def test_attention_is_causal(arch: Decoder):
     assert float(difference[5:].detach().min()) > 0.0
 
 
-@pytest.mark.parametrize("recompute", ["selective", "full"])
-def test_recompute_gives_the_same_gradients(recompute: str):
-    """Computing activations again changes no gradient."""
+@pytest.mark.parametrize(("recompute", "blocks"), [("selective", 0), ("full", 0), ("full", 1)])
+def test_recompute_gives_the_same_loss_and_gradients(recompute: str, blocks: int):
+    """Computing activations again changes nothing."""
     batch = tokens(3, 9)
-    gradients = []
+    losses, gradients = [], []
     for how in ("none", recompute):
-        module = build_layers(decoder(), range(4), seed=0, recompute=how)
-        loss(module(batch[:, :-1]), batch[:, 1:]).backward()
+        module = build_layers(decoder(), range(4), seed=0, recompute=how, recompute_blocks=blocks)
+        value = loss(module(batch[:, :-1]), batch[:, 1:])
+        value.backward()
+        losses.append(value)
         gradients.append([p.grad for p in module.parameters()])
+    torch.testing.assert_close(*losses)
     for mine, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("recompute", "blocks", "passes"),
+    [("none", 0, [1, 1]), ("selective", 0, [1, 1]), ("full", 0, [2, 2]), ("full", 1, [2, 1])],
+)
+def test_what_is_computed_again_is_what_the_policy_says(recompute: str, blocks: int, passes: list[int]):
+    """MLPs run twice under `full` alone, of the first blocks where their number is given."""
+    module = build_layers(decoder(), range(4), seed=0, recompute=recompute, recompute_blocks=blocks)
+    seen = [0, 0]
+    for place in range(2):
+        mlp = module.layers[1 + place].mlp.inner
+        mlp.register_forward_hook(lambda *_, place=place: seen.__setitem__(place, seen[place] + 1))
+    batch = tokens(3, 9)
+    loss(module(batch[:, :-1]), batch[:, 1:]).backward()
+    assert seen == passes
+
+
+@pytest.mark.parametrize(("recompute", "attentions"), [("none", 1), ("selective", 2), ("full", 2)])
+def test_attention_is_what_selective_computes_again(monkeypatch, recompute: str, attentions: int):
+    """Once forward in each of two blocks, and once more in backward."""
+    seen = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*arguments, **options):
+        seen.append(1)
+        return attend(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    module = build_layers(decoder(), range(4), seed=0, recompute=recompute)
+    batch = tokens(3, 9)
+    loss(module(batch[:, :-1]), batch[:, 1:]).backward()
+    assert len(seen) == 2 * attentions
+
+
+def test_products_are_in_the_precision_of_the_job():
+    """tf32 is asked for by an option of the process, which another job takes back."""
+    before = torch.get_float32_matmul_precision()
+    job = Job(model=Model(name="m", decoder=decoder()), global_batch=1, seq_len=8, precision="tf32")
+    try:
+        use_products_of(job)
+        assert torch.get_float32_matmul_precision() == "high"
+        use_products_of(replace(job, precision="fp32"))
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_rotation_depends_on_distance_only():
