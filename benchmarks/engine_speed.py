@@ -40,6 +40,7 @@ from traincast.sim.program import Program
 from traincast.sim.schedules import schedule
 from traincast.sim.stepwise import ring_all_reduce_ends
 from traincast.sim.updates import engine_compiled as updates_compiled
+from traincast.sim.writer import write_text_atomic
 
 T = TypeVar("T")
 
@@ -317,7 +318,7 @@ def main() -> None:
     )
     print(text)
     if arguments.output:
-        arguments.output.write_text(text)
+        write_text_atomic(arguments.output, text)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .options import json_option
+from .options import OutputFile, json_option
 from .output import echo_json, note, progress
 
 
@@ -16,7 +16,7 @@ from .output import echo_json, note, progress
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(),
     default=Path("this-machine.yaml"),
     show_default=True,
 )

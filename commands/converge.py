@@ -11,7 +11,7 @@ from ..sim.convergence import Curve
 from ..sim.digits import Digits
 from ..sim.errors import UsageError
 from ..sim.forecast import Timing
-from .options import json_option, seed_option
+from .options import json_option, png_option, seed_option
 from .output import echo_json, note
 
 CALIBRATION_S = 2.0
@@ -57,7 +57,7 @@ class Setting:
 )
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=0.5, show_default=True)
 @click.option("--run", "really", is_flag=True, help="Also train for real: processes on this machine.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves.")
+@png_option("Draw the curves.")
 @seed_option
 @json_option
 def command(

@@ -25,6 +25,8 @@ from .output import echo_json, note, progress
 
 MICRO_BATCHES = (1, 2, 4, 8, 16)
 """Sizes whose layers are profiled."""
+TOP = 10
+"""Best plans that are written, whether they were run or not."""
 
 
 @click.command("demo", short_help="The whole road on this machine: calibrate, plan, run, compare, report.")
@@ -54,7 +56,9 @@ MICRO_BATCHES = (1, 2, 4, 8, 16)
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True
 )
-@click.option("--force", is_flag=True, help="Replace earlier results in the output directory.")
+@click.option(
+    "--force", is_flag=True, help="Replace earlier results in the directory; other files in it stay."
+)
 @seed_option
 @json_option
 def command(
@@ -79,11 +83,12 @@ def command(
     from ..executor.calibrate import merge
     from ..reports.report import write_report
     from ..sim.hf_config import read_model
-    from ..sim.result import accuracy_of, prepare_directory, write_result
+    from ..sim.result import accuracy_of, write_result
+    from ..sim.result_layout import prepare_directory
     from ..sim.trace import merge_traces
 
     job = Job(model=read_model(model), global_batch=global_batch, seq_len=seq_len, precision="fp32")
-    prepare_directory(output, force)
+    prepare_directory(output, force, plans=TOP, measured=True)
     sizes = tuple(size for size in MICRO_BATCHES if size <= global_batch)
     began = time.monotonic()
     measurements = [measure_round([job.model], seq_len, sizes, 0, rounds)]
@@ -107,8 +112,17 @@ def command(
         if ranked.plan.strategy in runs
     }
     raw = merge(measurements).to_dict()
-    result = write_result(output, search, job, cluster, seed=seed, measured=measured, measurements=raw)
-    write_report(output, output / "report.html")
+    result = write_result(
+        output,
+        search,
+        job,
+        cluster,
+        seed=seed,
+        measured=measured,
+        measurements=raw,
+        page=write_report,
+        force=force,
+    )
     if as_json:
         echo_json(result)
     else:
@@ -169,15 +183,18 @@ def choose(search: Search) -> list[Plan]:
 def keep(search: Search, runs: dict[Strategy, list[Trace]]) -> list:
     """The ten best plans and all that were run."""
     return [
-        ranked for place, ranked in enumerate(search.ranked) if place < 10 or ranked.plan.strategy in runs
+        ranked for place, ranked in enumerate(search.ranked) if place < TOP or ranked.plan.strategy in runs
     ]
 
 
 def run(plan: Plan, steps: int, output: Path, seed: int) -> Trace:
     """Execute one plan for real."""
     from ..executor.launcher import execute
+    from ..sim.writer import check_places
 
     name = plan.strategy.label.replace(" ", "-")
+    logs = [f"logs/{name}/rank{rank}.log" for rank in range(plan.world_size)]
+    check_places(output, logs, replaces=logs)
     with progress(plan.strategy.label) as say:
         return execute(
             plan,

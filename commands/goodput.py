@@ -18,6 +18,7 @@ from .options import (
     cluster_options,
     job_options_optional,
     json_option,
+    png_option,
     seed_option,
     strategy_options,
 )
@@ -65,9 +66,7 @@ TIME = Time()
 @click.option(
     "--samples", type=click.IntRange(1, 100_000), default=500, show_default=True, help="Runs drawn."
 )
-@click.option(
-    "--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw goodput against the interval."
-)
+@png_option("Draw goodput against the interval.")
 @job_options_optional
 @strategy_options
 @seed_option

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..sim.nccl_tests import BUS_FACTORS
-from .options import json_option
+from .options import OutputFile, json_option
 from .output import echo_json, note
 
 
@@ -19,7 +19,7 @@ def command() -> None:
 @command.command("nccl-tests", short_help="Curves of collectives from the output of nccl-tests.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--into", "cluster_name", required=True, help="Preset or cluster file that gets the curves.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=OutputFile())
 @click.option("--operation", type=click.Choice(list(BUS_FACTORS)),
               help="Where neither output nor file name says which collective it is.")  # fmt: skip
 @click.option("--ranks", type=click.IntRange(min=2), help="Where the output does not list its ranks.")
@@ -67,7 +67,7 @@ def nccl_tests(
 @click.option("--into", "accelerator_name", required=True,
               help="Preset or accelerator file that gets the curves.")  # fmt: skip
 @click.option("--device", required=True, help="Whose rows to take, as the column `accelerator` names it.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=OutputFile())
 @json_option
 def gemm_table(file: Path, accelerator_name: str, device: str, output: Path, as_json: bool) -> None:
     """Write an accelerator file whose matrix products take as long as FILE says.
@@ -118,7 +118,7 @@ class _Shape(click.ParamType):
 @click.option("--input", "shapes", type=_Shape(), multiple=True, required=True,
               help="Shape of one sample of each input: 3x224x224; 128:int is 128 whole numbers.")  # fmt: skip
 @click.option("--name", help="Of the model; else the factory's.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=OutputFile())
 @json_option
 def module(
     factory: str,

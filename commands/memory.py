@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..sim.plan import Plan
-from .options import cluster_from, cluster_options, job_options_optional, json_option, strategy_options
+from .options import (
+    cluster_from,
+    cluster_options,
+    job_options_optional,
+    json_option,
+    png_option,
+    strategy_options,
+)
 from .output import echo_json, note
 from .simulate import plan_from
 
@@ -26,11 +33,7 @@ if TYPE_CHECKING:
 @job_options_optional
 @strategy_options
 @click.option("--hints/--no-hints", default=True, show_default=True, help="Say what would make it fit.")
-@click.option(
-    "--png",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw memory by rank, and of the fullest rank over time.",
-)
+@png_option("Draw memory by rank, and of the fullest rank over time.")
 @json_option
 def command(
     what: str,

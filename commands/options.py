@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,8 +29,27 @@ from ..sim.strategy import (
     SHARDINGS,
     Strategy,
 )
+from ..sim.writer import check_file
 
 Decorator = Callable[[Callable], Callable]
+
+
+class OutputFile(click.Path):
+    """A path that a file will be written to: what may not be replaced is refused before the work begins."""
+
+    def __init__(self, *, parents_are_made: bool = False):
+        super().__init__(dir_okay=False, readable=False, path_type=Path)
+        self.parents_are_made = parents_are_made
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        check_file(path, parents_are_made=self.parents_are_made)
+        return path
+
+
+def png_option(help_text: str, *names: str) -> Decorator:
+    """`--png`, a picture whose folder is made where there is none."""
+    return click.option("--png", *names, type=OutputFile(parents_are_made=True), help=help_text)
 
 
 def _apply(decorators: list[Decorator]) -> Decorator:

@@ -26,7 +26,9 @@ from .output import echo_json, note, progress
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory for plans, traces and report.",
 )
-@click.option("--force", is_flag=True, help="Write into a directory that has results already.")
+@click.option(
+    "--force", is_flag=True, help="Replace earlier results in the directory; other files in it stay."
+)
 @seed_option
 @json_option
 def command(
@@ -48,13 +50,14 @@ def command(
       traincast plan llama3-70b --cluster hgx-h100 --nodes 16 --global-batch 1024 --seq-len 8192
     """
     from ..sim.planner import search
-    from ..sim.result import plans_to_dict, prepare_directory, write_result
+    from ..sim.result import plans_to_dict, write_result
+    from ..sim.result_layout import prepare_directory
     from ..sim.space import strategies
 
     cluster = cluster_from(cluster_name, nodes)
     job = job_from(model, cluster, **job_arguments)
     if output:
-        prepare_directory(output, force)
+        prepare_directory(output, force, plans=top)
     with progress("plan") as say:
         found = search(
             job, cluster, strategies(job, cluster), top=top, samples=samples, seed=seed, progress=say
@@ -62,8 +65,7 @@ def command(
     if output:
         from ..reports.report import write_report
 
-        write_result(output, found, job, cluster, seed=seed)
-        write_report(output, output / "report.html")
+        write_result(output, found, job, cluster, seed=seed, page=write_report, force=force)
         note(f"wrote {output}/result.json and report.html")
     if as_json:
         echo_json(plans_to_dict(found, job, cluster))

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
+from .options import OutputFile
 from .output import note
 
 
 @click.command("report", short_help="Write one self-contained HTML report of a directory of results.")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: DIRECTORY/report.html]"
-)
+@click.option("-o", "--output", type=OutputFile(), help="[default: DIRECTORY/report.html]")
 @click.option(
     "--png",
     "pictures",

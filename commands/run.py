@@ -72,7 +72,10 @@ def command(
         return
     from ..executor.launcher import execute
     from ..sim.trace_file import write_trace
+    from ..sim.writer import check_file
 
+    path = log_dir / "measured.trace.json.gz"
+    check_file(path, parents_are_made=True)
     with progress(plan.strategy.label) as say:
         trace = execute(
             plan,
@@ -84,7 +87,6 @@ def command(
             force=force,
             on_progress=say,
         )
-    path = log_dir / "measured.trace.json.gz"
     write_trace(trace, path)
     note(f"wrote {path}")
     losses = trace.metadata.get("losses", [])

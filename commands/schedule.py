@@ -10,7 +10,7 @@ import click
 from ..sim.errors import InputError, UsageError
 from ..sim.pass_times import PassTimes
 from ..sim.schedules import GENERATED, schedule, schedule_faults
-from .options import json_option
+from .options import OutputFile, json_option, png_option
 from .output import echo_json, note
 
 if TYPE_CHECKING:
@@ -67,10 +67,8 @@ def _time(name: str, default: str, text: str):
     show_default=True,
     help="Of activations, what stays between the halves of a backward (zb-1p, zb-2p).",
 )
-@click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path), help="Write the order in PyTorch's format."
-)
-@click.option("--png", "png_file", type=click.Path(path_type=Path), help="Draw it.")
+@click.option("--csv", "csv_file", type=OutputFile(), help="Write the order in PyTorch's format.")
+@png_option("Draw it.", "png_file")
 @json_option
 def command(
     name: str,

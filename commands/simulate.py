@@ -11,6 +11,7 @@ from ..sim.cluster import Cluster
 from ..sim.errors import UsageError
 from ..sim.plan import Plan
 from .options import (
+    OutputFile,
     cluster_from,
     cluster_options,
     job_from,
@@ -35,7 +36,7 @@ from .output import echo_json, note
 @click.option(
     "--trace",
     "trace_path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(),
     help="Write the spans, as Perfetto opens them.",
 )
 @click.option("--all-ranks", is_flag=True, help="Write like ranks to the trace too, not one for all of them.")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..sim.errors import UsageError
-from .options import json_option, seed_option
+from .options import json_option, png_option, seed_option
 from .output import echo_json, note, progress
 
 if TYPE_CHECKING:
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     from ..sim.validation.prediction import Predictor
     from ..sim.validation.score import Score
     from ..sim.validation.validation import Judged
+
+
+FILES = ("rows.csv", "summary.json", "scatter.png", "validation.html")
+"""What `-o` writes into its directory."""
 
 
 @click.command("validate", short_help="Score predictions on published measurements.")
@@ -27,9 +30,7 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory for rows.csv, summary.json, scatter.png and validation.html.",
 )
-@click.option(
-    "--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw predicted against measured."
-)
+@png_option("Draw predicted against measured.")
 @click.option(
     "--samples",
     type=click.IntRange(2, 10_000),
@@ -68,7 +69,10 @@ def command(
     """
     from ..sim.validation.prediction import Predictor
     from ..sim.validation.validation import scores
+    from ..sim.writer import check_places, make_directory
 
+    if output:
+        check_places(make_directory(output), FILES, replaces=FILES)
     predictor = Predictor(samples=samples, seed=seed)
     judged = judged_tables(tables, predictor)
     found = scores(judged)
@@ -127,23 +131,18 @@ def write(
     unseen: Sequence[LeftOneOut] = (),
 ) -> None:
     """The files that are asked for."""
-    from ..sim.files import write_json_atomic
+    from ..reports.validation_scatter import scatter_png
     from ..sim.validation.rows_file import write_rows
+    from ..sim.writer import replaced_together, write_json_atomic
 
-    pictures = [png] if png else []
     if output:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{output}: cannot be made: {error.strerror}") from error
-        write_rows(judged, output / "rows.csv")
-        write_json_atomic(output / "summary.json", as_dict(found, unseen))
-        _write_page(judged, found, unseen, output / "validation.html")
-        pictures.append(output / "scatter.png")
-    for path in pictures:
-        from ..reports.validation_scatter import scatter_png
-
-        scatter_png(_pairs(judged), path)
+        with replaced_together(output, replaces=FILES) as new:
+            write_rows(judged, new / "rows.csv")
+            write_json_atomic(new / "summary.json", as_dict(found, unseen))
+            _write_page(judged, found, unseen, new / "validation.html")
+            scatter_png(_pairs(judged), new / "scatter.png")
+    if png:
+        scatter_png(_pairs(judged), png)
     note(f"wrote {output or png}")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..sim.errors import HangError, RunError
-from ..sim.files import write_json_atomic
+from ..sim.writer import write_json_atomic
 from .process import worker_environment
 
 PROCESS = "traincast.executor.converge_worker"

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import FileStore
 from torch.nn import functional as F
 
-from ..sim.files import write_json_atomic
+from ..sim.writer import write_json_atomic
 from .converge_server import HEADER, PULL, PUSH, ConvergeServer, Noted
 from .process import die_with_parent
 

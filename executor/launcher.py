@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..sim.errors import HangError, RunError, TraincastError
-from ..sim.files import write_json_atomic
 from ..sim.plan import Plan
 from ..sim.plan_file import write_plan
 from ..sim.trace import Trace
+from ..sim.writer import copy_file, make_directory, write_json_atomic
 from .collect import collect
 from .environment import check_environment
 from .heartbeat import NOT_STARTED, Beat, read_beat
@@ -61,8 +61,11 @@ def execute(
         EnvironmentMismatchError: this machine cannot run the plan; nothing was started.
         RunError: a rank died or raised; has attributes `rank`, `host`, `cause` and `step`.
         HangError: no rank made progress; the same attributes.
+        UsageError: ``out_dir`` cannot be made or written.
     """
     check_environment(plan, force=force)
+    if out_dir is not None:
+        make_directory(out_dir)
     directory = Path(tempfile.mkdtemp(prefix="traincast-run-"))  # 0700
     try:
         write_plan(plan, directory / "plan.json")
@@ -72,16 +75,17 @@ def execute(
             ranks.watch(steps + warmup, timeout_s, on_progress or (lambda text, fraction: None))
         return collect(plan, directory, steps=steps, warmup=warmup, seed=seed)
     finally:
-        if out_dir is not None:
-            _keep_logs(directory, out_dir, keep_parameters)
-        shutil.rmtree(directory, ignore_errors=True)
+        try:
+            if out_dir is not None:
+                _keep_logs(directory, out_dir, keep_parameters)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _keep_logs(directory: Path, out_dir: Path, keep_parameters: bool) -> None:
-    out_dir.mkdir(parents=True, exist_ok=True)
     for pattern in ("*.log", "error.*.json", *(["parameters.*.pt"] if keep_parameters else [])):
         for path in directory.glob(pattern):
-            shutil.copy(path, out_dir / path.name)
+            copy_file(path, out_dir / path.name)
 
 
 class _Ranks:

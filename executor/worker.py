@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
-from ..sim.files import write_json_atomic
 from ..sim.plan import Plan
 from ..sim.plan_file import read_plan
+from ..sim.writer import write_json_atomic
 from .groups import device_kind, join, make_groups
 from .heartbeat import Heartbeat
 from .measure import CpuClock, CudaClock, Recorder, peak_memory_bytes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..sim.errors import UsageError
+from ..sim.writer import make_directory, replacing
 from .formats import printable
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -67,10 +67,9 @@ def losses_png(
         axis_format("{x:g}")
     axes.legend(frameon=False, fontsize=8, ncols=2 if measured else 1)
     axes.spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path, dpi=DPI)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
+    make_directory(path.parent)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=DPI)
 
 
 def _plain(name: str) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..sim.errors import UsageError
 from ..sim.trace import Span, Trace
+from ..sim.writer import make_directory, replaced_together, replacing
 from . import formats
 from .charts import BAND_PCT, BARS_SHARE, MEASURED, PREDICTED, measured_peaks, memory_names, name_of
 from .lanes import Picture, picture
@@ -20,6 +20,7 @@ from .result_file import PlanEntry, Quantiles, read_result, read_traces
 
 MAX_SPANS = 20_000
 DPI = 150
+PICTURES = ("accuracy.png", "timeline.png", "memory.png")
 HATCH_GREY = "#00000055"
 
 
@@ -39,16 +40,17 @@ def write_figures(directory: Path, output: Path) -> list[Path]:
     """
     result = read_result(directory)
     entry = next((plan for plan in result.plans if plan.measured), result.plans[0])
-    written = [output / "accuracy.png"]
-    accuracy_png(result.plans, written[0])
     predicted, measured = read_traces(directory, entry)
-    if predicted is not None or measured is not None:
-        written.append(output / "timeline.png")
-        timeline_png(predicted, measured, written[-1], title=name_of(entry))
-    if entry.predicted.memory:
-        written.append(output / "memory.png")
-        memory_png(entry, result.cluster.memory_bytes, written[-1])
-    return written
+    written = ["accuracy.png"]
+    with replaced_together(output, replaces=PICTURES) as new:
+        accuracy_png(result.plans, new / written[0])
+        if predicted is not None or measured is not None:
+            written.append("timeline.png")
+            timeline_png(predicted, measured, new / written[-1], title=name_of(entry))
+        if entry.predicted.memory:
+            written.append("memory.png")
+            memory_png(entry, result.cluster.memory_bytes, new / written[-1])
+    return [output / name for name in written]
 
 
 def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, title: str = "") -> None:
@@ -206,8 +208,6 @@ def clean(axis: Any) -> None:
 
 def save(figure: Any, path: Path) -> None:
     """The same figure gives the same bytes: no date and no version in the file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    make_directory(path.parent)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})

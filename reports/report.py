@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..sim.errors import InputError
-from ..sim.files import write_text_atomic
 from ..sim.trace import Trace
+from ..sim.writer import write_text_atomic
 from . import calibration_view, page, views
 from .breakdown import exposed_seconds
 from .charts import (

@@ -133,6 +133,8 @@ class Result(_Part):
     plans: list[PlanEntry] = Field(min_length=1)
     measurements: str | None = None
     accuracy: AccuracyPart | None = None
+    files: list[str] = []
+    """Of the directory, those that belong to the result; none in results of before this was listed."""
 
 
 def read_result(directory: Path) -> Result:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from .cluster import Accelerator, Cluster, Curve, FabricSpec
 from .document import Document, did_you_mean, faults_from_pydantic, in_order, log_doubts, raise_faults, shown
 from .errors import Fault, InputError
-from .files import load_document, write_text_atomic
+from .files import load_document
 from .luck_file import failures_to_dict, luck_to_dict
 from .units import exact_quantity
+from .writer import write_text_atomic
 
 if TYPE_CHECKING:
     from .cluster_schema import AcceleratorForm

@@ -8,7 +8,6 @@ read from ruamel's event stream, so nothing in the file can make an object, and 
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import stat
@@ -18,19 +17,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .document import Document, Place, did_you_mean, faults_from_pydantic, printable, raise_faults, shown
-from .errors import Fault, InputError, UsageError
+from .errors import Fault, InputError
 
 __all__ = [
     "Document",
     "did_you_mean",
     "faults_from_pydantic",
+    "file_kind",
     "load_document",
     "load_text",
     "parse_document",
     "raise_faults",
     "shown",
-    "write_json_atomic",
-    "write_text_atomic",
 ]
 
 MAX_BYTES = 4 * 2**20
@@ -78,7 +76,7 @@ def _read(path: Path, file: str, max_bytes: int) -> bytes:
         with os.fdopen(descriptor, "rb") as opened:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
-                refuse(file, _file_kind(mode), "a regular file")
+                refuse(file, file_kind(mode), "a regular file")
             data = opened.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         if isinstance(error, IsADirectoryError):
@@ -89,8 +87,14 @@ def _read(path: Path, file: str, max_bytes: int) -> bytes:
     return data
 
 
-def _file_kind(mode: int) -> str:
-    kinds = {stat.S_ISDIR: "a directory", stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
+def file_kind(mode: int) -> str:
+    """What a file of this ``st_mode`` is, where it is no regular one."""
+    kinds = {
+        stat.S_ISDIR: "a directory",
+        stat.S_ISFIFO: "a named pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISLNK: "a symbolic link",
+    }
     return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")
 
 
@@ -178,42 +182,3 @@ def duplicate_key(file: str, line: int, place: Place, first_line: int) -> Fault:
 
     hint = f"the first is on line {first_line}; remove one" if first_line else "remove one"
     return Fault(file=file, line=line, path=path_text(place), found="duplicate key", hint=hint)
-
-
-def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all: a temporary file, fsync, then rename.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            with part.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except FileExistsError:
-            raise
-        except BaseException:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{printable(str(path))}: cannot be written: {reason}") from error
-
-
-def write_json_atomic(path: str | os.PathLike[str], data: object) -> None:
-    """Write ``data`` as JSON, indented, keys in their order. Raises as `write_text_atomic`.
-
-    Raises:
-        InputError: ``data`` holds NaN, an infinity or something that JSON has no form for.
-    """
-    try:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{printable(os.fspath(path))}: cannot be written as JSON: {error}") from error
-    write_text_atomic(path, text + "\n")

@@ -13,9 +13,10 @@ from typing import Any, get_type_hints
 
 from .document import Document, printable, raise_faults, shown
 from .errors import Fault
-from .files import load_document, write_json_atomic
+from .files import load_document
 from .model import Model
 from .networks.network import Network, NetworkLayer, Operation
+from .writer import write_json_atomic
 
 SCHEMA = "traincast.model/1"
 MAX_BYTES = 64 * 2**20

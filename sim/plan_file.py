@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .document import Document, faults_from_pydantic, raise_faults, shown
 from .errors import Fault, InputError
-from .files import load_document, write_json_atomic
+from .files import load_document
 from .job import Job
 from .model import Decoder, Model
 from .model_file import network_faults
@@ -21,6 +21,7 @@ from .networks.network import Network
 from .plan import Action, Kind, Plan
 from .strategy import Strategy
 from .validate import validate
+from .writer import write_json_atomic
 
 if TYPE_CHECKING:
     from .plan_schema import PlanForm

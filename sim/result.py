@@ -1,10 +1,11 @@
 """A directory of results: ranked plans, their predicted traces, and what was measured of them.
 
-result.json            everything below in one document, schema traincast.result/1
+result.json            everything below in one document, and its files; schema traincast.result/1
 cluster.yaml           the cluster as predicted with
 plans/N.json           the plan ranked N-th
 predicted/N.trace.json.gz   measured/N.trace.json.gz
 measurements.json      raw calibration, where this machine was calibrated
+report.html            the page, where it was made with the rest
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from .cluster import Cluster
 from .cluster_file import write_cluster
-from .errors import UsageError
-from .files import write_json_atomic
 from .job import Job
 from .plan_file import write_plan
 from .planner import Ranked, Search
+from .result_layout import CLUSTER, MEASUREMENTS, REPORT, RESULT, SCHEMA, own_files, plan_name, trace_name
 from .trace import Trace
 from .trace_file import write_trace
 from .units import format_quantity
+from .writer import make_directory, replaced_together, write_json_atomic
 
-SCHEMA = "traincast.result/1"
 _PACKAGES = ("numpy", "simpy", "torch")
 
 
@@ -45,16 +46,6 @@ class Accuracy:
     """Measured time of the plan predicted fastest, over the fastest measured, minus 1."""
 
 
-def prepare_directory(directory: Path, force: bool) -> None:
-    """Make ``directory``. Raises UsageError where it holds results already and ``force`` is not given."""
-    if (directory / "result.json").exists() and not force:
-        raise UsageError(f"{directory}/result.json exists; give another -o, or --force to replace it")
-    for folder in ("plans", "predicted", "measured"):
-        (directory / folder).mkdir(parents=True, exist_ok=True)
-        for old in (directory / folder).glob("*.json*"):
-            old.unlink()
-
-
 def write_result(
     directory: Path,
     search: Search,
@@ -64,20 +55,53 @@ def write_result(
     seed: int,
     measured: Mapping[int, Trace] | None = None,
     measurements: Mapping | None = None,
+    page: Callable[[Path, Path], None] | None = None,
+    force: bool = False,
 ) -> dict:
-    """Write everything and return what `result.json` holds. ``measured`` is by place in the ranking."""
-    measured = measured or {}
-    write_cluster(cluster, directory / "cluster.yaml")
-    entries = []
-    for place, ranked in enumerate(search.ranked):
-        number = place + 1
-        write_plan(ranked.plan, directory / f"plans/{number}.json")
-        write_trace(ranked.trace, directory / f"predicted/{number}.trace.json.gz")
+    """Write everything, or nothing, and return what `result.json` holds.
+
+    ``measured`` is by place in the ranking. ``page`` writes the report of the directory that is its first
+    argument to the path that is its second. With ``force``, an earlier result in ``directory`` is replaced:
+    the files that it lists, and no other.
+
+    Raises:
+        UsageError: as `prepare_directory`.
+    """
+    own = own_files(directory, force)
+    with replaced_together(directory, replaces=own, removes=own, last=RESULT) as new:
+        files = [CLUSTER, *_write_plans(new, search.ranked, measured or {})]
+        write_cluster(cluster, new / CLUSTER)
+        if measurements:
+            write_json_atomic(new / MEASUREMENTS, dict(measurements))
+            files.append(MEASUREMENTS)
+        result = _document(search, job, cluster, seed, measured or {})
+        result["measurements"] = MEASUREMENTS if measurements else None
+        result["files"] = [*files, *([REPORT] if page else []), RESULT]
+        write_json_atomic(new / RESULT, result)
+        if page:
+            page(new, new / REPORT)
+    return result
+
+
+def _write_plans(directory: Path, ranked: Sequence[Ranked], measured: Mapping[int, Trace]) -> list[str]:
+    """Write plans and traces; the names of the files."""
+    for folder in ("plans", "predicted", *(["measured"] if measured else [])):
+        make_directory(directory / folder)
+    names = []
+    for place, one in enumerate(ranked):
+        names += [plan_name(place + 1), trace_name("predicted", place + 1)]
+        write_plan(one.plan, directory / names[-2])
+        write_trace(one.trace, directory / names[-1])
         if place in measured:
-            write_trace(measured[place], directory / f"measured/{number}.trace.json.gz")
-        entries.append(_entry(number, ranked, measured.get(place)))
-    if measurements:
-        write_json_atomic(directory / "measurements.json", dict(measurements))
+            names.append(trace_name("measured", place + 1))
+            write_trace(measured[place], directory / names[-1])
+    return names
+
+
+def _document(
+    search: Search, job: Job, cluster: Cluster, seed: int, measured: Mapping[int, Trace]
+) -> dict[str, Any]:
+    """`result.json` but for what calibration left and the list of files."""
     accuracy = accuracy_of(search.ranked, measured) if measured else None
     result = {
         **plans_to_dict(search, job, cluster),
@@ -87,12 +111,13 @@ def write_result(
         "seed": seed,
         "versions": versions(),
         "verdict": verdict(search, cluster, accuracy),
-        "plans": entries,
-        "measurements": "measurements.json" if measurements else None,
+        "plans": [
+            _entry(place + 1, ranked, measured.get(place)) for place, ranked in enumerate(search.ranked)
+        ],
+        "measurements": None,
         "accuracy": asdict(accuracy) if accuracy else None,
     }
-    result["cluster"]["file"] = "cluster.yaml"
-    write_json_atomic(directory / "result.json", result)
+    result["cluster"]["file"] = CLUSTER
     return result
 
 
@@ -139,8 +164,8 @@ def _entry(number: int, ranked: Ranked, measured: Trace | None) -> dict:
         "strategy": ranked.plan.strategy.to_dict(),
         "predicted": ranked.metrics.to_dict(),
         "why_not": ranked.why_not,
-        "plan": f"plans/{number}.json",
-        "predicted_trace": f"predicted/{number}.trace.json.gz",
+        "plan": plan_name(number),
+        "predicted_trace": trace_name("predicted", number),
         "measured": None,
         "measured_trace": None,
         "error_pct": None,
@@ -152,7 +177,7 @@ def _entry(number: int, ranked: Ranked, measured: Trace | None) -> dict:
             "peak_memory_bytes": {str(rank): size for rank, size in measured.peak_memory_bytes.items()},
             "staleness": measured.metadata.get("staleness"),
         }
-        entry["measured_trace"] = f"measured/{number}.trace.json.gz"
+        entry["measured_trace"] = trace_name("measured", number)
         entry["error_pct"] = error_pct(ranked, measured)
     return entry
 

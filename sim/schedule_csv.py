@@ -15,8 +15,9 @@ from itertools import islice
 
 from .document import printable, shown
 from .errors import Fault, InputError
-from .files import load_text, write_text_atomic
+from .files import load_text
 from .plan import Action, Actions, Kind
+from .writer import write_text_atomic
 
 MAX_BYTES = 64 * 2**20
 """About five million passes."""

@@ -13,13 +13,12 @@ import gzip
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from itertools import islice
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from .errors import InputError, UsageError
+from .errors import InputError
 from .trace import SCHEMA, Span, Trace
+from .writer import replacing
 
 MAX_SLICES = 1_000_000
 """Perfetto's page opens about so many: some hundred MB of JSON."""
@@ -46,7 +45,7 @@ def write_trace(
         UsageError: the file cannot be written.
     """
     copies = _copies(trace, max_slices) if unfold else []
-    with _replacing(Path(path)) as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+    with replacing(path) as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
         try:
             for line in _lines(trace, copies):
                 packed.write(line.encode())
@@ -64,25 +63,6 @@ def _copies(trace: Trace, max_slices: int) -> list[tuple[int, int]]:
     room = max(0, (max_slices - len(trace.spans)) // max(1, each))
     like = ((base, base + lane) for lane in range(1, lanes) for base in bases if base + lane not in present)
     return list(islice(like, room))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside ``path`` that takes its place once it is complete."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            with part.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _lines(trace: Trace, copies: list[tuple[int, int]]) -> Iterator[str]:

@@ -61,7 +61,7 @@ def test_names_with_dollars_are_no_mathematics(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     """A file where a directory should be."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="file: cannot be made: File exists"):
         memory_png(entry(), 1e9, tmp_path / "file" / "m.png")
 
 

@@ -10,13 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traincast.sim.errors import InputError, UsageError
+from traincast.sim.errors import InputError
 from traincast.sim.files import (
     MAX_BYTES,
     load_document,
     parse_document,
-    write_json_atomic,
-    write_text_atomic,
 )
 
 YAML_1_2 = """\
@@ -212,38 +210,3 @@ def test_json_is_read_back_with_every_line(data, indent):
     document = parse_document(text, "x.json")
     assert document.data == data
     assert all(1 <= line <= text.count("\n") + 1 for line in document.lines.values())
-
-
-def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
-
-
-def test_writing_replaces_whole_files(tmp_path):
-    """A file is the old one or the new one; nothing is left beside it."""
-    path = tmp_path / "a.json"
-    write_text_atomic(path, "old")
-    write_json_atomic(path, {"b": [1, "é"]})
-    assert path.read_text(encoding="utf-8") == '{\n  "b": [\n    1,\n    "é"\n  ]\n}\n'
-    assert names(tmp_path) == ["a.json"]
-
-
-def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    """Injected failure of fsync: the old content stays, the temporary file goes."""
-    path = tmp_path / "a.txt"
-    write_text_atomic(path, "old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError) as caught:
-        write_text_atomic(path, "new")
-    assert str(caught.value) == f"{path}: cannot be written: No space left on device"
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["a.txt"]
-
-
-def test_json_without_nan(tmp_path):
-    with pytest.raises(InputError, match="cannot be written as JSON"):
-        write_json_atomic(tmp_path / "a.json", {"x": float("nan")})
-    assert names(tmp_path) == []

@@ -18,7 +18,8 @@ from traincast.sim.cluster import Cluster
 from traincast.sim.errors import InputError
 from traincast.sim.job import Job
 from traincast.sim.planner import search
-from traincast.sim.result import prepare_directory, write_result
+from traincast.sim.result import write_result
+from traincast.sim.result_layout import prepare_directory
 from traincast.sim.space import strategies
 from traincast.sim.trace import Trace
 from traincast.sim.trace_file import write_trace

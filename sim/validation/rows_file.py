@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable
 
-from ..files import write_text_atomic
+from ..writer import write_text_atomic
 from .validation import Judged
 
 COLUMNS = (

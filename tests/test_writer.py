@@ -1,0 +1,433 @@
+"""The one writer: a file is the old one or the new one, and nothing but a regular file is ever replaced."""
+
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from traincast.sim import writer
+from traincast.sim.errors import InputError, UsageError
+from traincast.sim.trace import Span, Trace
+from traincast.sim.trace_file import write_trace
+from traincast.sim.writer import (
+    check_file,
+    check_places,
+    copy_file,
+    make_directory,
+    replaced_together,
+    replacing,
+    write_json_atomic,
+    write_text_atomic,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Text of every regular file below ``folder``, but for what is half-made."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    found = {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+    return {name: text for name, text in found.items() if not name.startswith(".traincast-")}
+
+
+def make(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def test_writing_replaces_whole_files(tmp_path):
+    """A file is the old one or the new one; nothing is left next to it."""
+    path = tmp_path / "a.json"
+    write_text_atomic(path, "old")
+    write_json_atomic(path, {"b": [1, "é"]})
+    assert path.read_text(encoding="utf-8") == '{\n  "b": [\n    1,\n    "é"\n  ]\n}\n'
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_permissions_are_those_of_what_was_there(tmp_path):
+    """A private file stays private; a new one has what the umask leaves."""
+    path = tmp_path / "a"
+    path.write_text("old")
+    path.chmod(0o640)
+    write_text_atomic(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    before = os.umask(0o027)
+    try:
+        write_text_atomic(tmp_path / "b", "new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o640
+
+
+def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    """Injected failure of fsync: the old content stays, the temporary file goes."""
+    path = tmp_path / "a.txt"
+    write_text_atomic(path, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError) as caught:
+        write_text_atomic(path, "new")
+    assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("in the middle"), MemoryError()])
+def test_an_interrupted_writer_leaves_the_old_file(tmp_path, error):
+    """Ctrl-C, or whatever makes the text fails midway: what was raised comes through, the old file stays."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write():
+        with replacing(path) as file:
+            file.write(b"half of")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert tree(tmp_path) == {"a.txt": "old"}
+
+
+def test_a_trace_that_fails_midway_leaves_the_old_file(tmp_path):
+    """The third span has no JSON form; the first two were written already."""
+    path = tmp_path / "t.json.gz"
+    path.write_text("old")
+    spans = [Span(0, "compute", f"0F{n}", 0, n, 0.0, 1.0) for n in range(3)]
+    spans[2] = spans[2]._replace(end=float("nan"))
+    trace = Trace(spans=tuple(spans), source="measured", world_size=1, step_times_s=(1.0,))
+    with pytest.raises(InputError):
+        write_trace(trace, path)
+    assert tree(tmp_path) == {"t.json.gz": "old"}
+
+
+@pytest.mark.parametrize("data", [{"x": float("nan")}, {"x": object()}, {"x": float("inf")}])
+def test_json_without_nan(tmp_path, data):
+    with pytest.raises(InputError, match="cannot be written as JSON"):
+        write_json_atomic(tmp_path / "a.json", data)
+    assert names(tmp_path) == []
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def unix_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def link(path: Path) -> None:
+    (path.parent / "target").write_text("old")
+    path.symlink_to("target")
+
+
+def dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def protected(path: Path) -> None:
+    path.write_text("old")
+    path.chmod(0o444)
+
+
+def device(path: Path) -> None:
+    """A node like /dev/null, in a temporary directory."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except OSError as error:
+        pytest.skip(f"this user cannot make a device node: {error}")
+
+
+KEPT = [
+    (pipe, "a named pipe -> expected a regular file, or nothing; give another path; --json prints on stdout"),
+    (unix_socket, "a socket -> expected a regular file, or nothing"),
+    (folder, "a directory -> expected a regular file, or nothing"),
+    (link, "a symbolic link -> expected a regular file, or nothing; it points to target"),
+    (dangling_link, "a symbolic link -> expected a regular file, or nothing; it points to nowhere"),
+    (protected, "a write-protected file -> expected one that may be written"),
+    (device, "a device -> expected a regular file, or nothing"),
+]
+
+
+def state(folder: Path) -> list[tuple]:
+    """Name, kind, inode and size of all that is in ``folder``."""
+    found = ((path.name, path.lstat()) for path in folder.iterdir())
+    return sorted((name, s.st_mode, s.st_ino, s.st_rdev, s.st_size) for name, s in found)
+
+
+@pytest.mark.parametrize(("plant", "message"), KEPT)
+def test_only_a_regular_file_is_replaced(tmp_path, plant, message):
+    """Whatever else is there stays, by every way in, and the error names it."""
+    path = tmp_path / "out.json"
+    plant(path)
+    before = state(tmp_path)
+    source = Path(__file__)
+    ways = (
+        lambda: write_text_atomic(path, "new"),
+        lambda: write_json_atomic(path, {}),
+        lambda: copy_file(source, path),
+        lambda: check_file(path),
+        lambda: check_places(tmp_path, ["out.json"], replaces=["out.json"]),
+    )
+    for way in ways:
+        with pytest.raises(UsageError) as caught:
+            way()
+        assert str(caught.value).startswith(f"{path}: cannot be written: {message}")
+    with (
+        pytest.raises(UsageError, match=r"out\.json: cannot be written"),
+        replaced_together(tmp_path, replaces=["out.json"]) as new,
+    ):
+        make(new, {"out.json": "new", "b": "new"})
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("plant", [plant for plant, _ in KEPT if plant is not protected])
+def test_what_comes_while_it_is_written_is_kept(tmp_path, plant):
+    path = tmp_path / "out.json"
+    before = []
+
+    def write():
+        with replacing(path) as file:
+            file.write(b"new")
+            plant(path)
+            before.append(path.lstat())
+
+    with pytest.raises(UsageError, match="expected a regular file"):
+        write()
+    assert [(path.lstat().st_ino, path.lstat().st_mode)] == [(one.st_ino, one.st_mode) for one in before]
+    assert not [name for name in names(tmp_path) if name.endswith(".part")]
+
+
+def test_a_planted_link_at_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    """Were the name guessed, what is there is neither written through nor removed."""
+    victim = tmp_path / "victim"
+    victim.write_text("old")
+    monkeypatch.setattr(writer.secrets, "token_hex", lambda _size: "guessed")
+    planted = tmp_path / ".traincast-guessed.part"
+    planted.symlink_to(victim)
+    with pytest.raises(UsageError, match="File exists"):
+        write_text_atomic(tmp_path / "a", "new")
+    with pytest.raises(UsageError, match="File exists"), replaced_together(tmp_path) as new:
+        make(new, {"a": "new"})
+    assert planted.is_symlink()
+    assert tree(tmp_path) == {"victim": "old"}
+
+
+def test_temporary_names_cannot_be_guessed(tmp_path):
+    seen = set()
+    for _ in range(5):
+        with replacing(tmp_path / "a") as file:
+            file.write(b"")
+            seen |= {name for name in names(tmp_path) if name != "a"}
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "a\0b", "missing/a", "file/a"])
+def test_paths_that_name_no_file(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("old")
+    for way in (lambda: write_text_atomic(path, "new"), lambda: check_file(path)):
+        with pytest.raises(UsageError, match="cannot be written"):
+            way()
+    assert tree(tmp_path) == {"file": "old"}
+
+
+def test_parents_that_will_be_made_need_not_be_there(tmp_path):
+    check_file(tmp_path / "a/b/c.png", parents_are_made=True)
+    with pytest.raises(UsageError, match="No such file"):
+        check_file(tmp_path / "a/b/c.png")
+
+
+def test_long_names_can_be_written(tmp_path):
+    """The temporary name does not hang on that of the file."""
+    write_text_atomic(tmp_path / ("x" * 255), "new")
+    assert names(tmp_path) == ["x" * 255]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_without_permission(tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        for way in (lambda: write_text_atomic(tmp_path / "a", "new"), lambda: check_places(tmp_path, [])):
+            with pytest.raises(UsageError, match="cannot be written"):
+                way()
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_read_only_place_is_refused_before_the_work(tmp_path, monkeypatch):
+    """As on a read-only file system, for root too."""
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: not mode & os.W_OK)
+    for way in (lambda: check_file(tmp_path / "a"), lambda: check_places(tmp_path, [])):
+        with pytest.raises(UsageError, match="a directory without write permission"):
+            way()
+
+
+def test_a_file_where_a_directory_should_be(tmp_path):
+    (tmp_path / "a").write_text("old")
+    for path in (tmp_path / "a", tmp_path / "a/b"):
+        with pytest.raises(UsageError, match="cannot be made"):
+            make_directory(path)
+    assert tree(tmp_path) == {"a": "old"}
+
+
+OLD = {"last.json": "old", "a": "old", "plans/1": "old", "plans/3": "old"}
+NEW = {"last.json": "new", "a": "new", "plans/1": "new", "plans/2": "new", "traces/1": "new"}
+USERS = {"notes": "mine", "plans/mine": "mine", "measured/x": "mine"}
+
+
+def replace_all(directory: Path) -> None:
+    with replaced_together(directory, replaces=OLD, removes=OLD, last="last.json") as new:
+        make(new, NEW)
+
+
+def test_files_take_their_places_together(tmp_path):
+    """The new ones are there, old ones without a successor are gone, a user's own are as they were."""
+    make(tmp_path, OLD | USERS)
+    replace_all(tmp_path)
+    assert tree(tmp_path) == NEW | USERS
+    assert not [name for name in names(tmp_path) if name.endswith(".part")]
+
+
+def test_a_directory_that_was_not_there(tmp_path):
+    """It is made; if the files do not come to be, it is gone again."""
+    replace_all(tmp_path / "new")
+    assert tree(tmp_path) == {f"new/{name}": text for name, text in NEW.items()}
+
+    def fail():
+        with replaced_together(tmp_path / "other") as new:
+            make(new, NEW)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert names(tmp_path) == ["new"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def count_renames(directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many steps the replacement of a directory takes."""
+    done, rename = [], os.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", lambda *a, **k: done.append(rename(*a, **k)))
+        make(directory, OLD | USERS)
+        replace_all(directory)
+    return len(done)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), Killed()])
+def test_a_failure_at_any_step_puts_all_back(tmp_path, monkeypatch, error):
+    """Every rename fails once, before it is done and after."""
+    steps = count_renames(tmp_path / "count", monkeypatch)
+    assert steps == len(OLD) + len(NEW)
+    rename = os.rename
+    for step in range(steps):
+        for late in (False, True):
+            left = [step]
+
+            def fails_once(*arguments, left=left, late=late, **named):
+                left[0] -= 1
+                if left[0] == -1:
+                    if late:
+                        rename(*arguments, **named)
+                    raise error
+                rename(*arguments, **named)
+
+            directory = tmp_path / f"{step}{late}"
+            make(directory, OLD | USERS)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "rename", fails_once)
+                with pytest.raises(UsageError if isinstance(error, OSError) else type(error)):
+                    replace_all(directory)
+            assert tree(directory) == OLD | USERS
+            assert names(directory) == sorted({name.split("/")[0] for name in OLD | USERS})
+
+
+def test_a_killed_process_leaves_no_mixture_that_looks_whole(tmp_path, monkeypatch):
+    """Nothing runs after the step: either all is old, or all is new, or the last file is missing."""
+    steps = count_renames(tmp_path / "count", monkeypatch)
+    rename = os.rename
+    for step in range(steps + 1):
+        left = [step]
+
+        def ends(*arguments, left=left, **named):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            rename(*arguments, **named)
+
+        directory = tmp_path / str(step)
+        make(directory, OLD | USERS)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", ends)
+            patch.setattr(writer.shutil, "rmtree", lambda *_, **__: None)
+            with suppress(Killed):
+                replace_all(directory)
+        found = tree(directory)
+        assert found.items() >= USERS.items()
+        if "last.json" in found:
+            assert found in (OLD | USERS, NEW | USERS)
+        else:
+            assert 0 < step < steps
+
+
+@pytest.mark.parametrize("name", ["plans/2", "traces/1"])
+def test_a_users_file_at_a_place_is_kept(tmp_path, name):
+    """It is not among those that may be replaced, so nothing is written."""
+    make(tmp_path, OLD | {name: "mine"})
+    with pytest.raises(UsageError, match=f"{name}: cannot be written: a file that no result here lists"):
+        replace_all(tmp_path)
+    assert tree(tmp_path) == OLD | {name: "mine"}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_linked_folder_is_not_entered(tmp_path, inside):
+    """Neither to write in it nor to remove from it, wherever it points to."""
+    directory, elsewhere = tmp_path / "d", tmp_path / ("d/elsewhere" if inside else "elsewhere")
+    make(directory, {"last.json": "old"})
+    make(elsewhere, {"1": "old", "3": "old"})
+    (directory / "plans").symlink_to(elsewhere)
+    with pytest.raises(UsageError, match="plans: cannot be written: a symbolic link -> expected a directory"):
+        replace_all(directory)
+    with pytest.raises(UsageError, match="a symbolic link -> expected a directory"):
+        check_places(directory, ["plans/1"], replaces=["plans/1"])
+    with replaced_together(directory, replaces=["last.json"], removes=["plans/1", "plans/3"]) as new:
+        make(new, {"last.json": "new"})
+    assert tree(elsewhere) == {"1": "old", "3": "old"}
+    assert (directory / "last.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../outside", "..", ""])
+def test_nothing_outside_is_removed(tmp_path, name):
+    make(tmp_path, {"outside": "mine", "d/a": "old"})
+    with replaced_together(tmp_path / "d", replaces=["a"], removes=["a", name]) as new:
+        make(new, {"b": "new"})
+    assert tree(tmp_path) == {"outside": "mine", "d/b": "new"}
+
+
+def test_what_is_removed_is_a_regular_file(tmp_path):
+    """A link or a pipe of that name stays."""
+    make(tmp_path, {"target": "mine"})
+    (tmp_path / "a").symlink_to("target")
+    os.mkfifo(tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    with replaced_together(tmp_path, removes=["a", "b", "c"]) as new:
+        make(new, {"d": "new"})
+    assert names(tmp_path) == ["a", "b", "c", "d", "target"]
+    assert tree(tmp_path) == {"target": "mine", "d": "new"}
