@@ -3,6 +3,9 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -257,15 +260,45 @@ def test_long_names_can_be_written(tmp_path):
     assert names(tmp_path) == ["x" * 255]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_without_permission(tmp_path):
-    tmp_path.chmod(0o555)
+NOT_ROOT = """
+import os, sys
+from traincast.sim.errors import UsageError
+from traincast.sim.writer import check_file, check_places, replaced_together, write_text_atomic
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+def together():
+    with replaced_together("."):
+        pass
+ways = (lambda: write_text_atomic("a", "new"), lambda: write_text_atomic("old", "new"), lambda: check_file("a"),
+        lambda: check_places(".", ["a"]), together)
+for way in ways:
     try:
-        for way in (lambda: write_text_atomic(tmp_path / "a", "new"), lambda: check_places(tmp_path, [])):
-            with pytest.raises(UsageError, match="cannot be written"):
-                way()
-    finally:
-        tmp_path.chmod(0o755)
+        way()
+    except UsageError as error:
+        print(error)
+"""
+
+
+def test_a_directory_without_permission():
+    """A process that is not root, as a user is; the directory lies where everybody may enter it."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        make(directory, {"old": "old"})
+        (directory / "old").chmod(0o444)
+        directory.chmod(0o555)
+        done = subprocess.run(
+            [sys.executable, "-c", NOT_ROOT], cwd=directory, capture_output=True, text=True, timeout=60
+        )
+        assert done.stderr == ""
+        assert [line.partition(": cannot be written: ")[2] for line in done.stdout.splitlines()] == [
+            "Permission denied",
+            "a write-protected file -> expected one that may be written",
+            "a directory without write permission -> expected one that may be written",
+            "a directory without write permission -> expected one that may be written",
+            "Permission denied",
+        ]
+        assert tree(directory) == {"old": "old"}
+        directory.chmod(0o755)
 
 
 def test_a_read_only_place_is_refused_before_the_work(tmp_path, monkeypatch):
