@@ -269,8 +269,8 @@ if os.geteuid() == 0:
 def together():
     with replaced_together("."):
         pass
-ways = (lambda: write_text_atomic("a", "new"), lambda: write_text_atomic("old", "new"), lambda: check_file("a"),
-        lambda: check_places(".", ["a"]), together)
+ways = (lambda: write_text_atomic("a", "new"), lambda: write_text_atomic("old", "new"),
+        lambda: check_file("a"), lambda: check_places(".", ["a"]), together)
 for way in ways:
     try:
         way()
