@@ -15,59 +15,59 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .executor.launcher import execute
+    from .executor.run.launcher import execute
     from .reports.compare import compare
     from .reports.report import write_report
-    from .sim.cluster import Accelerator, Cluster, Link
-    from .sim.cluster_file import read_cluster, write_cluster
-    from .sim.engine import simulate
     from .sim.errors import TraincastError
-    from .sim.hf_config import read_model
-    from .sim.job import Job
-    from .sim.lowering import make_plan
-    from .sim.memory import memory
-    from .sim.metrics import metrics
-    from .sim.model import Decoder, Model
-    from .sim.plan import Action, Plan
-    from .sim.plan_file import read_plan, write_plan
-    from .sim.planner import search
-    from .sim.space import strategies
-    from .sim.strategy import Strategy
-    from .sim.trace import Span, Trace
-    from .sim.trace_file import write_trace
-    from .sim.trace_reader import read_trace
+    from .sim.hardware.cluster import Accelerator, Cluster, Link
+    from .sim.hardware.cluster_file import read_cluster, write_cluster
+    from .sim.memory.peak import memory
+    from .sim.model.hf_config import read_model
+    from .sim.model.model import Decoder, Model
+    from .sim.plan.job import Job
+    from .sim.plan.make_plan import make_plan
+    from .sim.plan.plan import Action, Plan
+    from .sim.plan.plan_file import read_plan, write_plan
+    from .sim.plan.strategy import Strategy
+    from .sim.predict.simulate import simulate
+    from .sim.search.planner import search
+    from .sim.search.space import strategies
+    from .sim.trace.metrics import metrics
+    from .sim.trace.trace import Span, Trace
+    from .sim.trace.trace_file import write_trace
+    from .sim.trace.trace_reader import read_trace
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Accelerator": "sim.cluster",
-    "Action": "sim.plan",
-    "Cluster": "sim.cluster",
-    "Decoder": "sim.model",
-    "Job": "sim.job",
-    "Link": "sim.cluster",
-    "Model": "sim.model",
-    "Plan": "sim.plan",
-    "Span": "sim.trace",
-    "Strategy": "sim.strategy",
-    "Trace": "sim.trace",
+    "Accelerator": "sim.hardware.cluster",
+    "Action": "sim.plan.plan",
+    "Cluster": "sim.hardware.cluster",
+    "Decoder": "sim.model.model",
+    "Job": "sim.plan.job",
+    "Link": "sim.hardware.cluster",
+    "Model": "sim.model.model",
+    "Plan": "sim.plan.plan",
+    "Span": "sim.trace.trace",
+    "Strategy": "sim.plan.strategy",
+    "Trace": "sim.trace.trace",
     "TraincastError": "sim.errors",
     "compare": "reports.compare",
-    "execute": "executor.launcher",
-    "make_plan": "sim.lowering",
-    "memory": "sim.memory",
-    "metrics": "sim.metrics",
-    "read_cluster": "sim.cluster_file",
-    "read_model": "sim.hf_config",
-    "read_plan": "sim.plan_file",
-    "read_trace": "sim.trace_reader",
-    "search": "sim.planner",
-    "simulate": "sim.engine",
-    "strategies": "sim.space",
-    "write_cluster": "sim.cluster_file",
-    "write_plan": "sim.plan_file",
+    "execute": "executor.run.launcher",
+    "make_plan": "sim.plan.make_plan",
+    "memory": "sim.memory.peak",
+    "metrics": "sim.trace.metrics",
+    "read_cluster": "sim.hardware.cluster_file",
+    "read_model": "sim.model.hf_config",
+    "read_plan": "sim.plan.plan_file",
+    "read_trace": "sim.trace.trace_reader",
+    "search": "sim.search.planner",
+    "simulate": "sim.predict.simulate",
+    "strategies": "sim.search.space",
+    "write_cluster": "sim.hardware.cluster_file",
+    "write_plan": "sim.plan.plan_file",
     "write_report": "reports.report",
-    "write_trace": "sim.trace_file",
+    "write_trace": "sim.trace.trace_file",
 }
 
 __all__ = [

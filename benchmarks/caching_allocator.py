@@ -9,7 +9,7 @@ runs out.
     python benchmarks/caching_allocator.py
 
 prints for several shapes the bytes held beyond the peak of what is used, as a share of logits and loss. The
-mean is `GATHERED_LOSS_FRAGMENTATION` in sim/stacks.py.
+mean is `GATHERED_LOSS_FRAGMENTATION` in sim/plan/software_stacks.py.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from traincast.sim.cluster import Cluster, TransportCurve
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.nccl_tests import BUS_FACTORS
-from traincast.sim.network import SEND_RECV, transport
+from traincast.sim.calibration.import_nccl_tests import BUS_FACTORS
+from traincast.sim.hardware.cluster import Cluster, TransportCurve
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.network.transport import SEND_RECV, transport
 
 PRESETS = {
     r"a100_sxm$": "dgx-a100",

@@ -25,22 +25,22 @@ import numpy as np
 from llama_step import links_of, llama_step
 from update_speed import model as update_model
 
-from traincast.sim import engine_simpy
-from traincast.sim.engine_compiled import FlatProgram, run_arrays
-from traincast.sim.engine_lanes import run_lanes
-from traincast.sim.engine_pipeline import pipeline_flat, run_pipeline
-from traincast.sim.fabrics.fat_tree import Shape, fat_tree
-from traincast.sim.flows.flows import finish_times, flows_on
-from traincast.sim.fold_flat import Folded, unfold_flat
-from traincast.sim.jitter import LaneLuck
-from traincast.sim.pass_orders import regular_orders
-from traincast.sim.pass_times import PassTimes
-from traincast.sim.pipeline import pipeline_program
-from traincast.sim.program import Program
-from traincast.sim.schedules import schedule
-from traincast.sim.stepwise import ring_all_reduce_ends
+from traincast.sim.engine import reference as engine_simpy
+from traincast.sim.engine.compiled import FlatProgram, run_arrays
+from traincast.sim.engine.lanes import run_lanes
+from traincast.sim.engine.pipeline.orders import regular_orders
+from traincast.sim.engine.pipeline.pipeline import pipeline_program
+from traincast.sim.engine.pipeline.worklist import pipeline_flat, run_pipeline
+from traincast.sim.files.writer import write_text_atomic
+from traincast.sim.network.fabrics.fat_tree import Shape, fat_tree
+from traincast.sim.network.flows.flows import finish_times, flows_on
+from traincast.sim.plan.pass_times import PassTimes
+from traincast.sim.plan.schedules import schedule
+from traincast.sim.program.flat import Folded, unfold_flat
+from traincast.sim.program.program import Program
+from traincast.sim.program.ring_steps import ring_all_reduce_ends
 from traincast.sim.updates import engine_compiled as updates_compiled
-from traincast.sim.writer import write_text_atomic
+from traincast.sim.variability.jitter import LaneLuck
 
 T = TypeVar("T")
 

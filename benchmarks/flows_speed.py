@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from traincast.sim.fabrics.fabric import Fabric
-from traincast.sim.fabrics.fat_tree import Shape, fat_tree
-from traincast.sim.flows.flows import Flows, Network, finish_times, flows_on
+from traincast.sim.network.fabrics.fabric import Fabric
+from traincast.sim.network.fabrics.fat_tree import Shape, fat_tree
+from traincast.sim.network.flows.flows import Flows, Network, finish_times, flows_on
 
 BANDWIDTH, MEAN_BYTES, SEED = 12.5e9, 1e8, 2024
 

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traincast.sim.engine_compiled import flat_arrays, offsets
-from traincast.sim.engine_pipeline import pipeline_flat
-from traincast.sim.fabrics.fabric import Fabric
-from traincast.sim.fold_flat import FlatLanes, Folded
-from traincast.sim.pass_orders import FORWARD, PassOrders, regular_orders
-from traincast.sim.pass_times import PassTimes
-from traincast.sim.stepwise import PATTERNS
+from traincast.sim.engine.compiled import flat_arrays, offsets
+from traincast.sim.engine.pipeline.orders import FORWARD, PassOrders, regular_orders
+from traincast.sim.engine.pipeline.worklist import pipeline_flat
+from traincast.sim.network.fabrics.fabric import Fabric
+from traincast.sim.plan.pass_times import PassTimes
+from traincast.sim.program.flat import FlatLanes, Folded
+from traincast.sim.program.ring_steps import PATTERNS
 
 RANKS, VIRTUAL, TP, MICRO_BATCHES = 16, 2, 8, 16
 LAYERS = np.array([3, *[4] * 30, 3])

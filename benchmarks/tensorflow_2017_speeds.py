@@ -11,11 +11,11 @@ from itertools import product
 
 import numpy as np
 
-from traincast.sim import stacks
-from traincast.sim.validation.derivations import step_s
-from traincast.sim.validation.prediction import Predictor
-from traincast.sim.validation.table import Row, read_table
-from traincast.sim.validation.validation import judge
+from traincast.sim.plan import software_stacks as stacks
+from traincast.sim.published.derivations import step_s
+from traincast.sim.published.prediction import Predictor
+from traincast.sim.published.table import Row, read_table
+from traincast.sim.published.validation import judge
 
 CONVOLUTIONS = (0.68, 0.72, 0.74, 0.76, 0.78, 0.8, 0.84, 0.88)
 NORMS = (0.28, 0.3, 0.32, 0.34, 0.38, 0.45)

@@ -60,10 +60,10 @@ def command(
     Example:
       traincast calibrate --model tiny-llama-bytes --seq-len 128 -o this-machine.yaml
     """
-    from ..executor.calibrate import merge
-    from ..sim.calibration import fit_cluster
-    from ..sim.cluster_file import write_cluster
-    from ..sim.hf_config import read_model
+    from ..executor.calibrate.calibrate import merge
+    from ..sim.calibration.fit import fit_cluster
+    from ..sim.hardware.cluster_file import write_cluster
+    from ..sim.model.hf_config import read_model
 
     chosen = [read_model(name) for name in models or ("tiny-llama-bytes",)]
     measured = [measure_round(chosen, seq_len, micro_batches, number, rounds) for number in range(rounds)]
@@ -81,7 +81,7 @@ def command(
 
 def measure_round(models, seq_len: int, micro_batches: tuple[int, ...], number: int, rounds: int):
     """One round of measurements, with progress."""
-    from ..executor.calibrate import measure
+    from ..executor.calibrate.calibrate import measure
 
     with progress(f"calibrate {number + 1}/{rounds}") as say:
         return measure(models=models, seq_len=seq_len, micro_batches=micro_batches, on_progress=say)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..sim.cluster import Cluster
-from ..sim.collectives import COLLECTIVE_ALGORITHMS, OPERATIONS
 from ..sim.errors import UsageError
+from ..sim.hardware.cluster import Cluster
+from ..sim.network.algorithms import COLLECTIVE_ALGORITHMS, OPERATIONS
 from ..sim.units import UnitError, parse_quantity
 from .options import cluster_from, cluster_options, json_option
 from .output import echo_json
 
 if TYPE_CHECKING:
-    from ..sim.network import Choice
+    from ..sim.network.transport import Choice
 
 DETAILS = ("formula", "flow")
 
@@ -116,8 +116,8 @@ def measure(
     detail: str = DETAILS[0],
 ) -> list[dict]:
     """A row for every number of ranks and size; bandwidths in bytes/s."""
-    from ..sim.nccl_tests import bus_bandwidth
-    from ..sim.network import choose
+    from ..sim.calibration.import_nccl_tests import bus_bandwidth
+    from ..sim.network.transport import choose
 
     rows = []
     for ranks in counts:
@@ -143,8 +143,8 @@ def measure(
 
 
 def _by_flows(cluster: Cluster, operation: str, ranks: int, size: float, algorithm: str) -> Choice:
-    from ..sim.flows.collective import transport_by_flows
-    from ..sim.network import Choice
+    from ..sim.network.flows.collective import transport_by_flows
+    from ..sim.network.transport import Choice
 
     (seconds,), name = transport_by_flows(cluster, operation, [range(ranks)], size, algorithm=algorithm)
     return Choice(algorithm=name, protocol="", seconds=float(seconds))

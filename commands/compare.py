@@ -24,7 +24,7 @@ def command(predicted: Path, measured: Path, tolerance: str | None, as_json: boo
           --fail-if 'step_time>15%'
     """
     from ..reports.compare import check_tolerance, compare, print_comparison
-    from ..sim.trace_reader import read_trace
+    from ..sim.trace.trace_reader import read_trace
 
     comparison = compare(read_trace(predicted), read_trace(measured))
     if as_json:

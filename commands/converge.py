@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from ..sim.convergence import Curve
-from ..sim.digits import Digits
+from ..sim.convergence.digits import Digits
+from ..sim.convergence.forecast import Timing
+from ..sim.convergence.virtual_training import Curve
 from ..sim.errors import UsageError
-from ..sim.forecast import Timing
 from .options import json_option, png_option, seed_option
 from .output import echo_json, note
 
@@ -82,7 +82,7 @@ def command(
     Example:
       traincast converge --slow 1=3.0 --run --png curves.png
     """
-    from ..sim.digits import read_digits
+    from ..sim.convergence.digits import read_digits
 
     setting = Setting(
         digits=read_digits(hidden=HIDDEN, batch=BATCH, seed=seed),
@@ -113,7 +113,7 @@ def command(
 
 def protocols_of(text: str, workers: int) -> tuple[str, ...]:
     """The protocols of a list with commas. Raises UsageError for what is none."""
-    from ..sim.strategy_rules import parse_synchrony
+    from ..sim.plan.strategy_rules import parse_synchrony
 
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
@@ -146,7 +146,7 @@ def factors_of(slow: tuple[str, ...], workers: int) -> tuple[float, ...]:
 
 def compare(setting: Setting, really: bool) -> tuple[list[Curve], list[Curve]]:
     """Predicted curves, and measured ones if ``really``."""
-    from ..sim.forecast import forecast
+    from ..sim.convergence.forecast import forecast
 
     timing, measured = _run(setting) if really else (_nominal(setting), [])
     predicted = [
@@ -169,8 +169,8 @@ def _nominal(setting: Setting) -> Timing:
 
 def _run(setting: Setting) -> tuple[Timing, list[Curve]]:
     """Calibrate, then run every protocol."""
-    from ..executor.converge import Phase, run_phases
-    from ..sim.strategy_rules import parse_synchrony
+    from ..executor.converge.converge import Phase, run_phases
+    from ..sim.plan.strategy_rules import parse_synchrony
 
     digits, seed = setting.digits, setting.seed
     phases = [Phase(protocol=("async", 0), horizon_s=CALIBRATION_S, seed=seed + 1_000_000)]
@@ -220,7 +220,7 @@ def _figures(curve: Curve, target: float) -> dict[str, float | None]:
 
 def order(rows: list[dict]) -> bool:
     """Whether the protocols come to the target in the predicted order."""
-    from ..sim.forecast import order_agrees
+    from ..sim.convergence.forecast import order_agrees
 
     times = [{row["protocol"]: row[side]["time_to_target_s"] for row in rows} for side in _SIDES]
     return order_agrees(*times)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from ..sim.cluster import Cluster
-from ..sim.job import Job
-from ..sim.plan import Plan
-from ..sim.planner import Search
-from ..sim.strategy import Strategy
-from ..sim.trace import Trace
+from ..sim.hardware.cluster import Cluster
+from ..sim.plan.job import Job
+from ..sim.plan.plan import Plan
+from ..sim.plan.strategy import Strategy
+from ..sim.search.planner import Search
+from ..sim.trace.trace import Trace
 from .calibrate import machine_name, measure_round
 from .options import json_option, seed_option
 from .output import echo_json, note, progress
@@ -80,12 +80,12 @@ def command(
     Example:
       traincast demo -o out
     """
-    from ..executor.calibrate import merge
+    from ..executor.calibrate.calibrate import merge
     from ..reports.report import write_report
-    from ..sim.hf_config import read_model
-    from ..sim.result import accuracy_of, write_result
+    from ..sim.model.hf_config import read_model
     from ..sim.result_layout import prepare_directory
-    from ..sim.trace import merge_traces
+    from ..sim.search.result import accuracy_of, write_result
+    from ..sim.trace.trace import merge_traces
 
     job = Job(model=read_model(model), global_batch=global_batch, seq_len=seq_len, precision="fp32")
     prepare_directory(output, force, plans=TOP, measured=True)
@@ -140,8 +140,8 @@ def fit(measurements: Sequence, ranks: int) -> Cluster:
     """This machine as a cluster, on which up to ``ranks`` processes may be placed."""
     from dataclasses import replace
 
-    from ..executor.calibrate import merge
-    from ..sim.calibration import fit_cluster
+    from ..executor.calibrate.calibrate import merge
+    from ..sim.calibration.fit import fit_cluster
 
     merged = merge(measurements).to_dict()
     cluster = fit_cluster(merged, name=machine_name(), date=date.today().isoformat())
@@ -150,8 +150,8 @@ def fit(measurements: Sequence, ranks: int) -> Cluster:
 
 def rank(job: Job, cluster: Cluster, seed: int) -> Search:
     """Every strategy that the demo shows, simulated."""
-    from ..sim.planner import search
-    from ..sim.space import strategies
+    from ..sim.search.planner import search
+    from ..sim.search.space import strategies
 
     space = [strategy for strategy in strategies(job, cluster) if is_shown(strategy, job)]
     with progress("plan") as say:
@@ -189,8 +189,8 @@ def keep(search: Search, runs: dict[Strategy, list[Trace]]) -> list:
 
 def run(plan: Plan, steps: int, output: Path, seed: int) -> Trace:
     """Execute one plan for real."""
-    from ..executor.launcher import execute
-    from ..sim.writer import check_places
+    from ..executor.run.launcher import execute
+    from ..sim.files.writer import check_places
 
     name = plan.strategy.label.replace(" ", "-")
     logs = [f"logs/{name}/rank{rank}.log" for rank in range(plan.world_size)]

@@ -36,7 +36,7 @@ def command(as_json: bool) -> None:
 
 def machine() -> dict[str, object]:
     """What was found here."""
-    from ..sim.result import versions
+    from ..sim.search.result import versions
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     facts: dict[str, object] = {
@@ -49,7 +49,7 @@ def machine() -> dict[str, object]:
     }
     if find_spec("torch") is None:
         return {**facts, "backends": "none (torch is not installed)", "accelerators": "unknown"}
-    from ..executor.groups import available_backends, devices
+    from ..executor.run.process_groups import available_backends, devices
 
     backends = ", ".join(available_backends()) or "none"
     return {**facts, "backends": backends, "accelerators": ", ".join(devices()) or "none, the CPU is used"}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..sim.cluster import Cluster
 from ..sim.errors import UsageError
-from ..sim.failures import DAY_S, Failures
+from ..sim.hardware.cluster import Cluster
+from ..sim.reliability.failures import DAY_S, Failures
 from ..sim.units import parse_quantity
 from .options import (
     cluster_from,
@@ -25,9 +25,9 @@ from .options import (
 from .output import echo_json, note
 
 if TYPE_CHECKING:
-    from ..sim.goodput import Goodput, Training
-    from ..sim.long_run import Runs
-    from ..sim.plan import Plan
+    from ..sim.plan.plan import Plan
+    from ..sim.reliability.goodput import Goodput, Training
+    from ..sim.reliability.long_run import Runs
 
 SIMULATED_STEPS = 32
 """Samples of the step time where a model or plan gives it."""
@@ -89,7 +89,7 @@ def command(
     Example:
       traincast goodput --cluster hgx-h100 --nodes 2048 --step-time '10 s' --days 54
     """
-    from ..sim.goodput import study, time_to_train
+    from ..sim.reliability.goodput import study, time_to_train
 
     cluster = cluster_from(cluster_name, nodes)
     training = training_from(what, cluster, options)
@@ -109,14 +109,14 @@ def command(
 
 def training_from(what: str | None, cluster: Cluster, options: dict) -> Training:
     """What the options ask about: step times by simulation, or as given."""
-    from ..sim.goodput import Training
+    from ..sim.reliability.goodput import Training
 
     given, plan = options["step_time"], None
     if (given is None) == (what is None):
         raise UsageError("one of MODEL, PLAN and --step-time says how long a step takes")
     times, nodes = (given or 0.0,), cluster.nodes
     if what is not None:
-        from ..sim.engine import simulate
+        from ..sim.predict.simulate import simulate
         from .simulate import plan_from
 
         plan = plan_from(what, cluster, options)
@@ -163,7 +163,7 @@ def failures_from(cluster: Cluster, options: dict, plan: Plan | None) -> Failure
 
 def checkpoint_bytes(plan: Plan) -> float:
     """Bytes of one checkpoint: every parameter's weight and optimizer states, once."""
-    from ..sim.parameter_memory import state_bytes
+    from ..sim.memory.parameters import state_bytes
 
     weight, _, states = state_bytes(plan.job)
     return plan.job.model.parameters * (weight + states)

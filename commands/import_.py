@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..sim.nccl_tests import BUS_FACTORS
+from ..sim.calibration.import_nccl_tests import BUS_FACTORS
 from .options import OutputFile, json_option
 from .output import echo_json, note
 
@@ -40,8 +40,8 @@ def nccl_tests(
     Example:
       traincast import nccl-tests all_reduce.txt --into hgx-h100 -o mine.yaml
     """
-    from ..sim.cluster_file import read_cluster, write_cluster
-    from ..sim.nccl_tests import import_tables
+    from ..sim.calibration.import_nccl_tests import import_tables
+    from ..sim.hardware.cluster_file import read_cluster, write_cluster
 
     cluster = import_tables(read_cluster(cluster_name), files, operation=operation or "", ranks=ranks or 0)
     write_cluster(cluster, output)
@@ -78,8 +78,8 @@ def gemm_table(file: Path, accelerator_name: str, device: str, output: Path, as_
     Example:
       traincast import gemm-table gemms.csv --device "NVIDIA L4" --into l4 -o mine.yaml
     """
-    from ..sim.cluster_file import read_accelerator, write_accelerator
-    from ..sim.gemm_table import import_gemm_table, read_gemm_table
+    from ..sim.calibration.import_gemm_table import import_gemm_table, read_gemm_table
+    from ..sim.hardware.cluster_file import read_accelerator, write_accelerator
 
     timings = read_gemm_table(file)
     source = f"timings of {device} in {file.name}"
@@ -138,7 +138,7 @@ def module(
     """
     import sys
 
-    from ..sim.model_file import write_model
+    from ..sim.model.model_file import write_model
 
     sys.path.insert(0, str(Path.cwd()))
     model = _traced(factory, shapes, name)
@@ -172,7 +172,7 @@ def _traced(factory: str, shapes: tuple[tuple[tuple[int, ...], bool], ...], name
         raise EnvironmentMismatchError(
             "tracing a module needs torch (pip install 'traincast[run]')"
         ) from error
-    from ..executor.module_trace import TRACED, read_factory, trace_module
+    from ..executor.module_trace.module_trace import TRACED, read_factory, trace_module
 
     build = read_factory(factory)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..sim.plan import Plan
+from ..sim.plan.plan import Plan
 from .options import (
     cluster_from,
     cluster_options,
@@ -22,9 +22,9 @@ from .output import echo_json, note
 from .simulate import plan_from
 
 if TYPE_CHECKING:
-    from ..sim.cluster import Cluster
-    from ..sim.memory import RankMemory
-    from ..sim.memory_hints import Hint
+    from ..sim.hardware.cluster import Cluster
+    from ..sim.memory.peak import RankMemory
+    from ..sim.search.fit_hints import Hint
 
 
 @click.command("memory", short_help="Memory of every pipeline rank, by what fills it.")
@@ -53,10 +53,10 @@ def command(
     Example:
       traincast memory llama3-8b --cluster hgx-h100 --tp 8 --global-batch 64 --seq-len 8192
     """
-    from ..sim.assumptions import assumptions
-    from ..sim.memory import memory
-    from ..sim.memory_hints import hints as find_hints
-    from ..sim.memory_hints import largest_micro_batch
+    from ..sim.memory.assumptions import assumptions
+    from ..sim.memory.peak import memory
+    from ..sim.search.fit_hints import hints as find_hints
+    from ..sim.search.fit_hints import largest_micro_batch
 
     cluster = cluster_from(cluster_name, nodes)
     plan = plan_from(what, cluster, options)
@@ -130,7 +130,7 @@ def _fullest_worker(plan: Plan, places: Sequence[RankMemory]) -> int:
 
 def _peak(plan: Plan, places: Sequence[RankMemory]) -> dict[str, Any]:
     """When most stands on the fullest pipeline rank."""
-    from ..sim.memory import rank_peak
+    from ..sim.memory.peak import rank_peak
 
     rank = _fullest_worker(plan, places)
     return {"pipeline_rank": rank, **asdict(rank_peak(plan, rank))}
@@ -165,8 +165,8 @@ def _draw(
     plan: Plan, cluster: Cluster, places: Sequence[RankMemory], names: Sequence[str], path: Path
 ) -> None:
     from ..reports.memory_figure import OverTime, memory_figure_png
-    from ..sim.memory import rank_memory, rank_walk
-    from ..sim.pass_spans import pass_spans
+    from ..sim.memory.peak import rank_memory, rank_walk
+    from ..sim.predict.pass_spans import pass_spans
 
     rank = _fullest_worker(plan, places)
     walk = rank_walk(plan, rank)

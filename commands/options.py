@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from ..sim.cluster import Cluster
 from ..sim.errors import InputError, UsageError
-from ..sim.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
-from ..sim.plan import Plan
-from ..sim.stacks import DEFAULT_STACK, STACKS
-from ..sim.strategy import (
+from ..sim.files.writer import check_file
+from ..sim.hardware.cluster import Cluster
+from ..sim.plan.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
+from ..sim.plan.plan import Plan
+from ..sim.plan.software_stacks import DEFAULT_STACK, STACKS
+from ..sim.plan.strategy import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
@@ -29,7 +30,6 @@ from ..sim.strategy import (
     SHARDINGS,
     Strategy,
 )
-from ..sim.writer import check_file
 
 Decorator = Callable[[Callable], Callable]
 
@@ -189,7 +189,7 @@ STRATEGY_FIELDS = tuple(field.name for field in fields(Strategy))
 
 def cluster_from(cluster_name: str, nodes: int | None) -> Cluster:
     """The cluster of a preset or file. Warnings of the file go to stderr."""
-    from ..sim.cluster_file import read_cluster
+    from ..sim.hardware.cluster_file import read_cluster
 
     cluster = read_cluster(cluster_name)
     if nodes is None:
@@ -215,7 +215,7 @@ def job_from(
     expert_imbalance: float = 1.0,
 ) -> Job:
     """The job of the options; raises InputError for a job that breaks a rule."""
-    from ..sim.hf_config import read_model
+    from ..sim.model.hf_config import read_model
 
     architecture = read_model(model)
     if seq_len is None:
@@ -255,18 +255,18 @@ def strategy_from(options: dict, cluster: Cluster) -> Strategy:
 
 def plan_of(job: Job, options: dict, cluster: Cluster) -> Plan:
     """The plan of a job and the strategy of the options, with the orders of a schedule's CSV file."""
-    from ..sim.lowering import make_plan
-    from ..sim.planner import describe
+    from ..sim.plan.make_plan import make_plan
+    from ..sim.search.planner import describe
 
     strategy = strategy_from(options, cluster)
     if options.get("schedule_csv"):
-        from ..sim.schedule_csv import read_schedule_csv
+        from ..sim.plan.schedule_csv import read_schedule_csv
 
         orders = read_schedule_csv(options["schedule_csv"])
         return make_plan(job, strategy, describe(cluster), orders=orders)
     times = None
     if strategy.schedule in SELF_ARRANGED and not [*job.faults(), *strategy.faults(job)]:
-        from ..sim.build_passes import pass_times
+        from ..sim.costs.pass_costs import pass_times
 
         times = pass_times(job, strategy, cluster)
     return make_plan(job, strategy, describe(cluster), times=times)

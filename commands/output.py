@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import click
 
-from ..sim.planner import Progress
+from ..sim.search.planner import Progress
 
 _EVERY_S = 10.0
 """Seconds between progress lines where stderr is no terminal."""

@@ -49,10 +49,10 @@ def command(
     Example:
       traincast plan llama3-70b --cluster hgx-h100 --nodes 16 --global-batch 1024 --seq-len 8192
     """
-    from ..sim.planner import search
-    from ..sim.result import plans_to_dict, write_result
     from ..sim.result_layout import prepare_directory
-    from ..sim.space import strategies
+    from ..sim.search.planner import search
+    from ..sim.search.result import plans_to_dict, write_result
+    from ..sim.search.space import strategies
 
     cluster = cluster_from(cluster_name, nodes)
     job = job_from(model, cluster, **job_arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..sim.plan import Plan
+from ..sim.plan.plan import Plan
 from .options import json_option, seed_option
 from .output import echo_json, note, progress
 
@@ -58,8 +58,8 @@ def command(
       traincast run out/plans/1.json --steps 20 --log-dir logs
     """
     from ..sim.errors import EnvironmentMismatchError
-    from ..sim.plan_file import read_plan
-    from ..sim.validate import validate
+    from ..sim.plan.plan_file import read_plan
+    from ..sim.plan.soundness import validate
 
     plan = read_plan(plan_path)
     validate(plan)
@@ -70,9 +70,9 @@ def command(
     if dry_run:
         show_ranks(plan)
         return
-    from ..executor.launcher import execute
-    from ..sim.trace_file import write_trace
-    from ..sim.writer import check_file
+    from ..executor.run.launcher import execute
+    from ..sim.files.writer import check_file
+    from ..sim.trace.trace_file import write_trace
 
     path = log_dir / "measured.trace.json.gz"
     check_file(path, parents_are_made=True)

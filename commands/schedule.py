@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from ..sim.errors import InputError, UsageError
-from ..sim.pass_times import PassTimes
-from ..sim.schedules import GENERATED, schedule, schedule_faults
+from ..sim.plan.pass_times import PassTimes
+from ..sim.plan.schedules import GENERATED, schedule, schedule_faults
 from .options import OutputFile, json_option, png_option
 from .output import echo_json, note
 
 if TYPE_CHECKING:
-    from ..sim.pipeline import Timeline
-    from ..sim.plan import Actions
-    from ..sim.trace import Trace
+    from ..sim.engine.pipeline.pipeline import Timeline
+    from ..sim.plan.plan import Actions
+    from ..sim.trace.trace import Trace
 
 ALL = "all"
 DRAWN_COLUMNS = 150
@@ -92,7 +92,7 @@ def command(
         raise UsageError("--csv and --png need one schedule, not all")
     timelines = _timelines(name, ranks, virtual_stages, micro_batches, seconds)
     if csv_file:
-        from ..sim.schedule_csv import write_schedule_csv
+        from ..sim.plan.schedule_csv import write_schedule_csv
 
         write_schedule_csv(timelines[name].orders, csv_file)
         note(f"wrote {csv_file}")
@@ -132,7 +132,7 @@ def _usual_stages(name: str) -> int:
 
 
 def _timeline(name: str, ranks: int, stages: int, micro_batches: int, seconds: dict[str, float]) -> Timeline:
-    from ..sim.pipeline import pipeline_timeline
+    from ..sim.engine.pipeline.pipeline import pipeline_timeline
 
     times = PassTimes.alike(
         ranks * stages,
@@ -147,7 +147,7 @@ def _timeline(name: str, ranks: int, stages: int, micro_batches: int, seconds: d
 
 def _in_flight(timeline: Timeline) -> list[float]:
     """By rank: the most micro-batches in flight; a stage of a rank with several counts as its share."""
-    from ..sim.pipeline import in_flight
+    from ..sim.engine.pipeline.pipeline import in_flight
 
     return [in_flight(own) / _stages(own) for own in timeline.orders]
 
@@ -202,7 +202,7 @@ def _draw(name: str, timeline: Timeline, path: Path) -> None:
 
 def _trace(timeline: Timeline) -> Trace:
     """The passes as a trace, which reports can draw."""
-    from ..sim.trace import Span, Trace
+    from ..sim.trace.trace import Span, Trace
 
     spans = [
         Span(rank, "compute", str(part), part.stage, part.index, start, end)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from ..sim.cluster import Cluster
 from ..sim.errors import UsageError
-from ..sim.plan import Plan
+from ..sim.hardware.cluster import Cluster
+from ..sim.plan.plan import Plan
 from .options import (
     OutputFile,
     cluster_from,
@@ -79,13 +79,13 @@ def command(
       traincast simulate llama3-8b --cluster hgx-h100 --nodes 2 --tp 8 --pp 2 \\
           --global-batch 64 --seq-len 8192 --recompute selective
     """
-    from ..sim.engine import simulate
-    from ..sim.luck import merged, parse_slow
-    from ..sim.metrics import metrics
-    from ..sim.planner import Ranked
-    from ..sim.result import prediction_to_dict
-    from ..sim.trace_file import MAX_SLICES, write_trace
-    from ..sim.validate import validate
+    from ..sim.hardware.stragglers import merged, parse_slow
+    from ..sim.plan.soundness import validate
+    from ..sim.predict.simulate import simulate
+    from ..sim.search.planner import Ranked
+    from ..sim.search.result import prediction_to_dict
+    from ..sim.trace.metrics import metrics
+    from ..sim.trace.trace_file import MAX_SLICES, write_trace
 
     cluster = cluster_from(cluster_name, nodes)
     plan = plan_from(what, cluster, options)
@@ -111,8 +111,8 @@ def command(
 def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
     """The plan of a file, or the one that the options make of a model."""
     if is_plan_file(what):
-        from ..sim.plan_file import read_plan
-        from ..sim.planner import describe
+        from ..sim.plan.plan_file import read_plan
+        from ..sim.search.planner import describe
 
         return replace(read_plan(what), cluster=describe(cluster))
     if options["global_batch"] is None:

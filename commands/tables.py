@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from ..reports.formats import seconds, size
 from ..reports.table import Table
-from ..sim.cluster import Cluster
-from ..sim.planner import Ranked, Search
-from ..sim.result import Accuracy, error_pct
-from ..sim.trace import Trace
+from ..sim.hardware.cluster import Cluster
+from ..sim.search.planner import Ranked, Search
+from ..sim.search.result import Accuracy, error_pct
+from ..sim.trace.trace import Trace
 
 
 def ranking(search: Search) -> Table:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..reports.formats import duration, percent
 from ..reports.table import Table
-from ..sim.goodput import Goodput, Training
-from ..sim.long_run import Runs
+from ..sim.reliability.goodput import Goodput, Training
+from ..sim.reliability.long_run import Runs
 
 CAUSES = {
     "checkpoint": "standing still for checkpoints",

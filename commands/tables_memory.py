@@ -8,8 +8,8 @@ from dataclasses import asdict
 from ..reports.formats import seconds, size
 from ..reports.palette import MEMORY_PARTS
 from ..reports.table import Table
-from ..sim.memory import RankMemory
-from ..sim.memory_hints import Hint
+from ..sim.memory.peak import RankMemory
+from ..sim.search.fit_hints import Hint
 
 BAR_WIDTH = 60
 """Characters of the longer of the capacity and the fullest rank."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from ..reports.table import Table
 
 if TYPE_CHECKING:
-    from ..sim.validation.leave_one_out import LeftOneOut
-    from ..sim.validation.score import Score
-    from ..sim.validation.validation import Judged
+    from ..sim.published.leave_one_out import LeftOneOut
+    from ..sim.published.score import Score
+    from ..sim.published.validation import Judged
 
 LONGEST_SOURCE = 44
 _COLUMNS = (

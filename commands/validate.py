@@ -12,10 +12,10 @@ from .options import json_option, png_option, seed_option
 from .output import echo_json, note, progress
 
 if TYPE_CHECKING:
-    from ..sim.validation.leave_one_out import LeftOneOut
-    from ..sim.validation.prediction import Predictor
-    from ..sim.validation.score import Score
-    from ..sim.validation.validation import Judged
+    from ..sim.published.leave_one_out import LeftOneOut
+    from ..sim.published.prediction import Predictor
+    from ..sim.published.score import Score
+    from ..sim.published.validation import Judged
 
 
 FILES = ("rows.csv", "summary.json", "scatter.png", "validation.html")
@@ -67,9 +67,9 @@ def command(
     Example:
       traincast validate korthikanti_recompute -o accuracy
     """
-    from ..sim.validation.prediction import Predictor
-    from ..sim.validation.validation import scores
-    from ..sim.writer import check_places, make_directory
+    from ..sim.files.writer import check_places, make_directory
+    from ..sim.published.prediction import Predictor
+    from ..sim.published.validation import scores
 
     if output:
         check_places(make_directory(output), FILES, replaces=FILES)
@@ -86,8 +86,8 @@ def command(
 
 
 def _unseen(judged: Sequence[Judged], samples: int) -> tuple[LeftOneOut, ...]:
-    from ..sim.validation.fit import SustainedFit
-    from ..sim.validation.leave_one_out import leave_one_out
+    from ..sim.published.fit import SustainedFit
+    from ..sim.published.leave_one_out import leave_one_out
 
     with progress("leave one source out") as say:
         return leave_one_out(judged, SustainedFit(samples=samples), say)
@@ -109,8 +109,8 @@ def show_tables(
 
 def judged_tables(tables: Sequence[str], predictor: Predictor) -> list[Judged]:
     """Every row of the tables, judged."""
-    from ..sim.validation.table import read_table, shipped_tables
-    from ..sim.validation.validation import judge
+    from ..sim.published.table import read_table, shipped_tables
+    from ..sim.published.validation import judge
 
     rows = [row for table in tables or shipped_tables() for row in read_table(table)]
     with progress("validate") as say:
@@ -132,8 +132,8 @@ def write(
 ) -> None:
     """The files that are asked for."""
     from ..reports.validation_scatter import scatter_png
-    from ..sim.validation.rows_file import write_rows
-    from ..sim.writer import replaced_together, write_json_atomic
+    from ..sim.files.writer import replaced_together, write_json_atomic
+    from ..sim.published.rows_file import write_rows
 
     if output:
         with replaced_together(output, replaces=FILES) as new:

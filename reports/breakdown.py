@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ..sim.intervals import Interval, merge, total
-from ..sim.trace import Span, Trace
+from ..sim.trace.spans import Interval, merge, total
+from ..sim.trace.trace import Span, Trace
 from .palette import COMPUTE_PHASES, IDLE, PHASES, phase_of
 
 _ORDER = [phase.key for phase in PHASES if phase.key in COMPUTE_PHASES]

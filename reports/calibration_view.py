@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..sim.cluster import Cluster
-from ..sim.cluster_file import read_cluster
+from ..sim.hardware.cluster import Cluster
+from ..sim.hardware.cluster_file import read_cluster
 from . import formats
 from .charts import COLOURS, MARGIN
 from .fits import Fit, fit_figure, kernel_fits, layer_fits, memory_fits, transport_fits

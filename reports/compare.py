@@ -19,7 +19,7 @@ from statistics import median
 from typing import TextIO
 
 from ..sim.errors import InputError, ToleranceError, UsageError
-from ..sim.trace import Span, Trace
+from ..sim.trace.trace import Span, Trace
 from . import formats
 from .palette import BY_KEY, IDLE, PHASES, phase_of
 from .table import Table, show

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..sim.trace import Span, Trace
-from ..sim.writer import make_directory, replaced_together, replacing
+from ..sim.files.writer import make_directory, replaced_together, replacing
+from ..sim.trace.trace import Span, Trace
 from . import formats
 from .charts import BAND_PCT, BARS_SHARE, MEASURED, PREDICTED, measured_peaks, memory_names, name_of
 from .lanes import Picture, picture
@@ -32,7 +32,7 @@ def plain(text: object) -> str:
 def write_figures(directory: Path, output: Path) -> list[Path]:
     """Write `accuracy.png` and, for the best plan that was run (or the best), `timeline` and `memory`.
 
-    ``directory`` is as `traincast.sim.result` lays it out. Returns the files.
+    ``directory`` is as `traincast.sim.search.result` lays it out. Returns the files.
 
     Raises:
         InputError: a file of the directory cannot be used.

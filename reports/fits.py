@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..sim.cluster import Cluster, Curve
-from ..sim.curves import interpolate, interpolate_time
+from ..sim.hardware.cluster import Cluster, Curve
+from ..sim.hardware.curves import interpolate, interpolate_time
 from .charts import COLOURS, LEGEND, LINES, MARGIN
 from .measurements_file import Series
 from .timeline import Figure, plot_text

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..sim.trace import Span, Trace
+from ..sim.trace.trace import Span, Trace
 from . import formats
 
 MAX_RANKS = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..sim.trace import Span, Trace
+from ..sim.trace.trace import Span, Trace
 
 IDLE = "·"
 

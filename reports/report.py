@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..sim.errors import InputError
-from ..sim.trace import Trace
-from ..sim.writer import write_text_atomic
+from ..sim.files.writer import write_text_atomic
+from ..sim.trace.trace import Trace
 from . import calibration_view, page, views
 from .breakdown import exposed_seconds
 from .charts import (
@@ -41,7 +41,7 @@ BREAKDOWN_PLANS = 10
 
 
 def write_report(directory: Path, output_path: Path) -> None:
-    """Write the report of ``directory``, as `traincast.sim.result` lays it out, to ``output_path``.
+    """Write the report of ``directory``, as `traincast.sim.search.result` lays it out, to ``output_path``.
 
     Raises:
         InputError: a file of the directory cannot be used.

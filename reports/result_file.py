@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..sim.errors import Fault, InputError
-from ..sim.trace import Trace
-from ..sim.trace_reader import read_trace
+from ..sim.trace.trace import Trace
+from ..sim.trace.trace_reader import read_trace
 
 SCHEMA = "traincast.result/1"
 MAX_BYTES = 64 * 2**20
@@ -34,7 +34,7 @@ class Quantiles(_Part):
 
 
 class Predicted(_Part):
-    """A plan's foretold numbers; `traincast.sim.metrics.Metrics` says what they mean."""
+    """A plan's foretold numbers; `traincast.sim.trace.metrics.Metrics` says what they mean."""
 
     step_time_s: Quantiles
     samples_per_s: float

@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ..sim.trace import Span, Trace
+from ..sim.trace.trace import Span, Trace
 from . import formats
 from .lanes import MAX_SPANS, Picture, picture
 from .palette import IDLE, PHASES, Phase, phase_of

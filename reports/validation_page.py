@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..sim.writer import write_text_atomic
+from ..sim.files.writer import write_text_atomic
 from . import formats
 from .charts import COLOURS, MARGIN
 from .page import render

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from ..sim.cluster import Cluster
+from ..sim.hardware.cluster import Cluster
 from . import formats
 from .result_file import PlanEntry, Result
 

@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .document import Document, did_you_mean, shown
 from .errors import Fault, InputError
-from .files import load_document
-from .hf_config import WEIGHT_SUFFIXES, check_hf_config, read_model
-from .model_file import check_model_file
-from .plan_file import MAX_BYTES, check_plan
+from .files.document import Document, did_you_mean, shown
+from .files.reader import load_document
+from .model.hf_config import WEIGHT_SUFFIXES, check_hf_config, read_model
+from .model.model_file import check_model_file
+from .plan.plan_file import MAX_BYTES, check_plan
 
 Result = tuple[list[Fault], list[Fault]]
 
@@ -64,19 +64,19 @@ def kind_of(document: Document) -> str | None:
 
 
 def _cluster(document: Document) -> Result:
-    from .cluster_file import check_cluster
+    from .hardware.cluster_file import check_cluster
 
     return check_cluster(document)[1:]
 
 
 def _accelerator(document: Document) -> Result:
-    from .cluster_file import check_accelerator
+    from .hardware.cluster_file import check_accelerator
 
     return check_accelerator(document)[1:]
 
 
 def _transports(document: Document) -> Result:
-    from .transports_file import check_transports
+    from .hardware.curve_files import check_transports
 
     return check_transports(document)[1], []
 

@@ -1,7 +1,7 @@
 """Which files of a directory of results are ours: only these are ever replaced or removed in it.
 
 `result.json` lists them in ``files``. It may come from others, so a name counts only if it is one of the
-layout (`sim/result.py`): nothing outside the directory, nothing of a user's own.
+layout (`sim/search/result.py`): nothing outside the directory, nothing of a user's own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from .errors import InputError, UsageError
-from .files import load_document
-from .writer import check_file, check_places, make_directory
+from .files.reader import load_document
+from .files.writer import check_file, check_places, make_directory
 
 SCHEMA = "traincast.result/1"
 RESULT, CLUSTER, REPORT, MEASUREMENTS = "result.json", "cluster.yaml", "report.html", "measurements.json"

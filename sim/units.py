@@ -11,7 +11,7 @@ import math
 import re
 from decimal import Decimal
 
-from .document import RefusalError, shown
+from .files.document import RefusalError, shown
 
 _DECIMAL = {"": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5}

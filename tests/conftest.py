@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from traincast.sim.cluster import Accelerator, Cluster, Host, Link
-from traincast.sim.job import Job
-from traincast.sim.model import Decoder, Model
+from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link
+from traincast.sim.model.model import Decoder, Model
+from traincast.sim.plan.job import Job
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from strategies import programs
 
-from traincast.sim.program import Program
+from traincast.sim.program.program import Program
 
 AXES = [
     {},

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from traincast.sim.cluster import Accelerator, Cluster, Host, Link, TransportCurve
-from traincast.sim.cluster_file import check_cluster
 from traincast.sim.errors import InputError
-from traincast.sim.files import parse_document
-from traincast.sim.job import Job
-from traincast.sim.model import Decoder, Model
+from traincast.sim.files.reader import parse_document
+from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link, TransportCurve
+from traincast.sim.hardware.cluster_file import check_cluster
+from traincast.sim.model.model import Decoder, Model
+from traincast.sim.plan.job import Job
 
 NVLINK = Link(name="nvlink", joins="accelerators", bandwidth=300e9, latency=2e-6)
 PCIE = Link(name="pcie", joins="host", bandwidth=25e9, latency=1e-5)

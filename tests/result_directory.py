@@ -1,4 +1,4 @@
-"""A directory of results, small and made up, as `sim/result.py` lays it out: what the report's tests read."""
+"""A small, made-up directory of results, laid out by `sim/search/result.py`, for the tests of the report."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from traincast.sim.cluster import Accelerator, Cluster, Host, Link, OptimizerCost, TransportCurve
-from traincast.sim.cluster_file import write_cluster
-from traincast.sim.trace import Span, Trace
-from traincast.sim.trace_file import write_trace
+from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link, OptimizerCost, TransportCurve
+from traincast.sim.hardware.cluster_file import write_cluster
+from traincast.sim.trace.trace import Span, Trace
+from traincast.sim.trace.trace_file import write_trace
 
 STEP_S = 0.1
 MIB = 2**20

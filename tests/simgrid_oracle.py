@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from traincast.sim.flows.flows import Flows, Network
+from traincast.sim.network.flows.flows import Flows, Network
 
 SOURCE = Path(__file__).parent / "data" / "simgrid_flows.cpp"
 LIBRARY_HEADER = Path("/usr/include/simgrid/s4u.hpp")

@@ -7,12 +7,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from traincast.sim.job import Job
-from traincast.sim.lowering import order_faults
-from traincast.sim.model import Decoder, Model
-from traincast.sim.program import Program, SpanLabel
-from traincast.sim.stacks import STACKS
-from traincast.sim.strategy import (
+from traincast.sim.model.model import Decoder, Model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import order_faults
+from traincast.sim.plan.software_stacks import STACKS
+from traincast.sim.plan.strategy import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
@@ -23,6 +22,7 @@ from traincast.sim.strategy import (
     UNFLUSHED,
     Strategy,
 )
+from traincast.sim.program.program import Program, SpanLabel
 
 WHOLE_SECONDS = st.integers(0, 3).map(float)
 """Ties are the norm."""

@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 from machines import gpu, gpu_cluster, job
 
-from traincast.sim.cluster import Accelerator, NodeGroup
-from traincast.sim.cluster_file import accelerator_presets, cluster_presets, read_accelerator, read_cluster
-from traincast.sim.engine import DATASHEET_RESIDUAL, UNCALIBRATED_RESIDUAL, simulate
-from traincast.sim.lowering import make_plan
-from traincast.sim.network import transport
-from traincast.sim.roofline import kernel_s
-from traincast.sim.shape import Kernel
-from traincast.sim.strategy import Strategy
+from traincast.sim.hardware.cluster import Accelerator, NodeGroup
+from traincast.sim.hardware.cluster_file import (
+    accelerator_presets,
+    cluster_presets,
+    read_accelerator,
+    read_cluster,
+)
+from traincast.sim.kernels.layer_shape import Kernel
+from traincast.sim.kernels.roofline import kernel_s
+from traincast.sim.network.transport import transport
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import DATASHEET_RESIDUAL, UNCALIBRATED_RESIDUAL, simulate
 
 PRESETS = {name: read_accelerator(name) for name in accelerator_presets()}
 MEASURED = sorted(name for name, accelerator in PRESETS.items() if accelerator.is_measured)

@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 from machines import gpt, llama
 
-from traincast.sim.activations import (
+from traincast.sim.kernels.layer_kernels import kept_bytes
+from traincast.sim.memory.activations import (
     block_activation_bytes,
     layer_activation_bytes,
     layer_weight_gradient_bytes,
     layer_workspace_bytes,
 )
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.layer_kernels import kept_bytes
-from traincast.sim.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
-from traincast.sim.stacks import STACKS
-from traincast.sim.strategy import Strategy
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.model.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.software_stacks import STACKS
+from traincast.sim.plan.strategy import Strategy
 
 S, B, H, A = 2048, 2, 1024, 16
 GPT = gpt(4, H, A, 51200).decoder

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from machines import INFINIBAND, NVLINK, cpu_cluster, gpt3_175b, gpu_cluster, job, llama
 from strategies import jobs_and_strategies
 
-from traincast.sim.bounds import lower_bound_s
-from traincast.sim.cluster import Cluster
-from traincast.sim.costs import Costs
-from traincast.sim.engine import simulate
-from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan
-from traincast.sim.strategy import Strategy
+from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.lower_bound import lower_bound_s
+from traincast.sim.hardware.cluster import Cluster
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
 
 MODEL = llama(layers=5, kv_heads=8)
 CLUSTERS = {"gpus": gpu_cluster(nodes=6, per_node=4), "cores": cpu_cluster(ranks=24, cores=2)}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traincast.reports.breakdown import exposed_seconds
-from traincast.sim.trace import Span, Trace
+from traincast.sim.trace.trace import Span, Trace
 
 ACTIONS = ("0F0", "0B0", "0SEND_F0", "0REDUCE_GRAD0", "0PUSH", "0STEP", "strange")
 

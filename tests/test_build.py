@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.build import build_program
-from traincast.sim.costs import Costs
-from traincast.sim.engine import simulate
+from traincast.sim.costs.compute import Costs
 from traincast.sim.errors import InputError
-from traincast.sim.lowering import make_plan
-from traincast.sim.strategy import Strategy
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
+from traincast.sim.program.build import build_program
 
 SERVER = {"gradient_exchange": "parameter_server", "servers": 1}
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 
-from traincast.executor.calibrate import Measurements, Series, measure, merge
-from traincast.sim.calibration import fit_cluster
-from traincast.sim.engine import simulate
+from traincast.executor.calibrate.calibrate import Measurements, Series, measure, merge
+from traincast.sim.calibration.fit import fit_cluster
 from traincast.sim.errors import RunError
-from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan
-from traincast.sim.strategy import Strategy
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
 
 
 def round_of(*seconds: float, cpu: tuple[float, ...] = (), size: int = 1) -> Measurements:

@@ -7,15 +7,15 @@ from dataclasses import asdict
 
 import pytest
 
-from traincast.sim.calibration import fit_cluster
-from traincast.sim.calibration_compute import curve_of, line_of
-from traincast.sim.calibration_transport import left_out_errors, rising
-from traincast.sim.cluster_file import read_cluster, write_cluster
-from traincast.sim.costs import Costs
+from traincast.sim.calibration.fit import fit_cluster
+from traincast.sim.calibration.fit_compute import curve_of, line_of
+from traincast.sim.calibration.fit_transport import left_out_errors, rising
+from traincast.sim.costs.compute import Costs
 from traincast.sim.errors import InputError
-from traincast.sim.job import Job
-from traincast.sim.model import Decoder, Model
-from traincast.sim.strategy import Strategy
+from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
+from traincast.sim.model.model import Decoder, Model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.strategy import Strategy
 
 PEAK, BANDWIDTH, LAUNCH = 100e9, 50e9, 2e-6
 LATENCY, LINK = 50e-6, 2e9

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from traincast.sim.check import check_file
-from traincast.sim.cluster_file import accelerator_presets, cluster_presets
-from traincast.sim.hf_config import model_presets, read_model
-from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan
-from traincast.sim.plan_file import write_plan
-from traincast.sim.strategy import Strategy
+from traincast.sim.hardware.cluster_file import accelerator_presets, cluster_presets
+from traincast.sim.model.hf_config import model_presets, read_model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.plan_file import write_plan
+from traincast.sim.plan.strategy import Strategy
 
 SHIPPED = [
     path

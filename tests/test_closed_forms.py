@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import INFINIBAND, gpu_cluster
 
-from traincast.sim import closed_forms as forms
-from traincast.sim.cluster import FabricSpec
-from traincast.sim.collectives import (
+from traincast.sim.errors import InputError
+from traincast.sim.hardware.cluster import FabricSpec
+from traincast.sim.network import formulas as forms
+from traincast.sim.network.algorithms import (
     ALGORITHMS,
     COLLECTIVE_ALGORITHMS,
     OPERATIONS,
@@ -19,8 +20,7 @@ from traincast.sim.collectives import (
     collective_s,
     hierarchical_s,
 )
-from traincast.sim.errors import InputError
-from traincast.sim.network import transport
+from traincast.sim.network.transport import transport
 
 GIB = 2.0**30
 ALL = [(name, operation) for name, known in ALGORITHMS.items() for operation in known]

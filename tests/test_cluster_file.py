@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import cluster_faults
 
-from traincast.sim.cluster import (
+from traincast.sim.errors import InputError
+from traincast.sim.files.reader import load_document, parse_document
+from traincast.sim.hardware.cluster import (
     Accelerator,
     Cluster,
     Host,
@@ -17,7 +19,7 @@ from traincast.sim.cluster import (
     TransportCurve,
     Wire,
 )
-from traincast.sim.cluster_file import (
+from traincast.sim.hardware.cluster_file import (
     accelerator_presets,
     check_accelerator,
     check_cluster,
@@ -26,9 +28,7 @@ from traincast.sim.cluster_file import (
     read_cluster,
     write_cluster,
 )
-from traincast.sim.errors import InputError
-from traincast.sim.files import load_document, parse_document
-from traincast.sim.network import transport
+from traincast.sim.network.transport import transport
 
 GOOD = """\
 schema: traincast.cluster/1

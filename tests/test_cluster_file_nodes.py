@@ -3,9 +3,9 @@
 import pytest
 from machines import cluster_faults
 
-from traincast.sim.cluster import Cluster
-from traincast.sim.cluster_file import read_cluster, write_cluster
-from traincast.sim.network import transport
+from traincast.sim.hardware.cluster import Cluster
+from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
+from traincast.sim.network.transport import transport
 
 FABRIC = """\
 schema: traincast.cluster/1

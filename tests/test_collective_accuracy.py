@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import pytest
 
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.nccl_tests import bus_bandwidth
-from traincast.sim.network import transport
+from traincast.sim.calibration.import_nccl_tests import bus_bandwidth
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.network.transport import transport
 
 MIB = 2**20
 ONE_NODE = [

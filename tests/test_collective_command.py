@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from test_nccl_tests import TEXT
 
 from traincast.__main__ import cli
-from traincast.sim.cluster_file import read_cluster
 from traincast.sim.errors import InputError, UsageError
-from traincast.sim.network import choose
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.network.transport import choose
 
 
 def run(*arguments: object) -> str:

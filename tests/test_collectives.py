@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traincast.sim import collectives
-from traincast.sim.collectives import collective_s
 from traincast.sim.errors import InputError
+from traincast.sim.network import algorithms as collectives
+from traincast.sim.network.algorithms import collective_s
 
 OPERATIONS = st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "broadcast"])
 ALGORITHMS = st.sampled_from(["ring", "tree", "auto"])

@@ -16,7 +16,7 @@ from traincast.reports.compare import (
     print_comparison,
 )
 from traincast.sim.errors import InputError, ToleranceError, UsageError
-from traincast.sim.trace import Span, Trace
+from traincast.sim.trace.trace import Span, Trace
 
 
 def trace(source: str, forward: float, steps: int = 1, jitter: float = 0.0, **fields: object) -> Trace:

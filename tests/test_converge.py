@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from traincast.commands.converge import factors_of, protocols_of
-from traincast.sim.convergence import Curve
-from traincast.sim.digits import read_digits
+from traincast.sim.convergence.digits import read_digits
+from traincast.sim.convergence.forecast import Timing, forecast, order_agrees
+from traincast.sim.convergence.virtual_training import Curve
 from traincast.sim.errors import UsageError
-from traincast.sim.forecast import Timing, forecast, order_agrees
 
 pytest.importorskip("sklearn")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traincast.sim.convergence import Curve, Quadratic, carry
+from traincast.sim.convergence.virtual_training import Curve, Quadratic, carry
 from traincast.sim.updates.engine import run_updates
 from traincast.sim.updates.model import UpdateModel
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.costs import Costs
-from traincast.sim.job import Job
-from traincast.sim.layer_kernels import network_choices
-from traincast.sim.model import Model
-from traincast.sim.networks.builder import Builder
-from traincast.sim.networks.convolution import DIRECT, FILTERED
-from traincast.sim.strategy import Strategy
+from traincast.sim.costs.compute import Costs
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.kernels.convolution import DIRECT, FILTERED
+from traincast.sim.kernels.layer_kernels import network_choices
+from traincast.sim.model.model import Model
+from traincast.sim.model.networks.builder import Builder
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.strategy import Strategy
 
 MEASURED = [
     # images, channels in and out, window, stride, side of the output; milliseconds forward, backward

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import NVLINK, cpu_cluster, gpt, gpt3_175b, gpu, gpu_cluster, job, llama
 
-from traincast.sim import collectives
-from traincast.sim.cluster import Cluster, LayerProfile, OptimizerCost
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.costs import Costs
+from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.traffic import boundary_bytes
 from traincast.sim.errors import InputError
-from traincast.sim.flops import hardware_flops_per_token
-from traincast.sim.job import Job
-from traincast.sim.kernels import Kernel
-from traincast.sim.model import Layer
-from traincast.sim.profiles import line
-from traincast.sim.roofline import group_efficiency, kernel_s, kernels_s, wave_efficiency
-from traincast.sim.strategy import Strategy
-from traincast.sim.traffic import boundary_bytes
+from traincast.sim.hardware.cluster import Cluster, LayerProfile, OptimizerCost
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.kernels.decoder_kernels import Kernel
+from traincast.sim.kernels.flops import hardware_flops_per_token
+from traincast.sim.kernels.layer_profiles import line
+from traincast.sim.kernels.roofline import group_efficiency, kernel_s, kernels_s, wave_efficiency
+from traincast.sim.model.model import Layer
+from traincast.sim.network import algorithms as collectives
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.strategy import Strategy
 
 SHAPE = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
 BIG = Job(model=gpt3_175b(), global_batch=64, seq_len=2048)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traincast.sim.digits import read_digits
+from traincast.sim.convergence.digits import read_digits
 
 pytest.importorskip("sklearn")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from traincast.sim.draws import Stream, uniforms
+from traincast.sim.variability.random_streams import Stream, uniforms
 
 COUNT = 50_000
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from machines import gpt, llama
 
-from traincast.sim import elementwise
-from traincast.sim.shape import Shape
-from traincast.sim.stacks import STACKS
+from traincast.sim.kernels import elementwise
+from traincast.sim.kernels.layer_shape import Shape
+from traincast.sim.plan.software_stacks import STACKS
 
 VALUES = 1000.0
 

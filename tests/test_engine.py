@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import programs
 
-from traincast.sim import engine_compiled, engine_simpy
+from traincast.sim.engine import compiled as engine_compiled
+from traincast.sim.engine import reference as engine_simpy
 from traincast.sim.errors import InputError
-from traincast.sim.native import compiled, worthwhile
-from traincast.sim.program import Program, SpanLabel
+from traincast.sim.jit import compiled, worthwhile
+from traincast.sim.program.program import Program, SpanLabel
 
 Times = tuple[list[float], list[float]]
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from traincast.sim import engine_compiled, engine_simpy
-from traincast.sim.program import Program
+from traincast.sim.engine import compiled as engine_compiled
+from traincast.sim.engine import reference as engine_simpy
+from traincast.sim.program.program import Program
 
 Times = tuple[list[float], list[float]]
 

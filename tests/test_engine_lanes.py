@@ -8,14 +8,22 @@ from folded import folded_programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim import engine_compiled, engine_lanes, engine_simpy
-from traincast.sim.engine_lanes import LaneTimes, run_lanes
+from traincast.sim.engine import (
+    compiled as engine_compiled,
+)
+from traincast.sim.engine import (
+    lanes as engine_lanes,
+)
+from traincast.sim.engine import (
+    reference as engine_simpy,
+)
+from traincast.sim.engine.lane_order import lane_order
+from traincast.sim.engine.lanes import LaneTimes, run_lanes
 from traincast.sim.errors import InputError
-from traincast.sim.fold import unfold
-from traincast.sim.fold_flat import fold
-from traincast.sim.jitter import LaneLuck
-from traincast.sim.lane_order import lane_order
-from traincast.sim.program import Program
+from traincast.sim.program.flat import fold
+from traincast.sim.program.fold import unfold
+from traincast.sim.program.program import Program
+from traincast.sim.variability.jitter import LaneLuck
 
 
 def expected(program: Program, luck: LaneLuck, keep: list[tuple[int, int]]) -> LaneTimes:
@@ -135,8 +143,8 @@ def test_numba_orders_as_cpython_does(monkeypatch: pytest.MonkeyPatch) -> None:
         program.add(1.0, (op % 3,), after=[(op - 7, 0.0)] if op > 7 else None)
     flat = fold(program).flat
     interpreted = lane_order(flat)
-    monkeypatch.setattr("traincast.sim.lane_order.COMPILE_FROM", 1)
-    monkeypatch.setattr("traincast.sim.lane_order.LOADED_FROM", 1)
+    monkeypatch.setattr("traincast.sim.engine.lane_order.COMPILE_FROM", 1)
+    monkeypatch.setattr("traincast.sim.engine.lane_order.LOADED_FROM", 1)
     numba = lane_order(flat)
     assert numba.operations.tolist() == interpreted.operations.tolist()
     assert numba.row.tolist() == interpreted.row.tolist()

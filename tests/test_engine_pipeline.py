@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim import engine_compiled, engine_pipeline, engine_simpy
-from traincast.sim.engine_pipeline import pipeline_flat, run_pipeline
+from traincast.sim.engine import compiled as engine_compiled
+from traincast.sim.engine import reference as engine_simpy
+from traincast.sim.engine.pipeline import worklist as engine_pipeline
+from traincast.sim.engine.pipeline.orders import PassOrders, pass_orders, regular_orders
+from traincast.sim.engine.pipeline.pipeline import pipeline_program
+from traincast.sim.engine.pipeline.worklist import pipeline_flat, run_pipeline
 from traincast.sim.errors import InputError
-from traincast.sim.pass_orders import PassOrders, pass_orders, regular_orders
-from traincast.sim.pass_times import PassTimes
-from traincast.sim.pipeline import pipeline_program
-from traincast.sim.plan import Action, Actions, Kind, parse_actions
-from traincast.sim.program import Program
-from traincast.sim.schedules import schedule, stage_rank
+from traincast.sim.plan.pass_times import PassTimes
+from traincast.sim.plan.plan import Action, Actions, Kind, parse_actions
+from traincast.sim.plan.schedules import schedule, stage_rank
+from traincast.sim.program.program import Program
 
 F, B, W = Kind.FORWARD, Kind.BACKWARD, Kind.WEIGHT_GRADIENT
 I = Kind.INPUT_GRADIENT  # noqa: E741 — the schedules' own letter

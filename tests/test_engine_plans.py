@@ -9,19 +9,20 @@ from hypothesis import strategies as st
 from machines import cpu_cluster, gpu_cluster
 from strategies import any_strategies, jobs_and_strategies, models
 
-from traincast.sim import engine_compiled, engine_simpy
-from traincast.sim.build import COMPUTE, build_program
-from traincast.sim.cluster import Cluster
-from traincast.sim.engine import simulate
+from traincast.sim.engine import compiled as engine_compiled
+from traincast.sim.engine import reference as engine_simpy
 from traincast.sim.errors import InputError
-from traincast.sim.fold import unfold
-from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan
-from traincast.sim.luck import Luck, SlowLink, Straggler, Transient
-from traincast.sim.memory import memory
-from traincast.sim.model import Model
-from traincast.sim.strategy import Strategy
-from traincast.sim.validate import validate
+from traincast.sim.hardware.cluster import Cluster
+from traincast.sim.hardware.stragglers import Luck, SlowLink, Straggler, Transient
+from traincast.sim.memory.peak import memory
+from traincast.sim.model.model import Model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.soundness import validate
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
+from traincast.sim.program.build import COMPUTE, build_program
+from traincast.sim.program.fold import unfold
 
 
 def agree(job: Job, strategy: Strategy, cluster: Cluster, rounds: int) -> None:

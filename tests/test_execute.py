@@ -8,12 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from traincast.executor.launcher import execute  # noqa: E402
-from traincast.executor.reference import relative_difference, single_process  # noqa: E402
-from traincast.sim.job import Job  # noqa: E402
-from traincast.sim.lowering import make_plan  # noqa: E402
-from traincast.sim.model import Model  # noqa: E402
-from traincast.sim.strategy import Strategy  # noqa: E402
+from traincast.executor.run.launcher import execute  # noqa: E402
+from traincast.executor.train.reference import relative_difference, single_process  # noqa: E402
+from traincast.sim.model.model import Model  # noqa: E402
+from traincast.sim.plan.job import Job  # noqa: E402
+from traincast.sim.plan.make_plan import make_plan  # noqa: E402
+from traincast.sim.plan.strategy import Strategy  # noqa: E402
 
 pytestmark = pytest.mark.slow
 WARMUP, STEPS = 1, 3

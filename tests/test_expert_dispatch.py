@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.costs import Costs
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.strategy import Strategy
-from traincast.sim.traffic import layer_collectives
+from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.traffic import layer_collectives
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.strategy import Strategy
 
 JOB = Job(model=read_model("qwen3-30b-a3b"), global_batch=32, seq_len=4096)
 CLUSTER = read_cluster("hgx-h100")

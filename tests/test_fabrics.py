@@ -11,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import INFINIBAND, NVLINK, gpu_cluster
 
-from traincast.sim.cluster import FabricSpec, Link
 from traincast.sim.errors import InputError
-from traincast.sim.fabrics import dragonfly as dragonflies
-from traincast.sim.fabrics import fat_tree as fat_trees
-from traincast.sim.fabrics import rail as rails
-from traincast.sim.fabrics.build import fabric_of
-from traincast.sim.fabrics.fabric import CROSSBAR, PORT, TRUNK, WAN, Fabric
-from traincast.sim.fabrics.group import all_pairs_reach, ring_reach
-from traincast.sim.fabrics.nodes import Crossbar, nodes
-from traincast.sim.fabrics.switch import switch
-from traincast.sim.fabrics.tiers import tiers
-from traincast.sim.fabrics.torus import torus
-from traincast.sim.fabrics.wan import wan
-from traincast.sim.network import path, transport
+from traincast.sim.hardware.cluster import FabricSpec, Link
+from traincast.sim.network.fabrics import dragonfly as dragonflies
+from traincast.sim.network.fabrics import fat_tree as fat_trees
+from traincast.sim.network.fabrics import rail as rails
+from traincast.sim.network.fabrics.build import fabric_of
+from traincast.sim.network.fabrics.fabric import CROSSBAR, PORT, TRUNK, WAN, Fabric
+from traincast.sim.network.fabrics.group import all_pairs_reach, ring_reach
+from traincast.sim.network.fabrics.nodes import Crossbar, nodes
+from traincast.sim.network.fabrics.switch import switch
+from traincast.sim.network.fabrics.tiers import tiers
+from traincast.sim.network.fabrics.torus import torus
+from traincast.sim.network.fabrics.wan import wan
+from traincast.sim.network.transport import path, transport
 
 SPEED = {"bandwidth": 10.0, "latency": 1.0}
 TRUNKED = {**SPEED, "trunk_bandwidth": 10.0, "trunk_latency": 2.0}

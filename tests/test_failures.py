@@ -10,9 +10,9 @@ import pytest
 from machines import gpu_cluster
 from scipy import stats
 
-from traincast.sim.cluster_file import read_cluster, write_cluster
 from traincast.sim.errors import InputError
-from traincast.sim.failures import (
+from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
+from traincast.sim.reliability.failures import (
     DAY_S,
     NEVER,
     TICK_S,

@@ -11,11 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError
-from traincast.sim.files import (
-    MAX_BYTES,
-    load_document,
-    parse_document,
-)
+from traincast.sim.files.reader import MAX_BYTES, load_document, parse_document
 
 YAML_1_2 = """\
 float: 1e9

@@ -13,8 +13,8 @@ from result_directory import cluster, plan, write_directory
 from traincast.reports.fits import fit_figure, kernel_fits, layer_fits, memory_fits, transport_fits
 from traincast.reports.measurements_file import Series, read_measurements
 from traincast.reports.report import write_report
-from traincast.sim.cluster import LayerProfile
 from traincast.sim.errors import InputError
+from traincast.sim.hardware.cluster import LayerProfile
 
 
 def series(what: str, seconds: list[float], **parameters: Any) -> Series:

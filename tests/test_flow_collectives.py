@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 from machines import INFINIBAND, NVLINK, gpu_cluster
 
-from traincast.sim.cluster import FabricSpec, Link
-from traincast.sim.collectives import ALGORITHMS
 from traincast.sim.errors import InputError
-from traincast.sim.fabrics.fabric import TRUNK
-from traincast.sim.fabrics.fat_tree import Shape, fat_tree
-from traincast.sim.fabrics.switch import switch
-from traincast.sim.fabrics.torus import torus
-from traincast.sim.flows.collective import Group, fabric_for_flows, flow_collective_s, transport_by_flows
-from traincast.sim.flows.steps import collective_flows
-from traincast.sim.network import transport
+from traincast.sim.hardware.cluster import FabricSpec, Link
+from traincast.sim.network.algorithms import ALGORITHMS
+from traincast.sim.network.fabrics.fabric import TRUNK
+from traincast.sim.network.fabrics.fat_tree import Shape, fat_tree
+from traincast.sim.network.fabrics.switch import switch
+from traincast.sim.network.fabrics.torus import torus
+from traincast.sim.network.flows.collective import (
+    Group,
+    fabric_for_flows,
+    flow_collective_s,
+    transport_by_flows,
+)
+from traincast.sim.network.flows.steps import collective_flows
+from traincast.sim.network.transport import transport
 
 BANDWIDTH, LATENCY, SIZE = 4.0, 0.5, 96.0
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError
-from traincast.sim.fabrics.fat_tree import Shape, fat_tree
-from traincast.sim.fabrics.switch import switch
-from traincast.sim.flows.flows import (
+from traincast.sim.network.fabrics.fat_tree import Shape, fat_tree
+from traincast.sim.network.fabrics.switch import switch
+from traincast.sim.network.flows.flows import (
     Flows,
     Network,
     Rounds,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import simgrid_oracle
 
-from traincast.sim.fabrics import dragonfly as dragonflies
-from traincast.sim.fabrics import fat_tree as fat_trees
-from traincast.sim.fabrics.fabric import Fabric
-from traincast.sim.fabrics.torus import torus
-from traincast.sim.flows.flows import Flows, Network, finish_times, flows_on
+from traincast.sim.network.fabrics import dragonfly as dragonflies
+from traincast.sim.network.fabrics import fat_tree as fat_trees
+from traincast.sim.network.fabrics.fabric import Fabric
+from traincast.sim.network.fabrics.torus import torus
+from traincast.sim.network.flows.flows import Flows, Network, finish_times, flows_on
 
 SAME = 1e-12
 """Relative difference of two finish times that are the same."""

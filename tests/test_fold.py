@@ -8,11 +8,12 @@ from folded import folded_programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim import engine_compiled, engine_simpy
+from traincast.sim.engine import compiled as engine_compiled
+from traincast.sim.engine import reference as engine_simpy
 from traincast.sim.errors import InputError
-from traincast.sim.fold import lane_groups, unfold
-from traincast.sim.fold_flat import FlatLanes, fold, unfold_flat
-from traincast.sim.program import Program, SpanLabel
+from traincast.sim.program.flat import FlatLanes, fold, unfold_flat
+from traincast.sim.program.fold import lane_groups, unfold
+from traincast.sim.program.program import Program, SpanLabel
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.costs import Costs
+from traincast.sim.costs.compute import Costs
 from traincast.sim.errors import InputError
-from traincast.sim.fp8 import BF16 as UNCHANGED
-from traincast.sim.fp8 import CAST_BYTES, FP8
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.layer_kernels import layer_kernels
-from traincast.sim.model import BLOCK, HEAD, MOE_BLOCK
-from traincast.sim.shape import Kernel
-from traincast.sim.strategy import Strategy
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.kernels.fp8 import BF16 as UNCHANGED
+from traincast.sim.kernels.fp8 import CAST_BYTES, FP8
+from traincast.sim.kernels.layer_kernels import layer_kernels
+from traincast.sim.kernels.layer_shape import Kernel
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.model.model import BLOCK, HEAD, MOE_BLOCK
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.strategy import Strategy
 
 JOB = Job(model=read_model("llama-3-8b"), global_batch=8, seq_len=8192, precision="fp8")
 BF16 = replace(JOB, precision="bf16")

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from traincast.sim.garbage import no_garbage_collection
+from traincast.sim.gc_pause import no_garbage_collection
 
 
 def _fails_inside(seen: list[bool]) -> None:

@@ -12,12 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim.cluster import Accelerator
-from traincast.sim.cluster_file import read_accelerator, write_accelerator
+from traincast.sim.calibration.import_gemm_table import (
+    GemmTiming,
+    gemm_efficiency,
+    import_gemm_table,
+    read_gemm_table,
+)
 from traincast.sim.errors import InputError
-from traincast.sim.gemm_table import GemmTiming, gemm_efficiency, import_gemm_table, read_gemm_table
-from traincast.sim.roofline import kernel_s, wave_efficiency
-from traincast.sim.shape import Kernel
+from traincast.sim.hardware.cluster import Accelerator
+from traincast.sim.hardware.cluster_file import read_accelerator, write_accelerator
+from traincast.sim.kernels.layer_shape import Kernel
+from traincast.sim.kernels.roofline import kernel_s, wave_efficiency
 
 A100 = Accelerator(
     name="NVIDIA A100-SXM4-80GB",

@@ -13,8 +13,8 @@ import pytest
 from scipy.special import lambertw
 
 from traincast.sim.errors import InputError
-from traincast.sim.failures import Failures
-from traincast.sim.goodput import (
+from traincast.sim.reliability.failures import Failures
+from traincast.sim.reliability.goodput import (
     Training,
     best_interval_s,
     daly_interval_s,

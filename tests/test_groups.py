@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from strategies import jobs_and_strategies
 
-from traincast.sim.groups import Groups
-from traincast.sim.strategy import Strategy
+from traincast.sim.plan.rank_groups import Groups
+from traincast.sim.plan.strategy import Strategy
 
 NAMES = ("tp", "cp", "ep", "replicas", "shards", "shard_replicas", "expert_replicas")
 DEEP = Strategy(dp=8, cp=2, tp=4, ep=4, sharding="hsdp", shard_degree=8)

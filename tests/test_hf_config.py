@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.files import load_document
-from traincast.sim.hf_config import check_hf_config, model_presets, read_hf_config, read_model
-from traincast.sim.hf_families import FAMILIES
+from traincast.sim.files.reader import load_document
+from traincast.sim.model.hf_config import check_hf_config, model_presets, read_hf_config, read_model
+from traincast.sim.model.hf_families import FAMILIES
 
 ARCHITECTURES = " | ".join(family.architecture for family in FAMILIES.values())
 
@@ -235,7 +235,7 @@ def test_reading_never_imports_transformers_or_torch():
     import sys
 
     code = (
-        "import sys; from traincast.sim.hf_config import read_model; read_model('gpt2');"
+        "import sys; from traincast.sim.model.hf_config import read_model; read_model('gpt2');"
         "print([m for m in ('torch', 'transformers', 'pydantic', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

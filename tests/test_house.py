@@ -147,24 +147,30 @@ def test_no_code_runs_what_a_file_says():
             assert not found, f"{path.relative_to(ROOT)}: {found}"
 
 
-WRITER = "sim/writer.py"
+WRITER = "sim/files/writer.py"
 WRITES_BESIDES = {
-    ("executor/heartbeat.py", "os.open"): "a line of fixed width, written in place, in the run's own folder",
-    ("executor/launcher.py", "tempfile.mkdtemp"): "the run's own folder, 0700, under a name nobody can guess",
-    ("executor/launcher.py", "shutil.rmtree"): "that folder",
-    ("executor/launcher.py", ".open"): "a rank's log in it, which the process writes to",
-    ("executor/worker.py", "torch.save"): "parameters in it; the launcher copies them out",
-    ("executor/calibrate_crew.py", "tempfile.mkdtemp"): "the crew's own folder, as the run's",
-    ("executor/calibrate_crew.py", "shutil.rmtree"): "that folder",
-    ("executor/calibrate_crew.py", ".open"): "a rank's log in it",
-    ("executor/calibrate_worker.py", "os.fdopen"): "standard output, where answers go",
-    ("executor/converge.py", "tempfile.mkdtemp"): "the run's own folder, as above",
-    ("executor/converge.py", "shutil.rmtree"): "that folder",
-    ("executor/converge.py", ".open"): "a rank's log in it",
-    ("executor/converge.py", "np.savez"): "the ranks' input in it",
+    (
+        "executor/run/heartbeat.py",
+        "os.open",
+    ): "a line of fixed width, written in place, in the run's own folder",
+    (
+        "executor/run/launcher.py",
+        "tempfile.mkdtemp",
+    ): "the run's own folder, 0700, under a name nobody can guess",
+    ("executor/run/launcher.py", "shutil.rmtree"): "that folder",
+    ("executor/run/launcher.py", ".open"): "a rank's log in it, which the process writes to",
+    ("executor/run/worker.py", "torch.save"): "parameters in it; the launcher copies them out",
+    ("executor/calibrate/crew.py", "tempfile.mkdtemp"): "the crew's own folder, as the run's",
+    ("executor/calibrate/crew.py", "shutil.rmtree"): "that folder",
+    ("executor/calibrate/crew.py", ".open"): "a rank's log in it",
+    ("executor/calibrate/worker.py", "os.fdopen"): "standard output, where answers go",
+    ("executor/converge/converge.py", "tempfile.mkdtemp"): "the run's own folder, as above",
+    ("executor/converge/converge.py", "shutil.rmtree"): "that folder",
+    ("executor/converge/converge.py", ".open"): "a rank's log in it",
+    ("executor/converge/converge.py", "np.savez"): "the ranks' input in it",
     ("reports/figures.py", ".savefig"): "onto a file that the writer opened",
     ("reports/convergence_figure.py", ".savefig"): "onto a file that the writer opened",
-    ("sim/trace_file.py", "gzip.GzipFile"): "onto a file that the writer opened",
+    ("sim/trace/trace_file.py", "gzip.GzipFile"): "onto a file that the writer opened",
     ("__main__.py", "os.open"): "/dev/null in the place of a stdout that nobody reads",
 }
 """(file, call) to the reason why it does not go through the writer."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError
-from traincast.sim.jitter import GAMMA, QUANTILES, jittered, lognormal_quantiles, splitmix64
+from traincast.sim.variability.jitter import GAMMA, QUANTILES, jittered, lognormal_quantiles, splitmix64
 
 COUNT = 200_000
 

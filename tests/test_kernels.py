@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import gpt, gpt3_175b, llama
 
-from traincast.sim.attention import CAUSAL_SHARE
-from traincast.sim.flops import (
-    attention_flops,
-    hardware_flops_per_token,
-    layer_flops,
-    model_flops_per_token,
-)
-from traincast.sim.hf_config import read_model
-from traincast.sim.kernels import (
+from traincast.sim.kernels.attention import CAUSAL_SHARE
+from traincast.sim.kernels.decoder_kernels import (
     backward_kernels,
     dispatch_bytes,
     forward_kernels,
     input_gradient_kernels,
     weight_gradient_kernels,
 )
-from traincast.sim.model import BLOCK, BLOCKS, EMBEDDING, HEAD, MOE_BLOCK, Model
-from traincast.sim.stacks import STACKS
+from traincast.sim.kernels.flops import (
+    attention_flops,
+    hardware_flops_per_token,
+    layer_flops,
+    model_flops_per_token,
+)
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.model.model import BLOCK, BLOCKS, EMBEDDING, HEAD, MOE_BLOCK, Model
+from traincast.sim.plan.software_stacks import STACKS
 
 EXPERTS = {"experts": 8, "experts_per_token": 2, "expert_ffn": 128, "shared_ffn": 64}
 LATENT = {"kv_heads": 8, "q_rank": 96, "kv_rank": 64, "rope_dim": 16, "v_head_dim": 48}

@@ -6,7 +6,7 @@ import pytest
 from result_directory import trace
 
 from traincast.reports.lanes import picture
-from traincast.sim.trace import Span, Trace
+from traincast.sim.trace.trace import Span, Trace
 
 
 def test_a_small_trace_is_shown_whole() -> None:

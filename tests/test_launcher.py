@@ -14,13 +14,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from traincast.executor import launcher  # noqa: E402
-from traincast.executor.environment import check_environment  # noqa: E402
-from traincast.executor.launcher import execute  # noqa: E402
+from traincast.executor.run import launcher  # noqa: E402
+from traincast.executor.run.environment import check_environment  # noqa: E402
+from traincast.executor.run.launcher import execute  # noqa: E402
 from traincast.sim.errors import EnvironmentMismatchError, HangError, RunError  # noqa: E402
-from traincast.sim.lowering import make_plan  # noqa: E402
-from traincast.sim.plan_file import write_plan  # noqa: E402
-from traincast.sim.strategy import Strategy  # noqa: E402
+from traincast.sim.plan.make_plan import make_plan  # noqa: E402
+from traincast.sim.plan.plan_file import write_plan  # noqa: E402
+from traincast.sim.plan.strategy import Strategy  # noqa: E402
 
 SERVER = {"gradient_exchange": "parameter_server", "servers": 1}
 
@@ -115,8 +115,8 @@ def test_a_late_worker_is_told_from_those_that_wait_for_it(tiny_job, tmp_path, m
 LAUNCHER = """
 import sys
 from pathlib import Path
-from traincast.executor.launcher import execute
-from traincast.sim.plan_file import read_plan
+from traincast.executor.run.launcher import execute
+from traincast.sim.plan.plan_file import read_plan
 
 execute(
     read_plan(Path(sys.argv[1])), steps=100_000, on_progress=lambda text, fraction: print(text, flush=True)

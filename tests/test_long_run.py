@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError
-from traincast.sim.failures import NEVER, TICK_S, Failures, FailureTimes, draw_failures, machine
-from traincast.sim.long_run import CAUSES, LongJob, Runs, long_job, play
-from traincast.sim.long_run_simpy import play_one_by_one
+from traincast.sim.reliability.failures import (
+    NEVER,
+    TICK_S,
+    Failures,
+    FailureTimes,
+    draw_failures,
+    machine,
+)
+from traincast.sim.reliability.long_run import CAUSES, LongJob, Runs, long_job, play
+from traincast.sim.reliability.long_run_reference import play_one_by_one
 
 US = TICK_S
 

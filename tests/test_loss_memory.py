@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from machines import llama
 
-from traincast.sim.loss_memory import loss_bytes
-from traincast.sim.stacks import STACKS, Stack
+from traincast.sim.memory.loss import loss_bytes
+from traincast.sim.plan.software_stacks import STACKS, Stack
 
 DECODER = llama(vocab=1024).decoder
 TOKENS = 2 * 64

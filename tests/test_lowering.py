@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan
-from traincast.sim.model import Decoder, Model
-from traincast.sim.partition import shard
-from traincast.sim.schedules import schedule
-from traincast.sim.strategy import SCHEDULES, Strategy
+from traincast.sim.model.model import Decoder, Model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.partition import shard
+from traincast.sim.plan.schedules import schedule
+from traincast.sim.plan.strategy import SCHEDULES, Strategy
 
 
 def text(actions) -> str:

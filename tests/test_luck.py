@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from machines import gpu_cluster
 
-from traincast.sim.cluster_file import check_cluster, read_cluster, write_cluster
 from traincast.sim.errors import InputError
-from traincast.sim.files import parse_document
-from traincast.sim.luck import (
+from traincast.sim.files.reader import parse_document
+from traincast.sim.hardware.cluster_file import check_cluster, read_cluster, write_cluster
+from traincast.sim.hardware.stragglers import (
     Luck,
     SlowLink,
     Straggler,

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from traincast.executor.measure import Mark, align_spans
+from traincast.executor.measure.recorder import Mark, align_spans
 
 
 def mark(rank, action, issued, end, key="", stream="pp", channel="c", size=8.0):

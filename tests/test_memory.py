@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import cpu_cluster, gpt, gpt3_175b, gpu, gpu_cluster, job, llama
 
-from traincast.sim.activations import block_activation_bytes
-from traincast.sim.assumptions import assumptions
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan
-from traincast.sim.memory import memory, rank_peak, rank_walk
-from traincast.sim.moments import in_flight
-from traincast.sim.parameter_memory import state_bytes
-from traincast.sim.plan import parse_actions
-from traincast.sim.stacks import FRAGMENTATION, GATHERED_LOSS_FRAGMENTATION
-from traincast.sim.strategy import Strategy
+from traincast.sim.memory.activations import block_activation_bytes
+from traincast.sim.memory.assumptions import assumptions
+from traincast.sim.memory.parameters import state_bytes
+from traincast.sim.memory.pass_timeline import in_flight
+from traincast.sim.memory.peak import memory, rank_peak, rank_walk
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.plan import parse_actions
+from traincast.sim.plan.software_stacks import FRAGMENTATION, GATHERED_LOSS_FRAGMENTATION
+from traincast.sim.plan.strategy import Strategy
 
 
 def gpt_block_bytes(**how) -> float:

@@ -57,12 +57,12 @@ def test_text_says_what_is_free_and_when_the_peak_is():
 
 def test_bars_end_where_the_sums_do():
     """As many letters as the peak's share of the longest, and the mark where the capacity is."""
-    from traincast.sim.cluster_file import read_cluster
-    from traincast.sim.hf_config import read_model
-    from traincast.sim.job import Job
-    from traincast.sim.lowering import make_plan
-    from traincast.sim.memory import memory
-    from traincast.sim.strategy import Strategy
+    from traincast.sim.hardware.cluster_file import read_cluster
+    from traincast.sim.memory.peak import memory
+    from traincast.sim.model.hf_config import read_model
+    from traincast.sim.plan.job import Job
+    from traincast.sim.plan.make_plan import make_plan
+    from traincast.sim.plan.strategy import Strategy
 
     own = Job(model=read_model("llama3-8b"), global_batch=8, seq_len=8192)
     for tp, fits in ((8, True), (1, False)):

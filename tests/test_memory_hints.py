@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 from machines import gpu, gpu_cluster
 
-from traincast.sim.engine import simulate
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.lowering import make_plan
-from traincast.sim.memory import memory
-from traincast.sim.memory_hints import hints, largest_micro_batch
-from traincast.sim.strategy import Strategy
+from traincast.sim.memory.peak import memory
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
+from traincast.sim.search.fit_hints import hints, largest_micro_batch
 
 JOB = Job(model=read_model("llama3-8b"), global_batch=32, seq_len=2048)
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traincast.sim.engine import simulate
-from traincast.sim.flops import model_flops_per_token
-from traincast.sim.intervals import merge, total
-from traincast.sim.lowering import make_plan
-from traincast.sim.metrics import divide, metrics
-from traincast.sim.strategy import Strategy
-from traincast.sim.trace import Span, Trace
+from traincast.sim.kernels.flops import model_flops_per_token
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
+from traincast.sim.trace.metrics import divide, metrics
+from traincast.sim.trace.spans import merge, total
+from traincast.sim.trace.trace import Span, Trace
 
 intervals = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda t: (min(t), max(t))))
 

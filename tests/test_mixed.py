@@ -8,14 +8,14 @@ import pytest
 from machines import gpt, gpu, gpu_cluster
 from machines import job as make_job
 
-from traincast.sim.bounds import lower_bound_s
-from traincast.sim.cluster import NodeGroup
-from traincast.sim.costs import Costs
-from traincast.sim.engine import simulate
-from traincast.sim.lowering import make_plan
-from traincast.sim.memory import memory
-from traincast.sim.metrics import metrics
-from traincast.sim.strategy import Strategy
+from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.lower_bound import lower_bound_s
+from traincast.sim.hardware.cluster import NodeGroup
+from traincast.sim.memory.peak import memory
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
+from traincast.sim.trace.metrics import metrics
 
 A100 = gpu()
 SLOW = gpu(name="A10", peak_flops={"bf16": 125e12}, memory_bandwidth=0.6e12, memory_bytes=24e9)

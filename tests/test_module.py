@@ -8,13 +8,13 @@ from itertools import product
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.job import Job
-from traincast.sim.model import Decoder, Model
+from traincast.sim.model.model import Decoder, Model
+from traincast.sim.plan.job import Job
 
 torch = pytest.importorskip("torch")
 
-from traincast.executor.module import build_layers, loss, rotate  # noqa: E402
-from traincast.executor.stage import use_products_of  # noqa: E402
+from traincast.executor.train.model import build_layers, loss, rotate  # noqa: E402
+from traincast.executor.train.stage import use_products_of  # noqa: E402
 
 
 def decoder(**changes) -> Decoder:

@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from traincast.executor.module_trace import TRACED, read_factory, trace_module  # noqa: E402
+from traincast.executor.module_trace.module_trace import TRACED, read_factory, trace_module  # noqa: E402
 from traincast.sim.errors import InputError  # noqa: E402
-from traincast.sim.networks.network import Network  # noqa: E402
-from traincast.sim.networks.presets import network_preset  # noqa: E402
+from traincast.sim.model.networks.network import Network  # noqa: E402
+from traincast.sim.model.networks.presets import network_preset  # noqa: E402
 
 
 def conv(channels: int, out: int, window: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:

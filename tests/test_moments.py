@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim.moments import StageBytes, in_flight, walk
-from traincast.sim.plan import parse_actions
+from traincast.sim.memory.pass_timeline import StageBytes, in_flight, walk
+from traincast.sim.plan.plan import parse_actions
 
 
 def test_a_walk_by_hand():

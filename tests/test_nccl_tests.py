@@ -9,9 +9,9 @@ import json
 import pytest
 from machines import gpu_cluster
 
+from traincast.sim.calibration.import_nccl_tests import bus_bandwidth, import_tables, read_table
 from traincast.sim.errors import InputError
-from traincast.sim.nccl_tests import bus_bandwidth, import_tables, read_table
-from traincast.sim.network import MEASURED, choose, transport
+from traincast.sim.network.transport import MEASURED, choose, transport
 
 RANKS = "".join(
     f"#  Rank {r:2} Group  0 Pid {100 + r} on node{r // 8} device {r % 8} [0x0{r % 8}] NVIDIA A100\n"

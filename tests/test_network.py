@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import INFINIBAND, NVLINK, cpu_cluster, gpu_cluster
 
-from traincast.sim.cluster import Link, TransportCurve, Wire
-from traincast.sim.collectives import ring_all_reduce_s
-from traincast.sim.curves import interpolate, interpolate_time
 from traincast.sim.errors import InputError
-from traincast.sim.network import SEND_RECV, nodes_of, path, processor_s, transport
+from traincast.sim.hardware.cluster import Link, TransportCurve, Wire
+from traincast.sim.hardware.curves import interpolate, interpolate_time
+from traincast.sim.network.algorithms import ring_all_reduce_s
+from traincast.sim.network.transport import SEND_RECV, nodes_of, path, processor_s, transport
 
 LEAF_SPINE = (
     *(Wire(a=f"node{n}", b=f"leaf{n // 2}", link="ib") for n in range(4)),

@@ -5,23 +5,23 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.costs import Costs
-from traincast.sim.engine import simulate
+from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.traffic import message_bytes
 from traincast.sim.errors import InputError
-from traincast.sim.flops import hardware_flops_per_token, model_flops_per_token
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.layer_kernels import kept_bytes, layer_kernels
-from traincast.sim.lowering import make_plan
-from traincast.sim.memory import memory
-from traincast.sim.model import Model
-from traincast.sim.model_file import read_model_file, write_model
-from traincast.sim.networks.builder import Builder
-from traincast.sim.networks.network import Network
-from traincast.sim.plan_file import plan_from_dict, plan_to_dict
-from traincast.sim.strategy import Strategy
-from traincast.sim.traffic import message_bytes
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.kernels.flops import hardware_flops_per_token, model_flops_per_token
+from traincast.sim.kernels.layer_kernels import kept_bytes, layer_kernels
+from traincast.sim.memory.peak import memory
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.model.model import Model
+from traincast.sim.model.model_file import read_model_file, write_model
+from traincast.sim.model.networks.builder import Builder
+from traincast.sim.model.networks.network import Network
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
 
 PUBLISHED = {
     "alexnet": (61_100_840, 0.714),
@@ -317,7 +317,7 @@ def test_broken_model_files_say_where(tmp_path, change, message):
 
 def test_networks_are_not_run_yet():
     """The executor says so, before any process starts."""
-    from traincast.executor.environment import check_environment
+    from traincast.executor.run.environment import check_environment
     from traincast.sim.errors import EnvironmentMismatchError
 
     with pytest.raises(EnvironmentMismatchError, match="resnet50 is no decoder"):

@@ -148,8 +148,8 @@ def test_pictures_of_a_report_are_written_together(tmp_path):
 def test_a_linked_folder_of_logs_is_not_entered(tmp_path, tiny_job):
     """`demo` keeps its logs in a folder of its own directory."""
     from traincast.commands.demo import run
-    from traincast.sim.lowering import make_plan
-    from traincast.sim.strategy import Strategy
+    from traincast.sim.plan.make_plan import make_plan
+    from traincast.sim.plan.strategy import Strategy
 
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()

@@ -7,10 +7,10 @@ import itertools
 import pytest
 from machines import gpu_cluster, job, llama
 
-from traincast.sim.lowering import make_plan
-from traincast.sim.memory import rank_walk
-from traincast.sim.pass_spans import pass_spans
-from traincast.sim.strategy import Strategy
+from traincast.sim.memory.peak import rank_walk
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.pass_spans import pass_spans
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "zb-h1"])

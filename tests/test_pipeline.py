@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from traincast.sim.engine.pipeline.pipeline import (
+    bubble_rate,
+    in_flight,
+    pipeline_program,
+    pipeline_timeline,
+)
 from traincast.sim.errors import InputError
-from traincast.sim.pass_times import PassTimes
-from traincast.sim.pipeline import bubble_rate, in_flight, pipeline_program, pipeline_timeline
-from traincast.sim.plan import parse_actions
-from traincast.sim.schedules import schedule
+from traincast.sim.plan.pass_times import PassTimes
+from traincast.sim.plan.plan import parse_actions
+from traincast.sim.plan.schedules import schedule
 
 TIMES = [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.25, 0.75), (3.0, 3.5, 2.5)]
 """Seconds of forward and of the two halves of backward."""

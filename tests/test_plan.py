@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError
-from traincast.sim.lowering import make_plan
-from traincast.sim.plan import Action, Kind, parse_actions
-from traincast.sim.strategy import Strategy
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.plan import Action, Kind, parse_actions
+from traincast.sim.plan.strategy import Strategy
 
 SINGLE = [kind for kind in Kind if kind is not Kind.OVERLAP]
 actions = st.builds(Action, st.integers(0, 10**6), st.sampled_from(SINGLE), st.integers(-1, 10**6))

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.engine import simulate
 from traincast.sim.errors import NoPlanError
-from traincast.sim.lowering import make_plan
-from traincast.sim.memory import memory
-from traincast.sim.planner import search
-from traincast.sim.space import divisors, strategies
+from traincast.sim.memory.peak import memory
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.predict.simulate import simulate
+from traincast.sim.search.planner import search
+from traincast.sim.search.space import divisors, strategies
 
 
 @pytest.mark.parametrize("cluster_name", ["gpu_cluster", "host_cluster"])

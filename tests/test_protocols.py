@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import INFINIBAND, NVLINK, gpu_cluster
 
-from traincast.sim.network import choose
-from traincast.sim.protocols import Machine, estimates, usable
-from traincast.sim.protocols import choose as choose_by_nccl
+from traincast.sim.network.nccl_tuner import Machine, estimates, usable
+from traincast.sim.network.nccl_tuner import choose as choose_by_nccl
+from traincast.sim.network.transport import choose
 
 NODE = Machine(ranks=8, nodes=1, bandwidth=360e9)
 PAIR = Machine(ranks=16, nodes=2, bandwidth=360e9)

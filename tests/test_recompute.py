@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.costs import Costs
-from traincast.sim.flops import hardware_flops_per_token, layer_flops, model_flops_per_token
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.layer_kernels import kept_bytes, layer_kernels
-from traincast.sim.model import BLOCK, MOE_BLOCK
-from traincast.sim.recompute import repeated_blocks, repeated_parts
-from traincast.sim.strategy import Strategy
-from traincast.sim.traffic import layer_collectives
+from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.traffic import layer_collectives
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.kernels.flops import hardware_flops_per_token, layer_flops, model_flops_per_token
+from traincast.sim.kernels.layer_kernels import kept_bytes, layer_kernels
+from traincast.sim.kernels.recompute import repeated_blocks, repeated_parts
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.model.model import BLOCK, MOE_BLOCK
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.strategy import Strategy
 
 JOB = Job(model=read_model("llama-3-8b"), global_batch=8, seq_len=8192)
 BLOCK_LAYER = JOB.model.layers[1]

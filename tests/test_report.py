@@ -14,15 +14,15 @@ from result_directory import plan, trace, write_directory
 
 from traincast.reports import report as report_module
 from traincast.reports.report import MAX_REPORT_BYTES, write_report
-from traincast.sim.cluster import Cluster
 from traincast.sim.errors import InputError
-from traincast.sim.job import Job
-from traincast.sim.planner import search
-from traincast.sim.result import write_result
+from traincast.sim.hardware.cluster import Cluster
+from traincast.sim.plan.job import Job
 from traincast.sim.result_layout import prepare_directory
-from traincast.sim.space import strategies
-from traincast.sim.trace import Trace
-from traincast.sim.trace_file import write_trace
+from traincast.sim.search.planner import search
+from traincast.sim.search.result import write_result
+from traincast.sim.search.space import strategies
+from traincast.sim.trace.trace import Trace
+from traincast.sim.trace.trace_file import write_trace
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [

@@ -7,9 +7,9 @@ import csv
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.plan import parse_actions
-from traincast.sim.schedule_csv import read_schedule_csv, write_schedule_csv
-from traincast.sim.schedules import GENERATED, schedule
+from traincast.sim.plan.plan import parse_actions
+from traincast.sim.plan.schedule_csv import read_schedule_csv, write_schedule_csv
+from traincast.sim.plan.schedules import GENERATED, schedule
 
 VIRTUAL = {"interleaved": 2, "loopedbfs": 2, "zbv": 2, "dualpipev": 2}
 

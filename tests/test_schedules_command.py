@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from traincast.__main__ import cli
-from traincast.sim.schedule_csv import read_schedule_csv
-from traincast.sim.schedules import GENERATED, schedule
+from traincast.sim.plan.schedule_csv import read_schedule_csv
+from traincast.sim.plan.schedules import GENERATED, schedule
 
 
 def run(*arguments: object):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from traincast.sim.plan import Action, Actions, Kind
-from traincast.sim.schedules import gpipe, one_f_one_b, schedule, schedule_faults
+from traincast.sim.plan.plan import Action, Actions, Kind
+from traincast.sim.plan.schedules import gpipe, one_f_one_b, schedule, schedule_faults
 
 torch = pytest.importorskip("torch")
 schedules = pytest.importorskip("torch.distributed.pipelining.schedules")

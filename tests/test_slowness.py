@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from machines import gpu_cluster
 
-from traincast.sim.groups import Groups
-from traincast.sim.luck import parse_slow
-from traincast.sim.slowness import Slowness
-from traincast.sim.strategy import Strategy
+from traincast.sim.hardware.stragglers import parse_slow
+from traincast.sim.plan.rank_groups import Groups
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.program.slowdown import Slowness
 
 STRATEGY = Strategy(dp=4, tp=2, pp=2)
 """16 ranks on nodes of 4: a stage has two nodes, a node two replicas."""

@@ -5,13 +5,20 @@ from __future__ import annotations
 import pytest
 from machines import gpu, gpu_cluster, job, llama
 
-from traincast.sim.build_passes import OVERLAP_SLOWDOWN, PassCosts
-from traincast.sim.costs import Costs
-from traincast.sim.plan import Action, Kind
-from traincast.sim.roofline import alignment_efficiency, kernel_s, kernels_s, narrow_efficiency
-from traincast.sim.shape import Kernel
-from traincast.sim.stacks import ACCUMULATIONS, DEFAULT_STACK, LOSSES, NORMS, OPTIMIZERS, STACKS
-from traincast.sim.strategy import Strategy
+from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.pass_costs import OVERLAP_SLOWDOWN, PassCosts
+from traincast.sim.kernels.layer_shape import Kernel
+from traincast.sim.kernels.roofline import alignment_efficiency, kernel_s, kernels_s, narrow_efficiency
+from traincast.sim.plan.plan import Action, Kind
+from traincast.sim.plan.software_stacks import (
+    ACCUMULATIONS,
+    DEFAULT_STACK,
+    LOSSES,
+    NORMS,
+    OPTIMIZERS,
+    STACKS,
+)
+from traincast.sim.plan.strategy import Strategy
 
 
 @pytest.mark.parametrize("name", STACKS)

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch.distributed.pipelining import stage as torch_stage  # noqa: E402
 
-from traincast.executor.stage import TESTED_TORCH  # noqa: E402
+from traincast.executor.train.stage import TESTED_TORCH  # noqa: E402
 
 
 def test_torch_is_the_version_the_adapter_was_tested_with():

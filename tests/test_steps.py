@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from machines import job, llama
 
-from traincast.sim.lowering import make_plan
-from traincast.sim.steps import Step, steps_of
-from traincast.sim.strategy import Strategy
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.program.steps import Step, steps_of
 
 JOB = job(llama(layers=2), global_batch=4)
 """Layers: 0 embedding, 1 and 2 blocks, 3 head."""

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim import engine_simpy
+from traincast.sim.engine import reference as engine_simpy
 from traincast.sim.errors import InputError
-from traincast.sim.program import Program
-from traincast.sim.stepwise import (
+from traincast.sim.program.program import Program
+from traincast.sim.program.ring_steps import (
     halving_doubling_ends,
     pattern_ends,
     ring_all_reduce_ends,

@@ -6,7 +6,7 @@ import pytest
 from result_directory import trace
 
 from traincast.reports.timeline import plot_text, timeline
-from traincast.sim.trace import Span, Trace
+from traincast.sim.trace.trace import Span, Trace
 
 
 def test_every_span_is_one_bar_in_milliseconds() -> None:

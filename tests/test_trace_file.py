@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traincast.sim import trace_file, trace_reader
 from traincast.sim.errors import InputError, UsageError
-from traincast.sim.trace import Span, Trace
-from traincast.sim.trace_file import write_trace
-from traincast.sim.trace_reader import read_trace
+from traincast.sim.trace import trace_file, trace_reader
+from traincast.sim.trace.trace import Span, Trace
+from traincast.sim.trace.trace_file import write_trace
+from traincast.sim.trace.trace_reader import read_trace
 
 SECONDS = st.floats(min_value=0, max_value=1e5, allow_subnormal=False)
 NAMES = st.text(min_size=1, max_size=8).filter(lambda text: text.isprintable())

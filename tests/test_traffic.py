@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 from machines import gpt, llama
 
-from traincast.sim.hf_config import read_model
-from traincast.sim.job import Job
-from traincast.sim.model import BLOCK, EMBEDDING, HEAD
-from traincast.sim.strategy import Strategy
-from traincast.sim.traffic import (
+from traincast.sim.costs.traffic import (
     averaging,
     boundary_bytes,
     gathering,
@@ -18,6 +14,10 @@ from traincast.sim.traffic import (
     reduction,
     split_parameters,
 )
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.model.model import BLOCK, EMBEDDING, HEAD
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.strategy import Strategy
 
 JOB = Job(model=gpt(4, 1024, 16, 51200), global_batch=64, seq_len=2048)
 

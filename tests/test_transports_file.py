@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from traincast.sim.check import check_file
-from traincast.sim.cluster_file import read_cluster
 from traincast.sim.errors import InputError
-from traincast.sim.files import load_document
-from traincast.sim.network import transport
-from traincast.sim.transports_file import check_transports, transport_presets
+from traincast.sim.files.reader import load_document
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.hardware.curve_files import check_transports, transport_presets
+from traincast.sim.network.transport import transport
 
 CLUSTER = """schema: traincast.cluster/1
 name: two

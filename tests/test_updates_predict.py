@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.costs import Costs
-from traincast.sim.engine import simulate
-from traincast.sim.lowering import make_plan
-from traincast.sim.luck import Luck, Straggler
-from traincast.sim.strategy import Strategy
+from traincast.sim.costs.compute import Costs
+from traincast.sim.hardware.stragglers import Luck, Straggler
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
 
 PROTOCOLS = ("sync", "async", "stale:1", "backup:1", "local:2")
 

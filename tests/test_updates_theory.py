@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from traincast.sim.collectives import collective_s
+from traincast.sim.network.algorithms import collective_s
 from traincast.sim.updates.engine import run_updates
 from traincast.sim.updates.model import UpdateModel
 

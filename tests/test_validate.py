@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from strategies import jobs_and_strategies
 
 from traincast.sim.errors import InputError
-from traincast.sim.lowering import make_plan
-from traincast.sim.plan import parse_actions
-from traincast.sim.strategy import Strategy
-from traincast.sim.validate import validate
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.plan import parse_actions
+from traincast.sim.plan.soundness import validate
+from traincast.sim.plan.strategy import Strategy
 
 
 @settings(deadline=None)

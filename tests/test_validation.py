@@ -12,16 +12,16 @@ import sys
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.validation import derivations
-from traincast.sim.validation.case import case_of
-from traincast.sim.validation.families import family_of
-from traincast.sim.validation.hardware import cluster_of, hardware_of
-from traincast.sim.validation.left_out import LeftOutError
-from traincast.sim.validation.prediction import Predictor
-from traincast.sim.validation.rows_file import write_rows
-from traincast.sim.validation.score import rank_correlation, regret_pct
-from traincast.sim.validation.table import Row, read_table, shipped_tables
-from traincast.sim.validation.validation import judge, scores
+from traincast.sim.published import derivations
+from traincast.sim.published.case import case_of
+from traincast.sim.published.families import family_of
+from traincast.sim.published.hardware import cluster_of, hardware_of
+from traincast.sim.published.left_out import LeftOutError
+from traincast.sim.published.prediction import Predictor
+from traincast.sim.published.rows_file import write_rows
+from traincast.sim.published.score import rank_correlation, regret_pct
+from traincast.sim.published.table import Row, read_table, shipped_tables
+from traincast.sim.published.validation import judge, scores
 
 CELLS = {
     "source": "somebody",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from test_validation import row
 
-from traincast.sim.validation.case import case_of
-from traincast.sim.validation.prediction import Predictor
-from traincast.sim.validation.table import read_table
+from traincast.sim.published.case import case_of
+from traincast.sim.published.prediction import Predictor
+from traincast.sim.published.table import read_table
 
 
 def test_recompute_of_some_operations_or_blocks():

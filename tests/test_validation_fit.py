@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.cluster_file import read_cluster
-from traincast.sim.validation.fit import FAMILIES, GRID, SustainedFit, family_of, with_sustained
-from traincast.sim.validation.table import read_table
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.published.fit import FAMILIES, GRID, SustainedFit, family_of, with_sustained
+from traincast.sim.published.table import read_table
 
 
 def test_accelerators_are_of_a_family_by_either_name():

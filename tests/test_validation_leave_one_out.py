@@ -10,12 +10,12 @@ from test_validation import row
 
 from traincast.commands.tables_validation import unseen_table
 from traincast.commands.validation_views import unseen
-from traincast.sim.cluster import Cluster
-from traincast.sim.validation.case import Case
-from traincast.sim.validation.leave_one_out import leave_one_out
-from traincast.sim.validation.prediction import Prediction, Predictor
-from traincast.sim.validation.table import Row
-from traincast.sim.validation.validation import Judged, judge
+from traincast.sim.hardware.cluster import Cluster
+from traincast.sim.published.case import Case
+from traincast.sim.published.leave_one_out import leave_one_out
+from traincast.sim.published.prediction import Prediction, Predictor
+from traincast.sim.published.table import Row
+from traincast.sim.published.validation import Judged, judge
 
 
 @dataclass(slots=True)

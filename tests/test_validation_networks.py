@@ -2,11 +2,11 @@
 
 import pytest
 
-from traincast.sim.validation.case import case_of
-from traincast.sim.validation.left_out import LeftOutError
-from traincast.sim.validation.prediction import Predictor
-from traincast.sim.validation.table import Row, read_table
-from traincast.sim.validation.validation import judge, scores
+from traincast.sim.published.case import case_of
+from traincast.sim.published.left_out import LeftOutError
+from traincast.sim.published.prediction import Predictor
+from traincast.sim.published.table import Row, read_table
+from traincast.sim.published.validation import judge, scores
 
 
 def tensorflow(**changes: str) -> Row:

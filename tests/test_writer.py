@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 from file_tree import make, names, tree
 
-from traincast.sim import writer
 from traincast.sim.errors import InputError, UsageError
-from traincast.sim.trace import Span, Trace
-from traincast.sim.trace_file import write_trace
-from traincast.sim.writer import (
+from traincast.sim.files import writer
+from traincast.sim.files.writer import (
     check_file,
     check_places,
     copy_file,
@@ -25,6 +23,8 @@ from traincast.sim.writer import (
     write_json_atomic,
     write_text_atomic,
 )
+from traincast.sim.trace.trace import Span, Trace
+from traincast.sim.trace.trace_file import write_trace
 
 
 def test_writing_replaces_whole_files(tmp_path):

@@ -14,9 +14,9 @@ from statistics import mean
 
 import pytest
 
-from traincast.sim.pass_times import PassTimes
-from traincast.sim.pipeline import Timeline, pipeline_timeline
-from traincast.sim.schedules import schedule
+from traincast.sim.engine.pipeline.pipeline import Timeline, pipeline_timeline
+from traincast.sim.plan.pass_times import PassTimes
+from traincast.sim.plan.schedules import schedule
 
 NAMES = {
     "1F1B": "1f1b",

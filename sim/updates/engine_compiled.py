@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from .. import native
+from .. import jit as native
 from . import kernel
 from .model import UpdateModel
 from .record import UpdateRecord

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cluster import Cluster
-from ..costs import Costs
-from ..jitter import jittered
-from ..luck import link_factor, persistent_factors, transient_factors
-from ..plan import Action, Actions, Kind, Plan
-from ..trace import Span
+from ..costs.compute import Costs
+from ..hardware.cluster import Cluster
+from ..hardware.stragglers import link_factor, persistent_factors, transient_factors
+from ..plan.plan import Action, Actions, Kind, Plan
+from ..trace.trace import Span
+from ..variability.jitter import jittered
 from .engine import run_updates
 from .model import UpdateModel
 from .record import UpdateRecord

@@ -1,0 +1,94 @@
+"""What every calibration task has: a rank's device, its clocks, and samples of a call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..measure.recorder import CpuClock, CudaClock
+
+SAMPLE_S = 0.02
+"""A sample repeats a short kernel until about this much time has gone."""
+SAMPLES, FULL_SAMPLES = 5, 20
+
+LaidOut = dict[str, Any]
+"""A series as plain values."""
+
+
+class Moment(NamedTuple):
+    """A reading of both clocks, or the difference of two, in seconds."""
+
+    wall: float
+    cpu: float
+    """Processor seconds of this process, all its threads; 0 on GPUs."""
+
+    def since(self, earlier: Moment) -> Moment:
+        return Moment(self.wall - earlier.wall, self.cpu - earlier.cpu)
+
+    def times(self, factor: float) -> Moment:
+        return Moment(self.wall * factor, self.cpu * factor)
+
+
+def total(moments: Iterable[Moment]) -> Moment:
+    walls, cpus = zip(*moments, strict=True)
+    return Moment(sum(walls), sum(cpus))
+
+
+class Bench:
+    """A rank's device, and how it takes time."""
+
+    def __init__(self, device: torch.device, rank: int, groups: Mapping[int, dist.ProcessGroup]):
+        self.device, self.rank, self.groups = device, rank, groups
+        self.ranks: tuple[int, ...] = (rank,)
+        """Who was asked the present task."""
+        self.kept: dict[Any, Any] = {}
+        """What a task keeps for its next visit."""
+        self.on_cpu = device.type == "cpu"
+        self.precision = "fp32" if self.on_cpu else "bf16"
+        self.dtype = torch.float32 if self.on_cpu else torch.bfloat16
+        self.clock = CpuClock() if self.on_cpu else CudaClock()
+
+    def now(self) -> Moment:
+        """With everything issued so far done."""
+        self.clock.settle()
+        return Moment(time.perf_counter(), time.process_time() if self.on_cpu else 0.0)
+
+    def stamp(self) -> Any:
+        """A moment in the course of the device's work, which goes on; `resolve` reads it."""
+        return self.now() if self.on_cpu else self.clock.stamp()
+
+    def resolve(self, stamp: Any) -> Moment:
+        return stamp if self.on_cpu else Moment(self.clock.resolve(stamp), 0.0)
+
+    def random(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, device=self.device, dtype=self.dtype)
+
+    def samples(self, kernel: Callable[[], object], full: bool) -> list[Moment]:
+        """What one call of ``kernel`` takes, several times."""
+        kernel()
+        start = self.now()
+        kernel()
+        calls = max(1, int(SAMPLE_S / max(self.now().since(start).wall, 1e-7)))
+        found = []
+        for _ in range(FULL_SAMPLES if full else SAMPLES):
+            start = self.now()
+            for _ in range(calls):
+                kernel()
+            found.append(self.now().since(start).times(1 / calls))
+        return found
+
+
+def series(what: str, parameters: Mapping[str, Any], samples: list[Moment]) -> LaidOut:
+    """A series as plain values."""
+    walls, cpus = [sample.wall for sample in samples], [sample.cpu for sample in samples]
+    return {
+        "what": what,
+        "parameters": dict(parameters),
+        "seconds": walls,
+        "cpu_seconds": cpus if any(cpus) else [],
+    }

@@ -1,0 +1,101 @@
+"""One rank of a calibration: reads tasks from standard input, answers on standard output.
+
+Started as ``python -m traincast.executor.calibrate.worker RANK WORLD_SIZE DIRECTORY KIND``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TextIO, cast
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
+
+from ..measure.recorder import memory_bytes
+from ..run.process import die_with_parent, pin
+from . import kernels as kernels
+from . import layers as layers
+from . import transport as transport
+from .bench import Bench
+
+TIMEOUT = timedelta(minutes=10)
+
+TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "launch": kernels.launch,
+    "gemm": kernels.gemm,
+    "memory": kernels.memory,
+    "attention": kernels.attention,
+    "layers": layers.layers,
+    "step": layers.step,
+    "slices": kernels.slices,
+    "optimizer": layers.optimizer,
+    "all_reduce": transport.all_reduce,
+    "broadcast": transport.broadcast,
+    "all_gather": transport.all_gather,
+    "reduce_scatter": transport.reduce_scatter,
+    "send_recv": transport.send_recv,
+}
+
+
+def main(rank: int, world_size: int, directory: str, kind: str) -> None:
+    """Join the others, then do what is asked until the input ends."""
+    die_with_parent()
+    answers = _own_output()
+    device = _settle(rank, kind)
+    groups = _join(rank, world_size, directory, kind)
+    bench = Bench(device, rank, groups)
+    _say(answers, {"result": memory_bytes(device)})
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            bench.ranks = tuple(request["ranks"])
+            result = TASKS[request["task"]](bench, **request["arguments"])
+        except Exception as error:
+            _say(answers, {"error": f"{request['task']}: {type(error).__name__}: {error}"})
+        else:
+            _say(answers, {"result": result})
+
+
+def _own_output() -> TextIO:
+    """Standard output for answers alone: whatever libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def _say(answers: TextIO, answer: object) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def _settle(rank: int, kind: str) -> torch.device:
+    """One thread on one core, ranks taking cores in turn; on GPUs one device a rank."""
+    if kind == "gpu":
+        device = torch.device("cuda", rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
+    pin(rank)
+    return torch.device("cpu")
+
+
+def _join(rank: int, world_size: int, directory: str, kind: str) -> dict[int, dist.ProcessGroup]:
+    """By number of ranks: a group of the first so many."""
+    if world_size == 1:
+        return {}
+    store = FileStore(f"{directory}/store", world_size)
+    backend = "gloo" if kind == "cpu" else "nccl"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    # A rank that is not in a group gets a mark instead of it, and is never asked.
+    return {
+        count: cast(dist.ProcessGroup, dist.new_group(list(range(count)), timeout=TIMEOUT))
+        for count in range(2, world_size + 1)
+    }
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

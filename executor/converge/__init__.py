@@ -1,0 +1,1 @@
+"""Update protocols run for real."""

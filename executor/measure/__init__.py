@@ -1,0 +1,1 @@
+"""Clocks, spans and memory of a run."""

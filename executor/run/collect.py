@@ -1,0 +1,98 @@
+"""What the ranks of a run wrote, as one measured Trace.
+
+A step's time is from the moment the last rank ended the step before to the moment the last rank ends it:
+no barrier stands between steps, so this is the period of the steady state. Asynchronous workers have no
+common step; there it is the time in which all of them together make as many updates as there are workers,
+as a synchronous step takes that many gradients.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...sim.plan.plan import Plan
+from ...sim.trace.trace import Span, Trace
+from ..measure.recorder import Mark, align_spans
+
+
+def collect(plan: Plan, directory: Path, *, steps: int, warmup: int, seed: int) -> Trace:
+    """The Trace of the ``steps`` measured steps after ``warmup``."""
+    parts = [json.loads((directory / f"part.{rank}.json").read_text()) for rank in range(plan.world_size)]
+    spans = align_spans(Mark(*mark) for part in parts for mark in part["marks"])
+    if plan.strategy.synchrony == "async":
+        times = _round_times(parts[: plan.strategy.workers], warmup)
+    else:
+        times = _step_times(parts, warmup)
+    begins = _begins(plan, parts, spans, warmup)
+    return Trace.of(
+        [_shifted(span, begins[span.step, span.rank], warmup) for span in spans],
+        source="measured",
+        world_size=plan.world_size,
+        step_times_s=tuple(times),
+        peak_memory_bytes={part["rank"]: part["peak_memory_bytes"] for part in parts},
+        metadata=_metadata(plan, parts, warmup, seed),
+    )
+
+
+def _step_times(parts: list[dict[str, Any]], warmup: int) -> list[float]:
+    """Of a synchronous run: every rank, server or worker, ends every step."""
+    ends = [max(together) for together in zip(*(part["ends"] for part in parts), strict=True)]
+    return [now - before for before, now in pairwise(ends[warmup:])]
+
+
+def _round_times(workers: list[dict[str, Any]], warmup: int) -> list[float]:
+    """By round: the time in which all workers at their rates make one update each."""
+    rounds = [[now - before for before, now in pairwise(part["ends"][warmup:])] for part in workers]
+    return [len(workers) / sum(1 / own for own in together) for together in zip(*rounds, strict=True)]
+
+
+def _begins(
+    plan: Plan, parts: list[dict[str, Any]], spans: list[Span], warmup: int
+) -> dict[tuple[int, int], float]:
+    """(step, rank) to the moment its spans count from: when the last rank had ended the step before.
+
+    A rank that was ahead may have begun earlier; then that is the moment. An asynchronous worker counts
+    from its own; a server serves several at once, and counts with the first.
+    """
+    workers = parts[: plan.strategy.workers]
+    asynchronous = plan.strategy.synchrony == "async"
+    first_start: dict[int, float] = {}
+    for span in spans:
+        first_start[span.step] = min(span.start, first_start.get(span.step, span.start))
+    begins = {}
+    for step in range(warmup, len(workers[0]["ends"]) - 1):
+        ends = [part["ends"][step] for part in workers]
+        common = min(max(ends), first_start.get(step, max(ends)))
+        for part in parts:
+            own = asynchronous and part["rank"] < len(workers)
+            begins[step, part["rank"]] = part["ends"][step] if own else common
+    return begins
+
+
+def _shifted(span: Span, begin: float, warmup: int) -> Span:
+    return span._replace(
+        start=max(0.0, span.start - begin), end=max(0.0, span.end - begin), step=span.step - warmup
+    )
+
+
+def _metadata(plan: Plan, parts: list[dict[str, Any]], warmup: int, seed: int) -> dict[str, object]:
+    losses = [part["losses"] for part in parts if part["losses"]]
+    metadata: dict[str, object] = {
+        "label": plan.strategy.label,
+        "seed": seed,
+        "warmup": warmup,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        # The mean over replicas, warm-up included: the loss of the global batch of every step.
+        "losses": [sum(step) / len(step) for step in zip(*losses, strict=True)],
+    }
+    staleness = next((part["staleness"] for part in parts if part["staleness"]), None)
+    if staleness is not None:
+        metadata["staleness"] = staleness
+    return metadata

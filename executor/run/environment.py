@@ -1,0 +1,105 @@
+"""Can this machine run that plan? Asked before any process starts."""
+
+from __future__ import annotations
+
+import torch
+
+from ...sim.errors import EnvironmentMismatchError
+from ...sim.plan.plan import Plan
+from ...sim.plan.strategy import Strategy
+from ..parallel import recompute
+from .process_groups import device_kind, devices
+
+
+def check_environment(plan: Plan, *, force: bool = False) -> None:
+    """Raise EnvironmentMismatchError, listing everything that does not match.
+
+    ``force`` lets a plan that was made for other hardware run on what is here.
+    """
+    faults = _cannot_run(plan)
+    if not force:
+        faults += _made_for_another(plan)
+    if faults:
+        raise EnvironmentMismatchError("; ".join(faults))
+
+
+def _cannot_run(plan: Plan) -> list[str]:
+    """What no force can mend."""
+    strategy = plan.strategy
+    faults = []
+    simulated_only = _simulated_only(strategy)
+    if simulated_only:
+        named = ", ".join(simulated_only)
+        faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, gpipe or 1f1b")
+    if plan.job.model.network is not None:
+        faults.append(f"{plan.job.model.name} is no decoder: simulated but not run yet")
+    if plan.job.dropout:
+        faults.append("dropout is simulated but not run yet; run plans without")
+    if plan.job.precision == "fp16":
+        faults.append("fp16 needs loss scaling, which is simulated but not run yet; run bf16 or fp32")
+    if plan.job.precision == "fp8":
+        faults.append("fp8 is simulated but not run yet; run bf16")
+    if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
+        faults.append("tf32 is a format of GPUs; run fp32 or bf16 on the CPU")
+    algorithm = strategy.collective_algorithm
+    if strategy.workers > 1 and algorithm not in ("auto", "ring") and device_kind(plan) == "cpu":
+        faults.append(f"{algorithm}: gloo reduces around a ring only; run plans with auto or ring")
+    if device_kind(plan) == "gpu" and plan.world_size > torch.cuda.device_count():
+        faults.append(f"{plan.world_size} ranks, but {torch.cuda.device_count()} GPUs here")
+    return faults
+
+
+def _simulated_only(strategy: Strategy) -> list[str]:
+    """What of a strategy the executor cannot do."""
+    degrees = {"tp": "tensor parallelism", "cp": "context parallelism", "ep": "expert parallelism"}
+    found = [
+        f"{field} {getattr(strategy, field)} ({name})"
+        for field, name in degrees.items()
+        if getattr(strategy, field) > 1
+    ]
+    if strategy.pp > 1 and strategy.schedule not in ("gpipe", "1f1b"):
+        found.append(f"schedule {strategy.schedule}")
+    if strategy.vp > 1:
+        found.append(f"vp {strategy.vp}")
+    if strategy.sharding != "ddp":
+        found.append(f"sharding {strategy.sharding}")
+    found += recompute.refusals(strategy)
+    if strategy.attention != "flash":
+        found.append(f"attention {strategy.attention}")
+    if strategy.stack != Strategy().stack:
+        found.append(f"stack {strategy.stack}")
+    if strategy.offload != "none":
+        found.append(f"offload {strategy.offload}")
+    if strategy.synchrony not in ("sync", "async"):
+        found.append(f"synchrony {strategy.synchrony}")
+    if strategy.server_replicas > 1 or strategy.servers_colocated:
+        found.append("replicated or colocated servers")
+    if strategy.replicas > 1 and not strategy.overlap_gradients:
+        found.append("gradients reduced after backward")
+    if strategy.pp > 1 and not strategy.overlap_transfers:
+        found.append("blocking transfers")
+    return found
+
+
+def _made_for_another(plan: Plan) -> list[str]:
+    made_for = plan.cluster.get("kind")
+    if made_for is None:
+        return []
+    here = "gpu" if torch.cuda.is_available() else "cpu"
+    if made_for == "gpu" and here == "cpu":
+        accelerator = f"{plan.cluster.get('accelerator')} on {plan.cluster.get('name')}"
+        return [
+            f"the plan was made for {plan.world_size} × {accelerator}, but there is no GPU here (--force)"
+        ]
+    expected = str(plan.cluster.get("accelerator", ""))
+    if made_for == "gpu" and not any(_same(expected, name) for name in devices()):
+        return [f"the plan was made for {expected}, but here is {', '.join(devices())} (--force)"]
+    return []
+
+
+def _same(expected: str, name: str) -> bool:
+    """`h100-sxm` and `NVIDIA H100 80GB HBM3` are the same: the model number is what both have."""
+    words = name.lower().replace("-", " ").split()
+    return any(
+        word in words for word in expected.lower().replace("-", " ").split() if any(c.isdigit() for c in word)
+    )

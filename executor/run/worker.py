@@ -1,0 +1,149 @@
+"""One rank of a run: ``python -m traincast.executor.run.worker DIRECTORY RANK``.
+
+The directory holds what the launcher says (`spec.json`, `plan.json`) and what the ranks answer: a heartbeat
+after every step, and in the end `part.RANK.json`, or `error.RANK.json` with the cause.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
+
+from ...sim.files.writer import write_json_atomic
+from ...sim.plan.plan import Plan
+from ...sim.plan.plan_file import read_plan
+from ..measure.recorder import CpuClock, CudaClock, Recorder, peak_memory_bytes
+from ..servers.parameter_server import Server, ServerWorker
+from ..train.trainer import Trainer
+from .heartbeat import Heartbeat
+from .process import die_with_parent, pin
+from .process_groups import device_kind, join, make_groups
+
+
+class Rank:
+    """What one rank does from its first step to its last."""
+
+    def __init__(self, directory: Path, rank: int):
+        self.directory, self.rank = directory, rank
+        self.spec: dict[str, Any] = json.loads((directory / "spec.json").read_text())
+        self.plan: Plan = read_plan(directory / "plan.json")
+        if device_kind(self.plan) == "cpu":
+            pin(rank)
+        self.steps = self.spec["warmup"] + self.spec["steps"]
+        self.ends: list[float] = []
+        """When the first step began, then when each step ended."""
+        self.losses: list[float] = []
+        self.step = -1
+
+    def run(self) -> None:
+        plan, seed = self.plan, self.spec["seed"]
+        asynchronous_server = plan.is_server(self.rank) and plan.strategy.synchrony == "async"
+        self.heartbeat = Heartbeat(
+            self.directory / f"heartbeat.{self.rank}", plan.strategy.dp if asynchronous_server else 1
+        )
+        store = FileStore(str(self.directory / "store"), plan.world_size)
+        self.device = join(plan, self.rank, store)
+        clock = CpuClock() if self.device.type == "cpu" else CudaClock()
+        self.recorder = Recorder(self.rank, clock, self.heartbeat)
+        if plan.is_server(self.rank):
+            self.actor: Server | ServerWorker | Trainer = Server(plan, self.rank, self.recorder, seed)
+            self._serve(self.actor)
+        elif plan.strategy.servers:
+            self.actor = ServerWorker(plan, self.rank, self.device, self.recorder, seed)
+            self._train_with_servers(self.actor)
+        else:
+            groups = make_groups(plan, self.rank, self.device)
+            self.actor = Trainer(plan, self.rank, self.device, groups, self.recorder, seed)
+            self._start()
+            for step in range(self.steps):
+                self._begin(step)
+                loss = self.actor.train_step(step)
+                self._end(loss)
+        self._write()
+        with self.heartbeat.waiting():
+            dist.barrier()
+        dist.destroy_process_group()
+
+    def _train_with_servers(self, worker: ServerWorker) -> None:
+        self._start()
+        for step in range(self.steps):
+            self._begin(step)
+            self._end(worker.train_step(step, last=step == self.steps - 1))
+        with self.heartbeat.waiting():
+            worker.finish()
+
+    def _serve(self, server: Server) -> None:
+        self._start()
+        if self.plan.strategy.synchrony == "async":
+            server.serve_asynchronously(self.steps)
+            self.recorder.settle()
+            return
+        for step in range(self.steps):
+            self._begin(step)
+            server.synchronous_step(step)
+            self._end(None)
+
+    def _start(self) -> None:
+        """Wait for each other once, and note when the first step began."""
+        with self.heartbeat.waiting():
+            dist.barrier()
+        self.ends.append(self.recorder.settle())
+
+    def _begin(self, step: int) -> None:
+        self.step = self.recorder.step = step
+
+    def _end(self, loss: float | None) -> None:
+        self.ends.append(self.recorder.settle())
+        if loss is not None:
+            self.losses.append(loss)
+        self.heartbeat.ended(self.step)
+
+    def _write(self) -> None:
+        warmup = self.spec["warmup"]
+        part = {
+            "rank": self.rank,
+            "ends": self.ends,
+            "losses": self.losses,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "staleness": getattr(self.actor, "staleness", []),
+            "marks": [mark for mark in self.recorder.marks if mark.step >= warmup],
+        }
+        if self.spec["keep_parameters"]:
+            torch.save(self.actor.parameters_by_layer(), self.directory / f"parameters.{self.rank}.pt")
+        write_json_atomic(self.directory / f"part.{self.rank}.json", part)
+
+
+def main(directory: Path, rank: int) -> int:
+    """Run one rank; its exit code is 0, or 1 with `error.RANK.json` beside it."""
+    die_with_parent()
+    one = None
+    try:
+        one = Rank(directory, rank)
+        one.run()
+    except BaseException as error:
+        cause = {
+            "rank": rank,
+            "host": socket.gethostname(),
+            "time": time.time(),
+            "step": one.step if one else -1,
+            "cause": f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+        }
+        write_json_atomic(directory / f"error.{rank}.json", cause)
+        # Peers may wait in a collective; leaving at once lets them see a closed connection.
+        os._exit(1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,261 @@
+"""Fits of one accelerator: rates of kernels, layers as profiled, optimizer steps."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..hardware.cluster import Accelerator, Curve, LayerProfile, OptimizerCost
+from ..kernels.attention import CAUSAL_SHARE
+from ..kernels.decoder_kernels import Kernel, backward_kernels, forward_kernels
+from ..kernels.roofline import head_flops, kernel_s, kernels_s
+from ..model.model import BLOCK, Decoder
+from ..plan.job import PRECISION_BYTES
+
+if TYPE_CHECKING:
+    from .fit import Point, Samples
+
+BINS_PER_DECADE = 2
+"""Points of an efficiency curve for each power of ten."""
+
+
+def fit_accelerator(samples: Samples, *, source: str, date: str) -> tuple[Accelerator, dict[str, float]]:
+    """The accelerator, and the residual of each of its fits."""
+    gemms = samples.of("gemm")
+    if not gemms:
+        raise InputError("no products (series gemm) were measured")
+    machine, precision = samples.machine, gemms[0].parameters["precision"]
+    launch_s = _launch_s(samples)
+    peak = max(_gemm_flops(p) / _own_s(p, launch_s) for p in gemms)
+    bandwidth = max((p.parameters["bytes"] / _own_s(p, launch_s) for p in samples.of("memory")), default=0.0)
+    ranks = _ranks(samples)
+    bare = Accelerator(
+        name=machine["device"],
+        kind=machine["kind"],
+        peak_flops={precision: peak},
+        memory_bytes=machine["memory_bytes"] / ranks,
+        memory_bandwidth=bandwidth or peak,
+        launch_overhead_s=launch_s,
+        sm_count=machine.get("multiprocessors", 0),
+        reserved_bytes=machine.get("reserved_bytes", 0.0),
+        source=source,
+        date=date,
+    )
+    fitted, residuals = _with_curves(bare, samples, precision)
+    fitted = replace(fitted, layer_profiles=_profiles(samples))
+    fitted, layer_residual = _with_framework_factor(fitted, samples)
+    costs, optimizer_residual = _optimizers(samples)
+    return replace(fitted, optimizer_costs=costs), residuals | layer_residual | optimizer_residual
+
+
+def _ranks(samples: Samples) -> int:
+    """Ranks that share the machine's memory: as many as were measured together, at least one a core."""
+    machine = samples.machine
+    if machine["kind"] != "cpu":
+        return 1
+    counts = [p.parameters["ranks"] for what in ("all_reduce", "send_recv") for p in samples.of(what)]
+    return max([*counts, machine["cores"]])
+
+
+def _launch_s(samples: Samples) -> float:
+    points = samples.of("launch")
+    return statistics.median(p.own_s for p in points) if points else 0.0
+
+
+def _own_s(point: Point, launch_s: float) -> float:
+    """A kernel's time without its launch; never less than half of it, whatever the noise."""
+    return max(point.own_s - launch_s, 0.5 * point.own_s)
+
+
+def _gemm_flops(point: Point) -> float:
+    p = point.parameters
+    return 2.0 * p["m"] * p["n"] * p["k"]
+
+
+def _attention_flops(point: Point) -> float:
+    p = point.parameters
+    return CAUSAL_SHARE * 4.0 * p["batch"] * p["heads"] * p["seq_len"] ** 2 * p["head_dim"]
+
+
+def _attention_kernel(point: Point) -> Kernel:
+    p = point.parameters
+    return Kernel(
+        kind="attention",
+        flops=_attention_flops(point),
+        bytes=1.0,
+        m=p["seq_len"],
+        n=p["seq_len"],
+        k=p["head_dim"],
+        batch=p["batch"] * p["heads"],
+    )
+
+
+def _with_curves(bare: Accelerator, samples: Samples, precision: str) -> tuple[Accelerator, dict[str, float]]:
+    """Efficiency curves of products, attention and memory, and what each leaves when one point is out."""
+    launch_s, peak = bare.launch_overhead_s, bare.peak_flops[precision]
+    width = PRECISION_BYTES[precision]
+
+    def rate(flops: Callable[[Point], float], point: Point) -> tuple[float, float]:
+        return flops(point), min(1.0, flops(point) / _own_s(point, launch_s) / peak)
+
+    def attended(point: Point) -> tuple[float, float]:
+        return head_flops(_attention_kernel(point)), rate(_attention_flops, point)[1]
+
+    def moved(point: Point) -> tuple[float, float]:
+        size = float(point.parameters["bytes"])
+        return size, min(1.0, size / _own_s(point, launch_s) / bare.memory_bandwidth)
+
+    fits: list[tuple[str, list[Point], Callable[[Point], tuple[float, float]], Callable, Callable]] = [
+        (
+            "gemm",
+            samples.of("gemm"),
+            lambda p: rate(_gemm_flops, p),
+            lambda p: _gemm_kernel(p, width),
+            lambda a, curve: replace(a, gemm_efficiency={precision: curve}),
+        ),
+        (
+            "attention",
+            samples.of("attention"),
+            attended,
+            _attention_kernel,
+            lambda a, curve: replace(a, attention_efficiency={precision: curve}),
+        ),
+        (
+            "memory",
+            samples.of("memory"),
+            moved,
+            lambda p: Kernel(kind="memory", flops=0.0, bytes=float(p.parameters["bytes"])),
+            lambda a, curve: replace(a, memory_efficiency=curve),
+        ),
+    ]
+    fitted, residuals = bare, {}
+    for name, points, efficiency, kernel, with_curve in fits:
+        found = [efficiency(p) for p in points]
+        if found:
+            fitted = with_curve(fitted, curve_of(found))
+        errors = []
+        for out, point in enumerate(points):
+            others = found[:out] + found[out + 1 :]
+            if others:
+                accelerator = with_curve(bare, curve_of(others))
+                errors.append(abs(kernel_s(accelerator, kernel(point), precision) / point.own_s - 1.0))
+        if errors:
+            residuals[name] = statistics.median(errors)
+    return fitted, residuals
+
+
+def _gemm_kernel(point: Point, width: int) -> Kernel:
+    m, n, k = (point.parameters[name] for name in "mnk")
+    size = float(width * (m * k + k * n + m * n))
+    return Kernel(kind="gemm", flops=_gemm_flops(point), bytes=size, m=m, n=n, k=k)
+
+
+def curve_of(points: Sequence[tuple[float, float]]) -> Curve:
+    """Points (x, y) as a curve: those of like x as one, at their medians."""
+    bins: dict[int, list[tuple[float, float]]] = {}
+    for x, y in points:
+        bins.setdefault(round(BINS_PER_DECADE * math.log10(x)), []).append((x, y))
+    return tuple(
+        (statistics.median(x for x, _ in found), statistics.median(y for _, y in found))
+        for _, found in sorted(bins.items())
+    )
+
+
+# Layers
+
+_PROFILE = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
+_DECODER = (
+    *(*_PROFILE, "head_dim", "positions", "attention_bias", "output_bias", "mlp_bias"),
+    *("qk_norm", "tied_embeddings", "max_positions"),
+)
+
+
+def _profiles(samples: Samples) -> tuple[LayerProfile, ...]:
+    """Each measured kind of layer with its forward and backward; layers of one shape once."""
+    backward = {_shape(p): p.own_s for p in samples.of("backward")}
+    profiles: dict[tuple, LayerProfile] = {}
+    for point in samples.of("forward"):
+        p, shape = point.parameters, _shape(point)
+        if shape in backward:
+            profiles[shape] = LayerProfile(
+                kind=p["kind"],
+                **{name: p[name] for name in _PROFILE},
+                seq_len=p["seq_len"],
+                micro_batch=p["micro_batch"],
+                precision=p["precision"],
+                forward_s=point.own_s,
+                backward_s=backward[shape],
+            )
+    return tuple(profiles.values())
+
+
+def _shape(point: Point) -> tuple:
+    names = ("kind", *_DECODER, "seq_len", "micro_batch", "precision")
+    return tuple(point.parameters[name] for name in names)
+
+
+def _with_framework_factor(
+    accelerator: Accelerator, samples: Samples
+) -> tuple[Accelerator, dict[str, float]]:
+    """What a block takes over the sum of its kernels: the factor for layers that were not profiled."""
+    pairs = [
+        (kernels_s(accelerator, _layer_kernels(point.parameters, what), precision), point.own_s)
+        for what in ("forward", "backward")
+        for point in samples.of(what)
+        if point.parameters["kind"] == BLOCK
+        for precision in (point.parameters["precision"],)
+    ]
+    if not pairs:
+        return accelerator, {}
+    factor = statistics.median(measured / kernels for kernels, measured in pairs)
+    errors = [abs(factor * kernels / measured - 1.0) for kernels, measured in pairs]
+    return replace(accelerator, framework_factor=factor), {"layers_by_kernels": statistics.median(errors)}
+
+
+def _layer_kernels(p: Mapping[str, Any], what: str) -> tuple[Kernel, ...]:
+    decoder = Decoder(layers=1, **{name: p[name] for name in _DECODER})
+    make = forward_kernels if what == "forward" else backward_kernels
+    return make(
+        decoder,
+        p["kind"],
+        micro_batch=p["micro_batch"],
+        seq_len=p["seq_len"],
+        tp=1,
+        bytes_per_value=PRECISION_BYTES[p["precision"]],
+    )
+
+
+# Optimizer
+
+
+def _optimizers(samples: Samples) -> tuple[dict[str, OptimizerCost], dict[str, float]]:
+    """A straight line for each optimizer; the error is that of the line at its own points."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for point in samples.of("optimizer"):
+        p = point.parameters
+        points.setdefault(p["name"], []).append((float(p["parameters"]), point.own_s))
+    costs = {name: line_of(found) for name, found in points.items()}
+    errors = [
+        abs((costs[name].overhead_s + costs[name].per_parameter_s * count) / seconds - 1.0)
+        for name, found in points.items()
+        for count, seconds in found
+    ]
+    return costs, {"optimizer": statistics.median(errors)} if errors else {}
+
+
+def line_of(points: Sequence[tuple[float, float]]) -> OptimizerCost:
+    """Overhead and slope, neither negative, of least relative squares through (parameters, seconds)."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    counts, seconds = np.array(points, dtype=float).T
+    if len(points) == 1:
+        return OptimizerCost(overhead_s=0.0, per_parameter_s=float(seconds[0] / counts[0]))
+    scale = counts.max()
+    matrix = np.column_stack([np.ones(len(counts)), counts / scale]) / seconds[:, None]
+    (overhead, slope), _ = nnls(matrix, np.ones(len(counts)))
+    return OptimizerCost(overhead_s=float(overhead), per_parameter_s=float(slope / scale))

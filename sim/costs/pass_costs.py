@@ -1,0 +1,128 @@
+"""What one pass through some layers costs a rank: compute, FLOPs, and the exchanges inside its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..hardware.cluster import Cluster
+from ..model.model import Layer
+from ..plan.job import Job
+from ..plan.partition import partition
+from ..plan.pass_times import PassTimes
+from ..plan.plan import Action, Kind
+from ..plan.strategy import Strategy
+from .compute import Costs
+from .traffic import message_bytes
+
+OVERLAP_SLOWDOWN = 0.189
+"""How much longer compute takes while a collective runs beside it, which takes multiprocessors and memory
+bandwidth from it: mean over models and devices (Lee et al. 2025, "Characterizing Compute-Communication
+Overlap in GPU-Accelerated Distributed Deep Learning", arXiv:2507.03114)."""
+
+
+class Exchange(NamedTuple):
+    """Communication inside layers that their compute waits for, all of one dimension."""
+
+    dimension: str
+    group: str
+    seconds: float
+    size_bytes: float
+
+
+class PassCost(NamedTuple):
+    """One micro-batch through some layers on one rank."""
+
+    compute_s: float
+    flops: float
+    exchanges: tuple[Exchange, ...]
+
+
+class PassCosts:
+    """Costs of passes, remembered, since every micro-batch repeats them."""
+
+    def __init__(self, costs: Costs, slowdown: float):
+        self.costs, self.slowdown = costs, slowdown
+        self._known: dict[tuple, PassCost] = {}
+
+    def of(self, action: Action, layers: tuple[tuple[int, ...], ...]) -> PassCost:
+        """The cost of ``action`` for ``layers``, those of each of its passes."""
+        kinds = tuple(part.kind for part in action.passes)
+        key = (kinds, layers)
+        if key not in self._known:
+            every = self.costs.job.model.layers
+            parts = [
+                self._pass(kind, [every[i] for i in own]) for kind, own in zip(kinds, layers, strict=True)
+            ]
+            self._known[key] = parts[0] if len(parts) == 1 else _side_by_side(parts)
+        return self._known[key]
+
+    def _pass(self, kind: Kind, layers: list[Layer]) -> PassCost:
+        costs = self.costs
+        if kind is Kind.FORWARD:
+            seconds, flops = costs.forward_s, costs.forward_flops
+        elif kind is Kind.BACKWARD:
+            seconds, flops = costs.backward_s, costs.backward_flops
+        elif kind is Kind.INPUT_GRADIENT:
+            seconds, flops = costs.input_gradient_s, self._input_flops
+        else:
+            seconds, flops = costs.weight_gradient_s, costs.forward_flops
+        exchanges = () if kind is Kind.WEIGHT_GRADIENT else self._exchanges(layers, kind is not Kind.FORWARD)
+        compute_s = sum(self._beside_traffic_s(kind, layer, seconds(layer)) for layer in layers)
+        return PassCost(compute_s * self.slowdown, sum(map(flops, layers)), exchanges)
+
+    def _beside_traffic_s(self, kind: Kind, layer: Layer, seconds: float) -> float:
+        """``seconds`` of a layer's compute, slower while parameters are gathered and gradients scattered
+        beside it. A processor that moves the bytes itself hides nothing, so nothing is slowed."""
+        strategy = self.costs.strategy
+        if not strategy.shards_parameters or self.costs.cluster.host is not None:
+            return seconds
+        traffic_s = 0.0
+        if kind is Kind.FORWARD or strategy.reshard_after_forward:
+            traffic_s += self.costs.gathering_s(layer)
+        if kind is not Kind.FORWARD and strategy.reduces_every_micro_batch:
+            traffic_s += self.costs.reduction_s(layer)
+        return seconds + OVERLAP_SLOWDOWN * min(seconds, traffic_s)
+
+    def _input_flops(self, layer: Layer) -> float:
+        return self.costs.backward_flops(layer) - self.costs.forward_flops(layer)
+
+    def _exchanges(self, layers: Iterable[Layer], backward: bool) -> tuple[Exchange, ...]:
+        sums: dict[tuple[str, str], tuple[float, float]] = {}
+        for layer in layers:
+            for one, seconds in self.costs.exchanges(layer, backward=backward):
+                place = (one.dimension, one.group)
+                before = sums.get(place, (0.0, 0.0))
+                sums[place] = (before[0] + seconds, before[1] + one.total_bytes)
+        return tuple(Exchange(*place, *total) for place, total in sums.items() if total[0] > 0)
+
+
+def _side_by_side(parts: list[PassCost]) -> PassCost:
+    """Two passes on one device: each one's exchanges hide behind the other's compute (DeepSeek-AI 2024,
+    DeepSeek-V3, section 3.2.1), and only what is longer than all compute shows."""
+    compute = sum(part.compute_s for part in parts)
+    exchanges = [exchange for part in parts for exchange in part.exchanges]
+    total = sum(exchange.seconds for exchange in exchanges)
+    shown = max(0.0, total - compute) / total if total else 0.0
+    kept = tuple(one._replace(seconds=one.seconds * shown) for one in exchanges) if shown else ()
+    return PassCost(compute, sum(part.flops for part in parts), kept)
+
+
+def pass_times(job: Job, strategy: Strategy, cluster: Cluster) -> PassTimes:
+    """The seconds of every stage's passes, exchanges included, and of the message between the first two
+    ranks: what a schedule that arranges itself looks at."""
+    costs = Costs(cluster, job, strategy)
+    known = PassCosts(costs, 1.0)
+
+    def seconds(kind: Kind) -> tuple[float, ...]:
+        every = (known.of(Action(s.index, kind), (tuple(s.layer_indices),)) for s in partition(job, strategy))
+        return tuple(cost.compute_s + sum(one.seconds for one in cost.exchanges) for cost in every)
+
+    places = strategy.replicas * strategy.tp
+    deep = strategy.pp > 1
+    return PassTimes(
+        forward_s=seconds(Kind.FORWARD),
+        input_gradient_s=seconds(Kind.INPUT_GRADIENT),
+        weight_gradient_s=seconds(Kind.WEIGHT_GRADIENT),
+        transfer_s=costs.transfer_s(message_bytes(job, strategy), 0, places) if deep else 0.0,
+    )

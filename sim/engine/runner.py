@@ -1,0 +1,156 @@
+"""Running a built Program: once as it is, and in samples with luck; rank by rank where ranks differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+
+import numpy as np
+
+from ..errors import InputError
+from ..hardware.cluster import Cluster
+from ..hardware.stragglers import transient_factors
+from ..program.build import Built
+from ..program.flat import fold
+from ..program.fold import unfold
+from ..variability.jitter import LaneLuck
+from .compiled import flatten, run_flat
+from .lanes import run_lanes
+
+ENGINES = {"compiled": ".compiled", "simpy": ".reference"}
+
+SHOWN_LANES = 16
+"""Ranks of one pipeline stage that a trace shows beside the first, where they differ from it."""
+
+Seconds = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRun:
+    """One lane of a run: when each operation began and ended there."""
+
+    lane: int
+    starts: Seconds
+    ends: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """One run without luck."""
+
+    makespan: float
+    """seconds, over all lanes"""
+    lanes: tuple[LaneRun, ...]
+    """Lane 0, and those that are slower or faster than it."""
+
+
+class Player:
+    """Runs one built Program, as often as is wanted."""
+
+    def __init__(self, built: Built, cluster: Cluster, world_size: int, engine: str = "compiled"):
+        if engine not in ENGINES:
+            raise InputError(f"engine {engine!r} is unknown; expected {' | '.join(ENGINES)}")
+        self.built, self.cluster, self.engine = built, cluster, engine
+        self.world_size = world_size
+        self.program = built.program
+
+    def once(self) -> Played:
+        """Without luck."""
+        if self.built.slowness is None:
+            starts, ends = import_module(ENGINES[self.engine], __package__).run(self.program)
+            alike = LaneRun(lane=0, starts=starts, ends=ends)
+            return Played(makespan=float(max(ends, default=0.0)), lanes=(alike,))
+        luck = LaneLuck(slow=self.built.slowness)
+        lanes = self._lanes_to_show(self.built.slowness)
+        if self.engine == "simpy" or self._has_resources:
+            return self._unfolded(luck, lanes)
+        times = run_lanes(self._folded, luck, keep=[(0, lane) for lane in lanes])
+        runs = [
+            LaneRun(lane=lane, starts=times.starts[place], ends=times.ends[place])
+            for place, lane in enumerate(lanes)
+        ]
+        return Played(makespan=float(times.makespans[0]), lanes=tuple(runs))
+
+    def makespans(self, count: int, seed: int) -> list[float]:
+        """Of ``count`` runs with luck drawn, over all lanes."""
+        luck = self._luck(count, seed)
+        if self._has_resources or self.program.lanes == 1:
+            return [max(self._flat_run(luck, sample)) for sample in range(count)]
+        return run_lanes(self._folded, luck).makespans.tolist()
+
+    def ends(self, count: int, seed: int) -> list[Seconds]:
+        """Of the same runs, when each operation ended on lane 0."""
+        luck = self._luck(count, seed)
+        if self._has_resources or self.program.lanes == 1:
+            return [self._flat_run(luck, sample) for sample in range(count)]
+        return list(run_lanes(self._folded, luck, keep=[(sample, 0) for sample in range(count)]).ends)
+
+    def _luck(self, count: int, seed: int) -> LaneLuck:
+        return LaneLuck(cv=self.cluster.jitter, seed=seed, samples=range(count), slow=self._slow(count, seed))
+
+    @property
+    def has_luck(self) -> bool:
+        """Whether samples differ."""
+        return self.cluster.jitter > 0 or (
+            self.cluster.luck is not None and self.cluster.luck.transient is not None
+        )
+
+    def _slow(self, count: int, seed: int) -> np.ndarray | None:
+        """Rows of slowness by sample: what is always so, times the transient stragglers of each."""
+        always = self.built.slowness
+        if self.cluster.luck is None or self.cluster.luck.transient is None:
+            return always
+        rows = np.ones(self.world_size) if always is None else always
+        drawn = np.tile(rows, (count, 1))
+        for sample in range(count):
+            own = transient_factors(self.cluster, seed, sample, self.world_size)
+            drawn[sample, : self.world_size] *= own
+        return drawn
+
+    @property
+    def _has_resources(self) -> bool:
+        return any(op.resources for op in self.program.operations)
+
+    @cached_property
+    def _folded(self):
+        return fold(self.program)
+
+    @cached_property
+    def _flat(self):
+        return flatten(self.program)
+
+    @cached_property
+    def _owners(self) -> np.ndarray:
+        return np.array([op.rank for op in self.program.operations], dtype=np.int64)
+
+    def _flat_run(self, luck: LaneLuck, sample: int) -> Seconds:
+        durations = np.array([op.duration for op in self.program.operations])
+        drawn = luck.durations(durations, sample, ranks=self._owners)
+        return run_flat(self._flat, drawn)[1]
+
+    def _lanes_to_show(self, slowness: np.ndarray) -> list[int]:
+        """Lane 0, and lanes on which some rank differs from lane 0's."""
+        lanes = self.program.lanes
+        by_stage = np.stack([slowness[rank : rank + lanes] for rank in self.built.ranks])
+        differs = (by_stage != by_stage[:, :1]).any(axis=0)
+        return [0, *np.flatnonzero(differs).tolist()[:SHOWN_LANES]]
+
+    def _unfolded(self, luck: LaneLuck, lanes: list[int]) -> Played:
+        """All lanes written out, which either engine runs."""
+        unfolded = unfold(self.program)
+        own = unfolded.program
+        owners = np.array([op.rank for op in own.operations], dtype=np.int64)
+        durations = np.array([op.duration for op in own.operations])
+        drawn = luck.durations(durations, 0, unfolded.base, unfolded.lane, owners)
+        starts, ends = map(np.array, import_module(ENGINES[self.engine], __package__).run(own, drawn))
+        runs = [
+            LaneRun(
+                lane=lane,
+                starts=starts[[first[lane] for first in unfolded.first]],
+                ends=ends[[last[lane] for last in unfolded.last]],
+            )
+            for lane in lanes
+        ]
+        return Played(makespan=float(ends.max(initial=0.0)), lanes=tuple(runs))

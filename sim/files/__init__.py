@@ -1,0 +1,1 @@
+"""Files that people write or that come from others: read as untrusted data, written safely."""

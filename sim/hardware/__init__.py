@@ -1,0 +1,1 @@
+"""Accelerators, links, nodes and clusters, as data."""

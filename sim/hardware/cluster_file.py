@@ -1,0 +1,387 @@
+"""Clusters and accelerators as YAML files: hand-written presets and what calibration writes.
+
+Reading reports every fault of a file at once, with its line; what was written reads back to the bit.
+A preset is a file in `topologies/`; an accelerator that is only named is a file in `accelerators/` beside
+the cluster's file or among the presets, and so are curves that are only named in `transports/`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Fault, InputError
+from ..files.document import (
+    Document,
+    did_you_mean,
+    faults_from_pydantic,
+    in_order,
+    log_doubts,
+    raise_faults,
+    shown,
+)
+from ..files.reader import load_document
+from ..files.writer import write_text_atomic
+from ..units import exact_quantity
+from .cluster import Accelerator, Cluster, Curve, FabricSpec
+from .stragglers_file import failures_to_dict, luck_to_dict
+
+if TYPE_CHECKING:
+    from .cluster_schema import AcceleratorForm
+
+TOPOLOGIES_DIRECTORY = Path(__file__).parents[2] / "topologies"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+def read_cluster(path_or_preset: str | os.PathLike[str]) -> Cluster:
+    """The cluster of a YAML file or of a preset (`hgx-h100`). What is doubtful in it is logged as a warning.
+
+    Raises:
+        InputError: no such file or preset, or lists every fault of the file.
+    """
+    cluster, errors, warnings = check_cluster(load_document(cluster_path(path_or_preset)))
+    raise_faults(errors)
+    log_doubts(warnings)
+    assert cluster is not None  # no errors
+    return cluster
+
+
+def cluster_presets() -> dict[str, Path]:
+    """Preset names and their files."""
+    return {path.stem: path for path in sorted(TOPOLOGIES_DIRECTORY.glob("*.yaml"))}
+
+
+def accelerator_presets() -> dict[str, Path]:
+    """Names of accelerators and their files."""
+    return {path.stem: path for path in sorted((TOPOLOGIES_DIRECTORY / "accelerators").glob("*.yaml"))}
+
+
+def cluster_path(path_or_preset: str | os.PathLike[str]) -> Path:
+    """The file of a preset, or ``path_or_preset`` itself. Raises InputError if it names neither."""
+    name = os.fspath(path_or_preset)
+    if name.endswith((".yaml", ".yml", ".json")) or os.sep in name or Path(name).exists():
+        return Path(name)
+    presets = cluster_presets()
+    plain = name.lower().replace("_", "-")
+    if plain in presets:
+        return presets[plain]
+    hint = did_you_mean(name, presets)
+    raise InputError(Fault(path="cluster", found=shown(name), expected="a preset or a YAML file", hint=hint))
+
+
+def check_cluster(document: Document) -> tuple[Cluster | None, list[Fault], list[Fault]]:
+    """(cluster, errors, warnings) of a cluster file; no cluster where there are errors."""
+    from pydantic import ValidationError
+
+    from . import cluster_rules as cluster_check
+    from .cluster_schema import AcceleratorForm, ClusterForm
+    from .curve_files import named_transports
+
+    if not isinstance(document.data, dict):
+        return None, [document.fault((), shown(document.data), "a mapping that describes a cluster")], []
+    data, errors = dict(document.data), cluster_check.topology_faults(document)
+    if isinstance(data.get("accelerator"), str):
+        named, faults = _named_accelerator(document, data["accelerator"])
+        errors += faults
+        # The faults of a named accelerator are told with its own file; here it only takes its place.
+        data["accelerator"] = named or AcceleratorForm.model_construct()
+    if isinstance(data.get("node_groups"), list):
+        data["node_groups"], faults = _named_groups(document, data["node_groups"])
+        errors += faults
+        if data["node_groups"] and isinstance(data["node_groups"][0], dict):
+            data.setdefault("accelerator", data["node_groups"][0].get("accelerator"))
+    if isinstance(data.get("transports"), str):
+        data["transports"], faults = named_transports(document, data["transports"])
+        errors += faults
+    try:
+        form = ClusterForm.model_validate(data)
+    except ValidationError as error:
+        return None, in_order([*errors, *faults_from_pydantic(document, error, ClusterForm)]), []
+    if errors:
+        return None, in_order(errors), []
+    cluster = form.read()
+    return cluster, [], cluster_check.warnings(document, cluster)
+
+
+def read_accelerator(path_or_preset: str | os.PathLike[str]) -> Accelerator:
+    """The accelerator of a YAML file of its own or of a preset (`h100-sxm`).
+
+    Raises:
+        InputError: no such file or preset, or lists every fault of the file.
+    """
+    path = accelerator_presets().get(os.fspath(path_or_preset), Path(path_or_preset))
+    accelerator, errors, warnings = check_accelerator(load_document(path))
+    raise_faults(errors)
+    log_doubts(warnings)
+    assert accelerator is not None  # no errors
+    return accelerator
+
+
+def check_accelerator(document: Document) -> tuple[Accelerator | None, list[Fault], list[Fault]]:
+    """(accelerator, errors, warnings) of an accelerator's own file."""
+    from .cluster_rules import accelerator_warnings
+
+    form, errors = _accelerator_form(document)
+    if form is None:
+        return None, errors, []
+    accelerator = form.read()
+    return accelerator, [], accelerator_warnings(document, accelerator)
+
+
+def _accelerator_form(document: Document) -> tuple[AcceleratorForm | None, list[Fault]]:
+    from pydantic import ValidationError
+
+    from .cluster_schema import AcceleratorForm
+
+    if not isinstance(document.data, dict):
+        return None, [document.fault((), shown(document.data), "a mapping that describes an accelerator")]
+    try:
+        return AcceleratorForm.model_validate(document.data), []
+    except ValidationError as error:
+        return None, faults_from_pydantic(document, error, AcceleratorForm)
+
+
+def _named_groups(document: Document, groups: list[Any]) -> tuple[list[Any], list[Fault]]:
+    """``groups`` with the accelerators they only name read from their files."""
+    from .cluster_schema import AcceleratorForm
+
+    read, errors = [], []
+    for index, group in enumerate(groups):
+        if isinstance(group, dict) and isinstance(group.get("accelerator"), str):
+            place = ("node_groups", index, "accelerator")
+            named, faults = _named_accelerator(document, group["accelerator"], place)
+            errors += faults
+            group = {**group, "accelerator": named or AcceleratorForm.model_construct()}
+        read.append(group)
+    return read, errors
+
+
+def _named_accelerator(
+    document: Document, name: str, place: tuple[str | int, ...] = ("accelerator",)
+) -> tuple[AcceleratorForm | None, list[Fault]]:
+    """An accelerator that the cluster file only names at ``place``."""
+    presets = accelerator_presets()
+    folder = Path(document.file).parent / "accelerators"
+    own = folder / f"{name}.yaml"
+    path = own if _NAME.match(name) and own.is_file() else presets.get(name)
+    if path is None:
+        hint = did_you_mean(name, presets)
+        return None, [document.fault(place, shown(name), "the name of an accelerator", hint)]
+    try:
+        return _accelerator_form(load_document(path))
+    except InputError as error:
+        return None, error.faults
+
+
+def write_cluster(cluster: Cluster, path: str | os.PathLike[str]) -> None:
+    """Write ``cluster`` as YAML, whole or not at all; `read_cluster` gives back an equal one.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+        UsageError: the file cannot be written.
+    """
+    write_text_atomic(path, cluster_to_yaml(cluster))
+
+
+def write_accelerator(accelerator: Accelerator, path: str | os.PathLike[str]) -> None:
+    """Write ``accelerator`` as a YAML file of its own, whole or not at all.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+        UsageError: the file cannot be written.
+    """
+    from .cluster_schema import ACCELERATOR_SCHEMA
+
+    data = {"schema": ACCELERATOR_SCHEMA, **accelerator_to_dict(accelerator)}
+    write_text_atomic(path, _to_yaml(data))
+
+
+def cluster_to_yaml(cluster: Cluster) -> str:
+    """The text of the YAML form: one curve a line, one key a line."""
+    return _to_yaml(cluster_to_dict(cluster))
+
+
+def _to_yaml(data: dict[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 110
+    yaml.default_flow_style = False
+    text = io.StringIO()
+    yaml.dump(_flow_leaves(data), text)
+    return text.getvalue()
+
+
+def _flow_leaves(value: Any) -> Any:
+    """Lists of lists, and mappings of a profile or a wire, on one line."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if isinstance(value, dict):
+        return CommentedMap((key, _flow_leaves(item)) for key, item in value.items())
+    if not isinstance(value, list):
+        return value
+    items = [_flow_leaves(item) for item in value]
+    sequence = CommentedSeq(items)
+    if not any(isinstance(item, dict) for item in items):
+        sequence.fa.set_flow_style()
+    for item in items:
+        if isinstance(item, CommentedMap) and not any(isinstance(v, dict | list) for v in item.values()):
+            item.fa.set_flow_style()
+    return sequence
+
+
+def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
+    """The YAML form as plain values: text with units, numbers, lists, dicts; defaults are left out."""
+    from .cluster_schema import CLUSTER_SCHEMA
+
+    data = {
+        "schema": CLUSTER_SCHEMA,
+        "name": cluster.name,
+        "description": cluster.description,
+        "source": cluster.source,
+        "date": cluster.date,
+        "nodes": cluster.nodes,
+        "accelerators_per_node": cluster.accelerators_per_node,
+        "accelerator": accelerator_to_dict(cluster.accelerator),
+        "links": {name: _link(link) for name, link in cluster.links.items()},
+        "switches": list(cluster.switches),
+        "wires": [{"from": wire.a, "to": wire.b, "link": wire.link} for wire in cluster.wires],
+        "fabric": _fabric(cluster.fabric) if cluster.fabric else {},
+        "library": cluster.library,
+        "node_groups": [
+            {"nodes": group.nodes, "accelerator": accelerator_to_dict(group.accelerator)}
+            for group in cluster.node_groups
+        ],
+        "transports": [_transport(transport) for transport in cluster.transports],
+        "host": _host(cluster.host) if cluster.host else {},
+        "jitter": cluster.jitter,
+        "luck": luck_to_dict(cluster.luck) if cluster.luck else {},
+        "failures": failures_to_dict(cluster.failures) if cluster.failures else {},
+        "residuals": dict(cluster.residuals),
+    }
+    return _without_defaults(data)
+
+
+def accelerator_to_dict(accelerator: Accelerator) -> dict[str, Any]:
+    """The YAML form of an accelerator."""
+    a = accelerator
+    data = {
+        "name": a.name,
+        "kind": a.kind,
+        "basis": a.basis,
+        "source": a.source,
+        "date": a.date,
+        "peak_flops": {key: exact_quantity(value, "compute") for key, value in a.peak_flops.items()},
+        "memory": exact_quantity(a.memory_bytes, "bytes"),
+        "memory_bandwidth": exact_quantity(a.memory_bandwidth, "bandwidth"),
+        "gemm_efficiency": _curves(a.gemm_efficiency),
+        "attention_efficiency": _curves(a.attention_efficiency),
+        "memory_efficiency": _curve(a.memory_efficiency, "bytes"),
+        "launch_overhead": exact_quantity(a.launch_overhead_s, "time"),
+        "sustained": a.sustained,
+        "framework_factor": a.framework_factor,
+        "sm_count": a.sm_count,
+        "optimizer_costs": {name: _optimizer(cost) for name, cost in a.optimizer_costs.items()},
+        "layer_profiles": [_profile(profile) for profile in a.layer_profiles],
+        "reserved_memory": exact_quantity(a.reserved_bytes, "bytes"),
+        "price": exact_quantity(a.price_per_hour, "price"),
+        "power": exact_quantity(a.power_w, "power"),
+    }
+    return _without_defaults(data)
+
+
+_UNSAID = ("", 0, {}, [], "0 s", "0 B", "0 USD/h", "0 mW")
+"""What a file need not say, since it is the default wherever it occurs."""
+
+
+def _without_defaults(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if isinstance(value, bool) or value not in _UNSAID}
+
+
+def _curve(curve: Curve, x: str, y: str = "count") -> list[list[Any]]:
+    return [[_value(a, x), _value(b, y)] for a, b in curve]
+
+
+def _value(value: float, dimension: str) -> Any:
+    """Text with a unit, or the number itself where there is none."""
+    if dimension != "count":
+        return exact_quantity(value, dimension)
+    exact_quantity(value, dimension)  # refuses NaN
+    return int(value) if float(value).is_integer() and abs(value) < 2**53 else value
+
+
+def _curves(curves: Mapping[str, Curve]) -> dict[str, Any]:
+    return {precision: _curve(curve, "flops") for precision, curve in curves.items()}
+
+
+def _optimizer(cost: Any) -> dict[str, Any]:
+    return {
+        "overhead": exact_quantity(cost.overhead_s, "time"),
+        "per_parameter": exact_quantity(cost.per_parameter_s, "time"),
+    }
+
+
+_PROFILE_SHAPE = (
+    *("kind", "hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm"),
+    *("seq_len", "micro_batch", "precision"),
+)
+
+
+def _profile(profile: Any) -> dict[str, Any]:
+    return {
+        **{name: getattr(profile, name) for name in _PROFILE_SHAPE},
+        "forward": exact_quantity(profile.forward_s, "time"),
+        "backward": exact_quantity(profile.backward_s, "time"),
+    }
+
+
+def _link(link: Any) -> dict[str, Any]:
+    data = {
+        "joins": link.joins,
+        "bandwidth": exact_quantity(link.bandwidth, "bandwidth"),
+        "latency": exact_quantity(link.latency, "time"),
+        "efficiency": _curve(link.efficiency, "bytes"),
+        "efficiency_by_operation": {
+            operation: _curve(curve, "bytes") for operation, curve in link.efficiency_by_operation.items()
+        },
+        "source": link.source,
+    }
+    data = {key: value for key, value in data.items() if value not in ("", [], {})}
+    return {**data, **{key: True for key in ("per_node", "in_network") if getattr(link, key)}}
+
+
+def _fabric(fabric: FabricSpec) -> dict[str, Any]:
+    numbers = ("radix", "pod", "groups", "routers", "trunk")
+    data = {"kind": fabric.kind, "dimensions": list(fabric.dimensions)}
+    data |= {name: getattr(fabric, name) for name in numbers}
+    if fabric.parallel != 1:
+        data["parallel"] = fabric.parallel
+    if fabric.oversubscription != 1:
+        data["oversubscription"] = _value(fabric.oversubscription, "count")
+    return _without_defaults(data)
+
+
+def _transport(transport: Any) -> dict[str, Any]:
+    data = {
+        "operation": transport.operation,
+        "ranks": transport.ranks,
+        "times": _curve(transport.times_s, "bytes", "time"),
+    }
+    data["cpu_times"] = _curve(transport.cpu_times_s, "bytes", "time")
+    data["nodes"] = transport.nodes
+    data["source"] = transport.source
+    return _without_defaults(data)
+
+
+def _host(host: Any) -> dict[str, Any]:
+    data = {
+        "cores": host.cores,
+        "time_slice": exact_quantity(host.time_slice_s, "time"),
+        "host_staged": host.host_staged,
+        "concurrency": _curve(host.concurrency, "count", "count"),
+    }
+    return {key: value for key, value in data.items() if value != []}

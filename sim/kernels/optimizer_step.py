@@ -1,0 +1,37 @@
+"""Bytes that an optimizer step reads and writes for each parameter, by optimizer, precision and software."""
+
+from __future__ import annotations
+
+from ..plan.job import OPTIMIZER_STATES, Job
+from ..plan.strategy import Strategy
+from .fp8 import CAST_BYTES, FP8
+
+FP32_BYTES = 4
+
+MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8, "fp8": 4}
+"""Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
+
+LOSS_SCALING_BYTES = 6 + 8 + 8
+"""For each parameter of an fp16 job: its gradient is copied to fp32, divided by the loss scale while
+infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM megatron/optimizer/optimizer.py,
+`Float16OptimizerWithFloat16Params.step`)."""
+
+FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
+"""Values read or written for each parameter by `torch._foreach_*`, one operation after the other
+(torch/optim/adamw.py, `_multi_tensor_adamw`: decay 2, lerp 3, mul 2, addcmul 3, sqrt 2, div 2, add 2, addcdiv
+4; sgd.py likewise)."""
+
+
+def update_bytes(job: Job, strategy: Strategy) -> int:
+    """Bytes of one parameter's update, clipping included: its gradient's norm, then scaled in place."""
+    stack, gradient = strategy.software, strategy.gradient_bytes(job)
+    kept = 2 * FP32_BYTES * (1 + OPTIMIZER_STATES[job.optimizer])
+    if stack.optimizer == "foreach":
+        kept = FP32_BYTES * FOREACH_PASSES[job.optimizer]
+    written_again = job.bytes_per_value if MASTER_BYTES[job.precision] else 0
+    if job.precision == FP8:
+        written_again += CAST_BYTES  # the weights' fp8 copies are made once a step
+    if job.precision == "fp16":
+        written_again += LOSS_SCALING_BYTES
+    clipped = 3 * gradient if stack.clips_gradients else 0
+    return kept + gradient + written_again + clipped

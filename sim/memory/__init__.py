@@ -1,0 +1,1 @@
+"""What stands in memory, by rank and over a step."""

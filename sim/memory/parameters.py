@@ -1,0 +1,97 @@
+"""Bytes of what stands for parameters on a rank: weights, gradients, optimizer states, under the sharding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..costs.traffic import split_parameters
+from ..kernels.optimizer_step import MASTER_BYTES
+from ..plan.job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
+from ..plan.partition import held_parameters
+from ..plan.plan import Plan, Stage
+
+FP32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateBytes:
+    """Of one pipeline rank."""
+
+    parameters: float
+    """How many the rank holds."""
+    weights: float
+    """Bytes of weights as computed with; of gathered ones those that stand at once."""
+    gradients: float
+    optimizer: float
+    """Bytes of optimizer states and of fp32 copies of weights."""
+    copies: float
+    """Bytes of fp32 copies of half-precision gradients, which stand only while the optimizer is at work
+    (Megatron-LM's `Float16OptimizerWithFloat16Params`, `_copy_model_grads_to_main_grads`)."""
+
+
+def state_bytes(job: Job) -> tuple[int, int, int]:
+    """Bytes of one parameter's weight, gradient and optimizer states.
+
+    With AdamW they add up to 16 in fp32, 18 in bf16 and 20 in fp16 (Megatron Core user guide, "Distributed
+    Optimizer", the column without it).
+    """
+    states = OPTIMIZER_STATES[job.optimizer] * FP32_BYTES + MASTER_BYTES[job.precision]
+    return job.bytes_per_value, GRADIENT_BYTES[job.precision], states
+
+
+def rank_states(plan: Plan, pipeline_rank: int) -> StateBytes:
+    """What stands for the parameters of one pipeline rank."""
+    held = plan.rank_stages(pipeline_rank)
+    job, strategy = plan.job, plan.strategy
+    weight, _, states = state_bytes(job)
+    gradient = strategy.gradient_bytes(job)
+    dense, experts = _parameters(plan, held)
+    shards, expert_shards = strategy.shards, max(1, strategy.shards // strategy.ep)
+    whole, sharded = dense + experts, dense / shards + experts / expert_shards
+    if strategy.shards_parameters:
+        # FSDP's shards are the fp32 copies themselves, which gathering casts.
+        shard = 0 if strategy.software.accumulation == "sharded" and MASTER_BYTES[job.precision] else weight
+        weights = shard * sharded + _gathered_bytes(plan, held)
+    else:
+        weights = weight * whole * _weight_versions(plan, pipeline_rank)
+    keeps_gradients = strategy.sharding in ("ddp", "zero1") or strategy.pp > 1
+    steps_itself = strategy.gradient_exchange != "parameter_server"
+    offloads = strategy.offload in ("optimizer", "both")
+    optimized = sharded if steps_itself and not offloads else 0.0
+    copy = FP32_BYTES if gradient < FP32_BYTES else 0
+    # In fp16 the states count the copies of gradients in (`MASTER_BYTES`).
+    lasting = states - (copy if job.precision == "fp16" else 0)
+    return StateBytes(
+        parameters=whole,
+        weights=weights,
+        gradients=gradient * (whole if keeps_gradients else sharded),
+        optimizer=lasting * optimized,
+        copies=copy * optimized,
+    )
+
+
+def _parameters(plan: Plan, held: list[Stage]) -> tuple[float, float]:
+    """Dense and expert parameters of a rank before sharding, a copied embedding included."""
+    layers = plan.job.model.layers
+    dense, experts = split_parameters((layers[i] for s in held for i in s.layer_indices), plan.strategy)
+    if plan.has_copied_embedding and held[-1].index == len(plan.stages) - 1:
+        dense += plan.job.model.decoder.vocab * plan.job.model.decoder.hidden / plan.strategy.tp
+    return dense, experts
+
+
+def _weight_versions(plan: Plan, pipeline_rank: int) -> int:
+    """Copies of the weights: PipeDream stashes one for each micro-batch in flight (Narayanan et al. 2019,
+    section 3.3), 2BW keeps two (Narayanan et al. 2021, section 3.1)."""
+    if not plan.strategy.is_unflushed:
+        return 1
+    return 2 if plan.strategy.schedule == "pipedream-2bw" else plan.strategy.pp - pipeline_rank
+
+
+def _gathered_bytes(plan: Plan, held: list[Stage]) -> float:
+    """Whole weights that stand beside the shards: the blocks at work and ahead, or all that is kept."""
+    layers, strategy = plan.job.model.layers, plan.strategy
+    sizes = sorted(
+        (held_parameters(layers[i], strategy) for s in held for i in s.layer_indices), reverse=True
+    )
+    count = strategy.prefetch + 1 if strategy.reshard_after_forward else len(sizes)
+    return plan.job.bytes_per_value * sum(sizes[:count])

@@ -1,0 +1,1 @@
+"""What is trained: decoders, other networks, and the files that describe them."""

@@ -1,0 +1,1 @@
+"""A plan with seconds: operations on streams, the input of the engines."""

@@ -1,0 +1,1 @@
+"""The planner: the space of strategies, the search, its result."""

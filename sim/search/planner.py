@@ -1,0 +1,226 @@
+"""Search for the best plan: enumerate, refuse what cannot be, bound from below, simulate best first.
+
+Simulation goes on until no bound can beat the plans already found, so the best ones of the space are
+found for certain, without simulating the rest or asking how much memory they need. The result explains
+itself: what was refused by which rule, what was bounded away, and why each runner-up lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from ..costs.compute import Costs
+from ..costs.lower_bound import lower_bound_s
+from ..errors import NoPlanError
+from ..gc_pause import no_garbage_collection
+from ..hardware.cluster import Cluster
+from ..memory.peak import memory
+from ..plan.job import Job
+from ..plan.make_plan import make_plan, order_faults, sketch
+from ..plan.plan import Plan
+from ..plan.strategy import Strategy
+from ..predict.simulate import simulate
+from ..trace.metrics import Metrics, metrics
+from ..trace.trace import Trace
+from ..units import format_quantity
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """One simulated plan."""
+
+    plan: Plan
+    trace: Trace
+    metrics: Metrics
+    why_not: str = ""
+    """What it loses against the best; empty for the best."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """Ranked plans, best first, and what became of all the others."""
+
+    ranked: list[Ranked] = field(default_factory=list)
+    considered: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    """By rule: how many strategies broke it."""
+    bounded: int = 0
+    """How many could not have been among the best."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        refused = sum(self.refusals.values())
+        simulated = self.considered - refused - self.bounded
+        return {
+            "considered": self.considered,
+            "refused": refused,
+            "bounded": self.bounded,
+            "simulated": simulated,
+        }
+
+
+def search(
+    job: Job,
+    cluster: Cluster,
+    strategies: Iterable[Strategy],
+    *,
+    top: int = 10,
+    samples: int = 32,
+    seed: int = 0,
+    progress: Progress = lambda text, fraction: None,
+) -> Search:
+    """The ``top`` fastest of ``strategies`` for ``job`` on ``cluster``, proven by bounds.
+
+    Raises:
+        NoPlanError: nothing fits; says which came closest and what it is short of.
+    """
+    with no_garbage_collection():
+        return _search(job, cluster, strategies, top, samples, seed, progress)
+
+
+def _search(
+    job: Job,
+    cluster: Cluster,
+    strategies: Iterable[Strategy],
+    top: int,
+    samples: int,
+    seed: int,
+    progress: Progress,
+) -> Search:
+    result = Search()
+    bounds = _bounded(job, cluster, strategies, result, progress)
+    best: list[tuple[float, str, Plan, Trace]] = []
+    closest: tuple[float, str] | None = None
+    # Without jitter the samples cost nothing; with it, only the best are sampled, afterwards.
+    sampled_later = cluster.jitter > 0
+    for done, (bound, label, strategy) in enumerate(bounds):
+        if len(best) >= top and bound >= best[top - 1][0]:
+            result.bounded = len(bounds) - done
+            break
+        progress(f"simulated {done} of at most {len(bounds)}", 0.3 + 0.6 * done / len(bounds))
+        short = max(place.short_bytes for place in memory(sketch(job, strategy), cluster))
+        if short > 0:
+            result.refusals["memory"] += 1
+            closest = min(closest or (short, label), (short, label))
+            continue
+        plan = make_plan(job, strategy, describe(cluster))
+        trace = simulate(plan, cluster, seed=seed, samples=0 if sampled_later else samples)
+        best.append((_step_s(trace), label, plan, trace))
+        best.sort(key=lambda item: item[:2])
+        del best[top:]
+    if not best:
+        raise NoPlanError(_nothing_fits(cluster, closest, result))
+    ranked = []
+    for _, _, plan, first in best:
+        trace = simulate(plan, cluster, seed=seed, samples=samples) if sampled_later else first
+        ranked.append(Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace)))
+    # Jitter costs most where many wait for each other, so it may change the order of near ties.
+    ranked.sort(key=lambda one: one.trace.step_time_s)
+    result.ranked = _explain(ranked)
+    return result
+
+
+def _bounded(
+    job: Job, cluster: Cluster, strategies: Iterable[Strategy], result: Search, progress: Progress
+) -> list[tuple[float, str, Strategy]]:
+    """Strategies that are lawful, with the lower bound of their step time, lowest first.
+
+    Whether they fit in memory is asked later, and only of those that could be among the best.
+    """
+    bounds: list[tuple[float, str, Strategy]] = []
+    remembered: dict[tuple, float] = {}
+    everything = list(strategies)
+    for number, strategy in enumerate(everything):
+        result.considered += 1
+        if number % 64 == 0:
+            progress(f"considered {number} of {len(everything)}", 0.3 * number / len(everything))
+        faults = [*job.faults(), *strategy.faults(job)]
+        if not faults:
+            faults = order_faults(strategy, strategy.micro_batches(job))
+        if faults:
+            result.refusals[_rule(faults[0].path)] += 1
+            continue
+        costs = Costs(cluster, job, strategy, remembered)
+        bounds.append((lower_bound_s(costs, job, strategy), strategy.label, strategy))
+    return sorted(bounds, key=lambda item: item[:2])
+
+
+def _rule(path: str) -> str:
+    degrees = ("job.global_batch", *(f"strategy.{name}" for name in ("tp", "pp", "vp", "cp", "ep")))
+    return "divisibility" if path.startswith(degrees) else path
+
+
+def _nothing_fits(cluster: Cluster, closest: tuple[float, str] | None, result: Search) -> str:
+    refusals = ", ".join(f"{rule} {count}" for rule, count in result.refusals.most_common())
+    text = f"no plan fits: {result.considered} strategies considered, all refused ({refusals})"
+    if closest:
+        short, label = closest
+        have = cluster.accelerator.memory_bytes
+        text += (
+            f"; closest is {label}, short of {short / 2**30:.1f} GiB of the {have / 2**30:.1f} GiB"
+            f" on {cluster.accelerator.name}\n"
+            "  hint: use more nodes, a smaller --global-batch, or --precision bf16"
+        )
+    return text
+
+
+def describe(cluster: Cluster) -> dict[str, object]:
+    """What a plan remembers of the cluster it was made for."""
+    return {
+        "name": cluster.name,
+        "accelerator": cluster.accelerator.name,
+        "kind": cluster.accelerator.kind,
+        "accelerators": cluster.accelerators,
+        "accelerators_per_node": cluster.accelerators_per_node,
+    }
+
+
+def _step_s(trace: Trace) -> float:
+    """The step time without luck."""
+    return float(str(trace.metadata["deterministic_step_time_s"]))
+
+
+def _explain(ranked: list[Ranked]) -> list[Ranked]:
+    """Say of every plan but the first what costs it the place."""
+    if not ranked:
+        return ranked
+    first = _parts(ranked[0])
+    explained = [ranked[0]]
+    for other in ranked[1:]:
+        why = _difference(first, _parts(other))
+        explained.append(Ranked(plan=other.plan, trace=other.trace, metrics=other.metrics, why_not=why))
+    return explained
+
+
+_NAMES = {
+    "compute": "compute",
+    "bubble": "waiting",
+    "tp": "tensor-parallel communication",
+    "pp": "pipeline transfers",
+    "dp": "gradient all-reduce",
+    "ps": "push and pull",
+}
+
+
+def _parts(ranked: Ranked) -> dict[str, float]:
+    """Seconds of a step by what they are spent on, averaged over ranks."""
+    step = _step_s(ranked.trace)
+    sampled = ranked.trace.step_time_s
+    exposed = {name: seconds / sampled * step for name, seconds in ranked.metrics.exposed_comm_s.items()}
+    bubble = ranked.metrics.bubble_fraction * step
+    compute = step - bubble - sum(exposed.values())
+    return {**exposed, "bubble": bubble, "compute": compute, "step": sampled}
+
+
+def _difference(first: dict[str, float], other: dict[str, float]) -> str:
+    behind = other["step"] / first["step"] - 1
+    changes = {name: other.get(name, 0.0) - first.get(name, 0.0) for name in _NAMES}
+    worth_saying = 1e-3 * first["step"]
+    worst = sorted((seconds, name) for name, seconds in changes.items() if seconds > worth_saying)[::-1][:2]
+    reasons = ", ".join(f"{_NAMES[name]} +{format_quantity(seconds, 'time')}" for seconds, name in worst)
+    return f"{behind:+.1%}" + (f": {reasons}" if reasons else "")

@@ -1,0 +1,246 @@
+"""A directory of results: ranked plans, their predicted traces, and what was measured of them.
+
+result.json            everything below in one document, and its files; schema traincast.result/1
+cluster.yaml           the cluster as predicted with
+plans/N.json           the plan ranked N-th
+predicted/N.trace.json.gz   measured/N.trace.json.gz
+measurements.json      raw calibration, where this machine was calibrated
+report.html            the page, where it was made with the rest
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..files.writer import make_directory, replaced_together, write_json_atomic
+from ..hardware.cluster import Cluster
+from ..hardware.cluster_file import write_cluster
+from ..plan.job import Job
+from ..plan.plan_file import write_plan
+from ..result_layout import (
+    CLUSTER,
+    MEASUREMENTS,
+    REPORT,
+    RESULT,
+    SCHEMA,
+    own_files,
+    plan_name,
+    trace_name,
+)
+from ..trace.trace import Trace
+from ..trace.trace_file import write_trace
+from ..units import format_quantity
+from .planner import Ranked, Search
+
+_PACKAGES = ("numpy", "simpy", "torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """How far predictions were from measurements."""
+
+    median_abs_pct: float
+    max_abs_pct: float
+    runs: int
+    fastest_regret_pct: float
+    """Measured time of the plan predicted fastest, over the fastest measured, minus 1."""
+
+
+def write_result(
+    directory: Path,
+    search: Search,
+    job: Job,
+    cluster: Cluster,
+    *,
+    seed: int,
+    measured: Mapping[int, Trace] | None = None,
+    measurements: Mapping | None = None,
+    page: Callable[[Path, Path], None] | None = None,
+    force: bool = False,
+) -> dict:
+    """Write everything, or nothing, and return what `result.json` holds.
+
+    ``measured`` is by place in the ranking. ``page`` writes the report of the directory that is its first
+    argument to the path that is its second. With ``force``, an earlier result in ``directory`` is replaced:
+    the files that it lists, and no other.
+
+    Raises:
+        UsageError: as `prepare_directory`.
+    """
+    own = own_files(directory, force)
+    with replaced_together(directory, replaces=own, removes=own, last=RESULT) as new:
+        files = [CLUSTER, *_write_plans(new, search.ranked, measured or {})]
+        write_cluster(cluster, new / CLUSTER)
+        if measurements:
+            write_json_atomic(new / MEASUREMENTS, dict(measurements))
+            files.append(MEASUREMENTS)
+        result = _document(search, job, cluster, seed, measured or {})
+        result["measurements"] = MEASUREMENTS if measurements else None
+        result["files"] = [*files, *([REPORT] if page else []), RESULT]
+        write_json_atomic(new / RESULT, result)
+        if page:
+            page(new, new / REPORT)
+    return result
+
+
+def _write_plans(directory: Path, ranked: Sequence[Ranked], measured: Mapping[int, Trace]) -> list[str]:
+    """Write plans and traces; the names of the files."""
+    for folder in ("plans", "predicted", *(["measured"] if measured else [])):
+        make_directory(directory / folder)
+    names = []
+    for place, one in enumerate(ranked):
+        names += [plan_name(place + 1), trace_name("predicted", place + 1)]
+        write_plan(one.plan, directory / names[-2])
+        write_trace(one.trace, directory / names[-1])
+        if place in measured:
+            names.append(trace_name("measured", place + 1))
+            write_trace(measured[place], directory / names[-1])
+    return names
+
+
+def _document(
+    search: Search, job: Job, cluster: Cluster, seed: int, measured: Mapping[int, Trace]
+) -> dict[str, Any]:
+    """`result.json` but for what calibration left and the list of files."""
+    accuracy = accuracy_of(search.ranked, measured) if measured else None
+    result = {
+        **plans_to_dict(search, job, cluster),
+        "schema": SCHEMA,
+        "command": shlex.join(["traincast", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "versions": versions(),
+        "verdict": verdict(search, cluster, accuracy),
+        "plans": [
+            _entry(place + 1, ranked, measured.get(place)) for place, ranked in enumerate(search.ranked)
+        ],
+        "measurements": None,
+        "accuracy": asdict(accuracy) if accuracy else None,
+    }
+    result["cluster"]["file"] = CLUSTER
+    return result
+
+
+def plans_to_dict(search: Search, job: Job, cluster: Cluster) -> dict:
+    """What `plan --json` prints."""
+    return {
+        "schema": "traincast.plans/1",
+        "model": {**job.model.to_dict(), "parameters": job.model.parameters},
+        "job": {
+            "global_batch": job.global_batch,
+            "seq_len": job.seq_len,
+            "optimizer": job.optimizer,
+            "precision": job.precision,
+        },
+        "cluster": {
+            "name": cluster.name,
+            "accelerator": cluster.accelerator.name,
+            "kind": cluster.accelerator.kind,
+            "accelerators": cluster.accelerators,
+            "memory_bytes": cluster.accelerator.memory_bytes,
+            "residuals": dict(cluster.residuals),
+        },
+        "counts": search.counts,
+        "refusals": dict(search.refusals),
+        "plans": [prediction_to_dict(ranked) for ranked in search.ranked],
+    }
+
+
+def prediction_to_dict(ranked: Ranked) -> dict:
+    """One plan's numbers, as `plan --json` lists them and `simulate --json` prints them."""
+    return {
+        "label": ranked.plan.strategy.label,
+        "strategy": ranked.plan.strategy.to_dict(),
+        "world_size": ranked.plan.world_size,
+        **ranked.metrics.to_dict(),
+        "why_not": ranked.why_not,
+    }
+
+
+def _entry(number: int, ranked: Ranked, measured: Trace | None) -> dict:
+    entry = {
+        "id": number,
+        "label": ranked.plan.strategy.label,
+        "strategy": ranked.plan.strategy.to_dict(),
+        "predicted": ranked.metrics.to_dict(),
+        "why_not": ranked.why_not,
+        "plan": plan_name(number),
+        "predicted_trace": trace_name("predicted", number),
+        "measured": None,
+        "measured_trace": None,
+        "error_pct": None,
+    }
+    if measured is not None:
+        entry["measured"] = {
+            "step_time_s": measured.quantiles,
+            "losses": measured.metadata.get("losses", []),
+            "peak_memory_bytes": {str(rank): size for rank, size in measured.peak_memory_bytes.items()},
+            "staleness": measured.metadata.get("staleness"),
+        }
+        entry["measured_trace"] = trace_name("measured", number)
+        entry["error_pct"] = error_pct(ranked, measured)
+    return entry
+
+
+def error_pct(ranked: Ranked, measured: Trace) -> float:
+    """Signed error of the predicted step time, percent of the measured."""
+    return 100 * (ranked.metrics.step_time_s["p50"] / measured.step_time_s - 1)
+
+
+def accuracy_of(ranked: list[Ranked], measured: Mapping[int, Trace]) -> Accuracy:
+    """Errors over the plans that were run."""
+    errors = [abs(error_pct(ranked[place], trace)) for place, trace in measured.items()]
+    fastest = min(measured, key=lambda place: ranked[place].metrics.step_time_s["p50"])
+    best = min(trace.step_time_s for trace in measured.values())
+    return Accuracy(
+        median_abs_pct=statistics.median(errors),
+        max_abs_pct=max(errors),
+        runs=len(measured),
+        fastest_regret_pct=100 * (measured[fastest].step_time_s / best - 1),
+    )
+
+
+def verdict(search: Search, cluster: Cluster, accuracy: Accuracy | None) -> str:
+    """The result in a sentence or two, with its error where it was measured."""
+    best = search.ranked[0]
+    step = {name: format_quantity(value, "time") for name, value in best.metrics.step_time_s.items()}
+    text = (
+        f"{best.plan.strategy.label} is the fastest of {search.considered:,} ways to train"
+        f" {best.plan.job.model.name} on {cluster.name}:"
+        f" {step['p50']} a step predicted ({step['p5']} to {step['p95']}),"
+        f" {best.metrics.tokens_per_s:,.0f} tokens/s, {best.metrics.mfu:.1%} MFU."
+    )
+    if len(search.ranked) > 1:
+        runner_up = search.ranked[1]
+        text += f" Next is {runner_up.plan.strategy.label}, {runner_up.why_not}."
+    if accuracy:
+        text += (
+            f" Over {accuracy.runs} plans run here, predicted step time was off by"
+            f" {accuracy.median_abs_pct:.1f} % in the median and {accuracy.max_abs_pct:.1f} % at worst;"
+            f" the plan predicted fastest was {_within(accuracy.fastest_regret_pct)}."
+        )
+    return text
+
+
+def _within(regret_pct: float) -> str:
+    return "the fastest measured" if regret_pct <= 0 else f"within {regret_pct:.1f} % of the fastest measured"
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    found = {"python": platform.python_version()}
+    for package in ("traincast", *_PACKAGES):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

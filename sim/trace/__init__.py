@@ -1,0 +1,1 @@
+"""What happened when: traces, their files and metrics."""
