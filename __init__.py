@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from .sim.plan.plan import Action, Plan
     from .sim.plan.plan_file import read_plan, write_plan
     from .sim.plan.strategy import Strategy
+    from .sim.predict.metrics import metrics
     from .sim.predict.simulate import simulate
     from .sim.search.planner import search
     from .sim.search.space import strategies
-    from .sim.trace.metrics import metrics
     from .sim.trace.trace import Span, Trace
     from .sim.trace.trace_file import write_trace
     from .sim.trace.trace_reader import read_trace
@@ -56,7 +56,7 @@ _HOMES = {
     "execute": "executor.run.launcher",
     "make_plan": "sim.plan.make_plan",
     "memory": "sim.memory.peak",
-    "metrics": "sim.trace.metrics",
+    "metrics": "sim.predict.metrics",
     "read_cluster": "sim.hardware.cluster_file",
     "read_model": "sim.model.hf_config",
     "read_plan": "sim.plan.plan_file",

@@ -26,7 +26,7 @@ from llama_step import links_of, llama_step
 from update_speed import model as update_model
 
 from traincast.sim.engine import reference as engine_simpy
-from traincast.sim.engine.compiled import FlatProgram, run_arrays
+from traincast.sim.engine.compiled import run_arrays
 from traincast.sim.engine.lanes import run_lanes
 from traincast.sim.engine.pipeline.orders import regular_orders
 from traincast.sim.engine.pipeline.pipeline import pipeline_program
@@ -36,6 +36,7 @@ from traincast.sim.network.fabrics.fat_tree import Shape, fat_tree
 from traincast.sim.network.flows.flows import finish_times, flows_on
 from traincast.sim.plan.pass_times import PassTimes
 from traincast.sim.plan.schedules import schedule
+from traincast.sim.program.arrays import FlatProgram
 from traincast.sim.program.flat import Folded, unfold_flat
 from traincast.sim.program.program import Program
 from traincast.sim.program.ring_steps import ring_all_reduce_ends

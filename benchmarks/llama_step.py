@@ -23,11 +23,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traincast.sim.engine.compiled import flat_arrays, offsets
 from traincast.sim.engine.pipeline.orders import FORWARD, PassOrders, regular_orders
 from traincast.sim.engine.pipeline.worklist import pipeline_flat
 from traincast.sim.network.fabrics.fabric import Fabric
 from traincast.sim.plan.pass_times import PassTimes
+from traincast.sim.program.arrays import flat_arrays, offsets
 from traincast.sim.program.flat import FlatLanes, Folded
 from traincast.sim.program.ring_steps import PATTERNS
 

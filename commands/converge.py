@@ -113,7 +113,7 @@ def command(
 
 def protocols_of(text: str, workers: int) -> tuple[str, ...]:
     """The protocols of a list with commas. Raises UsageError for what is none."""
-    from ..sim.plan.strategy_rules import parse_synchrony
+    from ..sim.plan.choices import parse_synchrony
 
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
@@ -170,7 +170,7 @@ def _nominal(setting: Setting) -> Timing:
 def _run(setting: Setting) -> tuple[Timing, list[Curve]]:
     """Calibrate, then run every protocol."""
     from ..executor.converge.converge import Phase, run_phases
-    from ..sim.plan.strategy_rules import parse_synchrony
+    from ..sim.plan.choices import parse_synchrony
 
     digits, seed = setting.digits, setting.seed
     phases = [Phase(protocol=("async", 0), horizon_s=CALIBRATION_S, seed=seed + 1_000_000)]

@@ -83,8 +83,8 @@ def command(
     from ..executor.calibrate.calibrate import merge
     from ..reports.report import write_report
     from ..sim.model.hf_config import read_model
-    from ..sim.result_layout import prepare_directory
     from ..sim.search.result import accuracy_of, write_result
+    from ..sim.search.result_layout import prepare_directory
     from ..sim.trace.trace import merge_traces
 
     job = Job(model=read_model(model), global_batch=global_batch, seq_len=seq_len, precision="fp32")

@@ -49,7 +49,7 @@ def machine() -> dict[str, object]:
     }
     if find_spec("torch") is None:
         return {**facts, "backends": "none (torch is not installed)", "accelerators": "unknown"}
-    from ..executor.run.process_groups import available_backends, devices
+    from ..executor.parallel.process_groups import available_backends, devices
 
     backends = ", ".join(available_backends()) or "none"
     return {**facts, "backends": backends, "accelerators": ", ".join(devices()) or "none, the CPU is used"}

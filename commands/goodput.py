@@ -171,6 +171,8 @@ def checkpoint_bytes(plan: Plan) -> float:
 
 def as_dict(training: Training, found: Goodput, ends: Runs | None) -> dict[str, object]:
     """The result as JSON; null where a number is infinite."""
+    from ..sim.reliability.long_run import QUANTILES, time_quantiles_s
+
     result: dict[str, object] = {
         "schema": "traincast.goodput/1",
         "nodes": training.nodes,
@@ -194,19 +196,6 @@ def as_dict(training: Training, found: Goodput, ends: Runs | None) -> dict[str, 
     if ends is not None:
         result["time_to_train_s"] = time_quantiles_s(ends)
     return result
-
-
-QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95}
-
-
-def time_quantiles_s(ends: Runs) -> dict[str, float]:
-    """Seconds until the last step, over the runs: quantiles and mean."""
-    import numpy as np
-
-    walls = ends.seconds("wall")
-    return {"mean": float(walls.mean())} | {
-        name: float(np.quantile(walls, q)) for name, q in QUANTILES.items()
-    }
 
 
 def _finite(value: float) -> float | None:

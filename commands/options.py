@@ -30,6 +30,7 @@ from ..sim.plan.strategy import (
     SHARDINGS,
     Strategy,
 )
+from ..sim.plan.strategy_rules import strategy_faults
 
 Decorator = Callable[[Callable], Callable]
 
@@ -265,7 +266,7 @@ def plan_of(job: Job, options: dict, cluster: Cluster) -> Plan:
         orders = read_schedule_csv(options["schedule_csv"])
         return make_plan(job, strategy, describe(cluster), orders=orders)
     times = None
-    if strategy.schedule in SELF_ARRANGED and not [*job.faults(), *strategy.faults(job)]:
+    if strategy.schedule in SELF_ARRANGED and not [*job.faults(), *strategy_faults(strategy, job)]:
         from ..sim.costs.pass_costs import pass_times
 
         times = pass_times(job, strategy, cluster)

@@ -49,9 +49,9 @@ def command(
     Example:
       traincast plan llama3-70b --cluster hgx-h100 --nodes 16 --global-batch 1024 --seq-len 8192
     """
-    from ..sim.result_layout import prepare_directory
     from ..sim.search.planner import search
     from ..sim.search.result import plans_to_dict, write_result
+    from ..sim.search.result_layout import prepare_directory
     from ..sim.search.space import strategies
 
     cluster = cluster_from(cluster_name, nodes)

@@ -81,10 +81,10 @@ def command(
     """
     from ..sim.hardware.stragglers import merged, parse_slow
     from ..sim.plan.soundness import validate
+    from ..sim.predict.metrics import metrics
     from ..sim.predict.simulate import simulate
     from ..sim.search.planner import Ranked
     from ..sim.search.result import prediction_to_dict
-    from ..sim.trace.metrics import metrics
     from ..sim.trace.trace_file import MAX_SLICES, write_trace
 
     cluster = cluster_from(cluster_name, nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..reports.formats import duration, percent
 from ..reports.table import Table
 from ..sim.reliability.goodput import Goodput, Training
-from ..sim.reliability.long_run import Runs
+from ..sim.reliability.long_run import Runs, time_quantiles_s
 
 CAUSES = {
     "checkpoint": "standing still for checkpoints",
@@ -40,7 +40,5 @@ def goodput_table(training: Training, found: Goodput, ends: Runs | None, name: s
 
 
 def _times(ends: Runs) -> str:
-    from .goodput import time_quantiles_s
-
     times = time_quantiles_s(ends)
     return f"{duration(times['p50'])} ({duration(times['p5'])} to {duration(times['p95'])})"

@@ -34,7 +34,7 @@ class Quantiles(_Part):
 
 
 class Predicted(_Part):
-    """A plan's foretold numbers; `traincast.sim.trace.metrics.Metrics` says what they mean."""
+    """A plan's foretold numbers; `traincast.sim.predict.metrics.Metrics` says what they mean."""
 
     step_time_s: Quantiles
     samples_per_s: float

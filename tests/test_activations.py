@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from machines import gpt, llama
 
-from traincast.sim.kernels.layer_kernels import kept_bytes
 from traincast.sim.memory.activations import (
     block_activation_bytes,
     layer_activation_bytes,
     layer_weight_gradient_bytes,
     layer_workspace_bytes,
 )
+from traincast.sim.memory.layer_bytes import kept_bytes
 from traincast.sim.model.hf_config import read_model
 from traincast.sim.model.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 from traincast.sim.plan.job import Job

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from traincast.sim.errors import InputError
 from traincast.sim.network import algorithms as collectives
 from traincast.sim.network.algorithms import collective_s
+from traincast.sim.plan import choices
 
 OPERATIONS = st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "broadcast"])
 ALGORITHMS = st.sampled_from(["ring", "tree", "auto"])
@@ -117,3 +118,7 @@ def test_what_cannot_be_is_refused(operation, ranks, bandwidth, algorithm, found
     """With the value in the message."""
     with pytest.raises(InputError, match=found):
         collective_s(operation, 1e6, ranks, bandwidth, 0.0, algorithm=algorithm)
+
+
+def test_every_algorithm_that_a_strategy_may_name_is_there():
+    assert choices.COLLECTIVE_ALGORITHMS == collectives.COLLECTIVE_ALGORITHMS

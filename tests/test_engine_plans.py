@@ -20,6 +20,7 @@ from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.soundness import validate
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.strategy_rules import strategy_faults
 from traincast.sim.predict.simulate import simulate
 from traincast.sim.program.build import COMPUTE, build_program
 from traincast.sim.program.fold import unfold
@@ -40,7 +41,7 @@ def agree(job: Job, strategy: Strategy, cluster: Cluster, rounds: int) -> None:
 def test_drawn_strategies_are_lawful(drawn: tuple[Job, Strategy]) -> None:
     """What the other tests draw breaks no rule."""
     job, strategy = drawn
-    assert [*job.faults(), *strategy.faults(job, strategy.world_size)] == []
+    assert [*job.faults(), *strategy_faults(strategy, job, strategy.world_size)] == []
 
 
 @settings(max_examples=400, deadline=None)

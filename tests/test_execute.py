@@ -8,8 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from traincast.executor.model.reference import relative_difference, single_process  # noqa: E402
 from traincast.executor.run.launcher import execute  # noqa: E402
-from traincast.executor.train.reference import relative_difference, single_process  # noqa: E402
 from traincast.sim.model.model import Model  # noqa: E402
 from traincast.sim.plan.job import Job  # noqa: E402
 from traincast.sim.plan.make_plan import make_plan  # noqa: E402

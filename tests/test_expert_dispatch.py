@@ -12,6 +12,7 @@ from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.model.hf_config import read_model
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.strategy_rules import strategy_faults
 
 JOB = Job(model=read_model("qwen3-30b-a3b"), global_batch=32, seq_len=4096)
 CLUSTER = read_cluster("hgx-h100")
@@ -53,5 +54,5 @@ def test_a_token_of_one_expert_travels_once_either_way():
 
 def test_what_is_no_dispatch_is_refused():
     """With the choices."""
-    (fault,) = Strategy(expert_dispatch="pigeons").faults(JOB)
+    (fault,) = strategy_faults(Strategy(expert_dispatch="pigeons"), JOB)
     assert (fault.path, fault.expected) == ("strategy.expert_dispatch", "all_to_all | per_node")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from traincast.executor.run.heartbeat import NOT_STARTED, Beat, Heartbeat, read_beat
+from traincast.executor.measure.heartbeat import NOT_STARTED, Beat, Heartbeat, read_beat
 
 
 def test_a_rank_that_has_said_nothing_has_not_started(tmp_path):

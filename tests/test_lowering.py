@@ -11,6 +11,7 @@ from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.partition import shard
 from traincast.sim.plan.schedules import schedule
 from traincast.sim.plan.strategy import SCHEDULES, Strategy
+from traincast.sim.plan.strategy_rules import strategy_faults
 
 
 def text(actions) -> str:
@@ -105,7 +106,7 @@ def test_unlawful_strategies_are_refused(tiny_job, fields, message):
 
 
 def test_world_size_is_checked_where_it_is_known(tiny_job):
-    faults = Strategy(dp=2, tp=2).faults(tiny_job, world_size=8)
+    faults = strategy_faults(Strategy(dp=2, tp=2), tiny_job, world_size=8)
     assert [str(fault) for fault in faults] == [
         "strategy: dp 2 × tp 2 × pp 1 = 4 ranks -> expected 8 ranks;"
         " change a degree until the product is the world size"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from traincast.sim.kernels.flops import model_flops_per_token
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.metrics import divide, metrics
 from traincast.sim.predict.simulate import simulate
-from traincast.sim.trace.metrics import divide, metrics
 from traincast.sim.trace.spans import merge, total
 from traincast.sim.trace.trace import Span, Trace
 

@@ -14,8 +14,8 @@ from traincast.sim.hardware.cluster import NodeGroup
 from traincast.sim.memory.peak import memory
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.metrics import metrics
 from traincast.sim.predict.simulate import simulate
-from traincast.sim.trace.metrics import metrics
 
 A100 = gpu()
 SLOW = gpu(name="A10", peak_flops={"bf16": 125e12}, memory_bandwidth=0.6e12, memory_bytes=24e9)

@@ -10,7 +10,8 @@ from traincast.sim.costs.traffic import message_bytes
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.kernels.flops import hardware_flops_per_token, model_flops_per_token
-from traincast.sim.kernels.layer_kernels import kept_bytes, layer_kernels
+from traincast.sim.kernels.layer_kernels import layer_kernels
+from traincast.sim.memory.layer_bytes import kept_bytes
 from traincast.sim.memory.peak import memory
 from traincast.sim.model.hf_config import read_model
 from traincast.sim.model.model import Model
@@ -21,6 +22,7 @@ from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.strategy_rules import strategy_faults
 from traincast.sim.predict.simulate import simulate
 
 PUBLISHED = {
@@ -246,14 +248,14 @@ def test_plans_are_written_read_and_simulated(strategy):
 
 def test_what_divides_decoders_is_refused():
     own = job()
-    found = Strategy(tp=2, cp=2, ep=2, sequence_parallel=True, recompute="selective", micro_batch=64).faults(
-        own
+    found = strategy_faults(
+        Strategy(tp=2, cp=2, ep=2, sequence_parallel=True, recompute="selective", micro_batch=64), own
     )
     paths = {fault.path for fault in found}
     assert {"strategy.tp", "strategy.cp", "strategy.ep"} <= paths
     assert {"strategy.sequence_parallel", "strategy.recompute"} <= paths
     assert [f.path for f in job(seq_len=128).faults()] == ["job.seq_len"]
-    assert "at most 54 stages" in str(Strategy(pp=64, micro_batch=1).faults(own)[0])
+    assert "at most 54 stages" in str(strategy_faults(Strategy(pp=64, micro_batch=1), own)[0])
 
 
 def test_memory_counts_what_is_kept():

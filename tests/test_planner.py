@@ -9,6 +9,7 @@ import pytest
 from traincast.sim.errors import NoPlanError
 from traincast.sim.memory.peak import memory
 from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy_rules import strategy_faults
 from traincast.sim.predict.simulate import simulate
 from traincast.sim.search.planner import search
 from traincast.sim.search.space import divisors, strategies
@@ -20,7 +21,7 @@ def test_search_finds_what_brute_force_finds(tiny_job, cluster_name, request):
     cluster = request.getfixturevalue(cluster_name)
     every = []
     for strategy in strategies(tiny_job, cluster):
-        if strategy.faults(tiny_job):
+        if strategy_faults(strategy, tiny_job):
             continue
         plan = make_plan(tiny_job, strategy)
         if all(place.fits for place in memory(plan, cluster)):

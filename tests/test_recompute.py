@@ -10,12 +10,14 @@ from traincast.sim.costs.compute import Costs
 from traincast.sim.costs.traffic import layer_collectives
 from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.kernels.flops import hardware_flops_per_token, layer_flops, model_flops_per_token
-from traincast.sim.kernels.layer_kernels import kept_bytes, layer_kernels
+from traincast.sim.kernels.layer_kernels import layer_kernels
 from traincast.sim.kernels.recompute import repeated_blocks, repeated_parts
+from traincast.sim.memory.layer_bytes import kept_bytes
 from traincast.sim.model.hf_config import read_model
 from traincast.sim.model.model import BLOCK, MOE_BLOCK
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.strategy_rules import strategy_faults
 
 JOB = Job(model=read_model("llama-3-8b"), global_batch=8, seq_len=8192)
 BLOCK_LAYER = JOB.model.layers[1]
@@ -147,7 +149,9 @@ def test_selective_op_only_gathers_again():
 
 def test_repeated_blocks_without_a_policy_are_refused():
     """There is nothing to repeat."""
-    assert [fault.path for fault in Strategy(recompute_blocks=1).faults(JOB)] == ["strategy.recompute_blocks"]
+    assert [fault.path for fault in strategy_faults(Strategy(recompute_blocks=1), JOB)] == [
+        "strategy.recompute_blocks"
+    ]
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -177,7 +181,7 @@ def test_tensor_traffic_shows_what_is_longer_than_its_products():
 
 def test_overlap_needs_sequence_parallelism():
     """All-reduces do not divide among products."""
-    faults = Strategy(tp=8, overlap_tensor=True).faults(JOB)
+    faults = strategy_faults(Strategy(tp=8, overlap_tensor=True), JOB)
     assert [fault.path for fault in faults] == ["strategy.overlap_tensor"]
 
 
@@ -202,6 +206,6 @@ def test_tokens_to_experts_travel_beside_another_micro_batch():
     )
     assert whole > 0.0
     assert shown == 0.0
-    assert [fault.path for fault in Strategy(overlap_experts=True).faults(job)] == [
+    assert [fault.path for fault in strategy_faults(Strategy(overlap_experts=True), job)] == [
         "strategy.overlap_experts"
     ]

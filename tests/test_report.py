@@ -17,9 +17,9 @@ from traincast.reports.report import MAX_REPORT_BYTES, write_report
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster import Cluster
 from traincast.sim.plan.job import Job
-from traincast.sim.result_layout import prepare_directory
 from traincast.sim.search.planner import search
 from traincast.sim.search.result import write_result
+from traincast.sim.search.result_layout import prepare_directory
 from traincast.sim.search.space import strategies
 from traincast.sim.trace.trace import Trace
 from traincast.sim.trace.trace_file import write_trace

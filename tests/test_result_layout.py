@@ -10,9 +10,9 @@ from result_directory import document, plan
 from traincast.reports.report import write_report
 from traincast.reports.result_file import read_result
 from traincast.sim.errors import InputError, UsageError
-from traincast.sim.result_layout import own_files, prepare_directory
 from traincast.sim.search.planner import search
 from traincast.sim.search.result import write_result
+from traincast.sim.search.result_layout import own_files, prepare_directory
 from traincast.sim.search.space import strategies
 from traincast.sim.trace.trace import Trace
 

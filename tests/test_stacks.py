@@ -19,6 +19,7 @@ from traincast.sim.plan.software_stacks import (
     STACKS,
 )
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.strategy_rules import strategy_faults
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -34,7 +35,7 @@ def test_every_stack_says_where_it_was_read(name: str):
 
 def test_strategies_name_one():
     assert Strategy().software is STACKS[DEFAULT_STACK]
-    faults = Strategy(stack="mine").faults(job(llama()))
+    faults = strategy_faults(Strategy(stack="mine"), job(llama()))
     assert any("stack" in fault.path and "torchtitan" in fault.expected for fault in faults)
 
 

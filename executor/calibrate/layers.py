@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...sim.model.model import BLOCK, EMBEDDING, HEAD, Decoder, Model
 from ...sim.plan.job import Job
-from ..train.data import Text
-from ..train.model import Layers, build_layers
-from ..train.optimizer import make_optimizer
+from ..model.data import Text
+from ..model.decoder import Layers, build_layers
+from ..model.optimizer import make_optimizer
 from ..train.stage import mean_loss, precision
 from .bench import SAMPLES, Bench, LaidOut, Moment, series, total
 

@@ -18,7 +18,7 @@ import torch
 
 from ...sim.plan.plan import Action
 from ...sim.trace.trace import Span
-from ..run.heartbeat import Heartbeat
+from ..measure.heartbeat import Heartbeat
 
 COMPUTE = "compute"
 

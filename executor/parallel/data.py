@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...sim.plan.plan import Action, Kind
 from ..measure.recorder import Recorder
-from ..train.model import Layers
+from ..model.decoder import Layers
 
 
 class Reduction:

@@ -7,8 +7,8 @@ import torch
 from ...sim.errors import EnvironmentMismatchError
 from ...sim.plan.plan import Plan
 from ...sim.plan.strategy import Strategy
-from ..parallel import recompute
-from .process_groups import device_kind, devices
+from ..model import recompute
+from ..parallel.process_groups import device_kind, devices
 
 
 def check_environment(plan: Plan, *, force: bool = False) -> None:

@@ -25,9 +25,9 @@ from ...sim.files.writer import copy_file, make_directory, write_json_atomic
 from ...sim.plan.plan import Plan
 from ...sim.plan.plan_file import write_plan
 from ...sim.trace.trace import Trace
+from ..measure.heartbeat import NOT_STARTED, Beat, read_beat
 from .collect import collect
 from .environment import check_environment
-from .heartbeat import NOT_STARTED, Beat, read_beat
 from .process import worker_environment
 
 WORKER = "traincast.executor.run.worker"

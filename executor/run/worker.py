@@ -22,12 +22,12 @@ from torch._C._distributed_c10d import FileStore
 from ...sim.files.writer import write_json_atomic
 from ...sim.plan.plan import Plan
 from ...sim.plan.plan_file import read_plan
+from ..measure.heartbeat import Heartbeat
 from ..measure.recorder import CpuClock, CudaClock, Recorder, peak_memory_bytes
+from ..parallel.process_groups import device_kind, join, make_groups
 from ..servers.parameter_server import Server, ServerWorker
 from ..train.trainer import Trainer
-from .heartbeat import Heartbeat
 from .process import die_with_parent, pin
-from .process_groups import device_kind, join, make_groups
 
 
 class Rank:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from ...sim.errors import RunError
 from ...sim.plan.plan import Action, Kind, Plan
 from ..measure.recorder import COMPUTE, CpuClock, Recorder
-from ..train.data import Text
-from ..train.model import build_layers
-from ..train.optimizer import make_optimizer
+from ..model.data import Text
+from ..model.decoder import build_layers
+from ..model.optimizer import make_optimizer
 from ..train.stage import mean_loss, precision
 
 PULL, PUSH = 1, 2

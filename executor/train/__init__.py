@@ -1,1 +1,1 @@
-"""The model, its data and the training loop of one rank."""
+"""The training loop of one rank."""

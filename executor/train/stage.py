@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...sim.plan.job import Job
-from ..run.process_groups import Groups
-from .model import loss
+from ..model.decoder import loss
+from ..parallel.process_groups import Groups
 
 TESTED_TORCH = "2.13"
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from ...sim.errors import RunError
 from ...sim.plan.plan import Action, Kind, Plan
 from ..measure.recorder import COMPUTE, Recorder
+from ..model.data import Text
+from ..model.decoder import Layers, build_layers
+from ..model.optimizer import make_optimizer
 from ..parallel.data import Reduction
-from ..run.process_groups import Groups
-from .data import Text
-from .model import Layers, build_layers
-from .optimizer import make_optimizer
+from ..parallel.process_groups import Groups
 from .stage import DTYPES, PipelinedStage, WholeModel, mean_loss, precision, use_products_of
 
 WAITED_S = 300e-6

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
 from ..hardware.cluster import Accelerator, Curve, LayerProfile, OptimizerCost
@@ -15,9 +15,7 @@ from ..kernels.decoder_kernels import Kernel, backward_kernels, forward_kernels
 from ..kernels.roofline import head_flops, kernel_s, kernels_s
 from ..model.model import BLOCK, Decoder
 from ..plan.job import PRECISION_BYTES
-
-if TYPE_CHECKING:
-    from .fit import Point, Samples
+from .samples import Point, Samples
 
 BINS_PER_DECADE = 2
 """Points of an efficiency curve for each power of ten."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..hardware.cluster import Curve, Link, TransportCurve
 from ..hardware.curves import interpolate_time
-
-if TYPE_CHECKING:
-    from .fit import Samples
+from .samples import Samples
 
 OPERATIONS = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "send_recv")
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..jit import compiled, worthwhile
+from ..program.arrays import FlatProgram, offsets
 from ..program.checks import deadlock
-from .compiled import FlatProgram, offsets
 
 COMPILE_FROM, LOADED_FROM = 1_000_000, 5_000
 """Operations from which numba pays, if it must be loaded and if it was."""

@@ -11,12 +11,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..hardware.cluster import Cluster
-from ..hardware.stragglers import transient_factors
+from ..hardware.straggler_factors import transient_factors
+from ..program.arrays import flatten
 from ..program.build import Built
 from ..program.flat import fold
 from ..program.fold import unfold
 from ..variability.jitter import LaneLuck
-from .compiled import flatten, run_flat
+from .compiled import run_flat
 from .lanes import run_lanes
 
 ENGINES = {"compiled": ".compiled", "simpy": ".reference"}

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, NoReturn
 
-from .document import Document, Place
-from .reader import duplicate_key, line_of, number_fault, raise_faults, refuse, sound_tree
+from .document import Document, Place, raise_faults
+from .refusals import duplicate_key, line_of, number_fault, refuse, sound_tree, too_deep
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
@@ -48,8 +48,6 @@ def parse(text: str, file: str) -> Document:
         found = "ends too early" if error.pos >= len(text.rstrip()) else error.msg[:1].lower() + error.msg[1:]
         refuse(file, f"no JSON: {found}", line=error.lineno)
     except RecursionError:
-        from .reader import too_deep
-
         too_deep(file)
     sound_tree(data, file)
     lines = _Lines(text)

@@ -8,16 +8,13 @@ read from ruamel's event stream, so nothing in the file can make an object, and 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import stat
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
 
-from ..errors import Fault, InputError
-from .document import Document, Place, did_you_mean, faults_from_pydantic, printable, raise_faults, shown
+from .document import Document, did_you_mean, faults_from_pydantic, printable, raise_faults, shown
+from .refusals import line_of, refuse
 
 __all__ = [
     "Document",
@@ -32,11 +29,6 @@ __all__ = [
 ]
 
 MAX_BYTES = 4 * 2**20
-MAX_DEPTH = 64
-MAX_NODES = 100_000
-"""Keys and values of a YAML file."""
-MAX_DIGITS = 400
-"""Digits of a number; Python itself refuses to read more than 4300."""
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -62,11 +54,11 @@ def load_text(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> st
 
 def parse_document(text: str, file: str) -> Document:
     """Read a document from ``text``; JSON if it is named so or begins like it, else YAML."""
-    from . import json as files_json
-    from . import yaml as files_yaml
+    from . import json as json_documents
+    from . import yaml as yaml_documents
 
     looks_json = text.lstrip()[:1] in ("{", "[") and not file.endswith((".yaml", ".yml"))
-    reader = files_json if file.endswith(".json") or looks_json else files_yaml
+    reader = json_documents if file.endswith(".json") or looks_json else yaml_documents
     return reader.parse(text, file)
 
 
@@ -135,51 +127,3 @@ def _decode(data: bytes, file: str) -> str:
     if not text.strip():
         refuse(file, "an empty file", "a YAML or JSON document")
     return text
-
-
-def line_of(text: str | bytes, position: int) -> int:
-    """1-based line of a position."""
-    newline: Any = "\n" if isinstance(text, str) else b"\n"
-    return text.count(newline, 0, position) + 1
-
-
-def refuse(file: str, found: str, expected: str = "", hint: str = "", line: int = 0) -> NoReturn:
-    """Raise InputError for the file as a whole."""
-    raise InputError(Fault(file=file, line=line, path="", found=found, expected=expected, hint=hint))
-
-
-def number_fault(text: str) -> tuple[str, str] | None:
-    """What was found and expected if ``text`` is no number a document may hold."""
-    if len(text) > MAX_DIGITS:
-        return f"a number of {len(text)} characters", f"at most {MAX_DIGITS}"
-    if not math.isfinite(float(text)):
-        return f"{text}", "a finite number"
-    return None
-
-
-def sound_tree(data: Any, file: str) -> None:
-    """Refuse what is nested deeper than MAX_DEPTH."""
-    level: Sequence[Any] = [data]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for value in level
-            if isinstance(value, dict | list)
-            for child in (value.values() if isinstance(value, dict) else value)
-        ]
-        if not level:
-            return
-    if any(isinstance(value, dict | list) for value in level):
-        too_deep(file)
-
-
-def too_deep(file: str, line: int = 0) -> NoReturn:
-    refuse(file, f"nesting deeper than {MAX_DEPTH}", f"at most {MAX_DEPTH} levels", line=line)
-
-
-def duplicate_key(file: str, line: int, place: Place, first_line: int) -> Fault:
-    """The fault of a key that comes twice in one mapping."""
-    from .document import path_text
-
-    hint = f"the first is on line {first_line}; remove one" if first_line else "remove one"
-    return Fault(file=file, line=line, path=path_text(place), found="duplicate key", hint=hint)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import Fault
 from .document import Document, Place, raise_faults
-from .reader import MAX_DEPTH, MAX_NODES, duplicate_key, number_fault, refuse, too_deep
+from .refusals import MAX_DEPTH, MAX_NODES, duplicate_key, number_fault, refuse, too_deep
 
 _TAG = "tag:yaml.org,2002:"
 

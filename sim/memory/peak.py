@@ -14,12 +14,12 @@ from functools import lru_cache
 from ..costs.accelerator_mix import stage_accelerators
 from ..costs.traffic import message_bytes
 from ..hardware.cluster import Accelerator, Cluster
-from ..kernels.layer_kernels import kept_bytes, weight_gradient_bytes, workspace_bytes
 from ..model.model import BLOCK, BLOCKS, EMBEDDING, HEAD
 from ..plan.job import Job
 from ..plan.partition import held_parameters
 from ..plan.plan import Plan, Stage
 from ..plan.strategy import Strategy
+from .layer_bytes import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss import loss_bytes
 from .parameters import rank_states, state_bytes
 from .pass_timeline import NOTHING, Moment, StageBytes, Walk, in_flight, walk

@@ -16,6 +16,7 @@ from .pass_times import PassTimes
 from .plan import BACKWARDS, Action, Actions, Kind, Plan, Stage
 from .schedules import schedule, schedule_faults
 from .strategy import UNFLUSHED, Strategy
+from .strategy_rules import strategy_faults
 
 Orders = tuple[Actions, ...]
 """By pipeline rank."""
@@ -37,7 +38,7 @@ def make_plan(
     Raises:
         InputError: lists every broken rule.
     """
-    faults = [*job.faults(), *strategy.faults(job)]
+    faults = [*job.faults(), *strategy_faults(strategy, job)]
     if not faults:
         faults = order_faults(strategy, strategy.micro_batches(job), orders)
     if faults:

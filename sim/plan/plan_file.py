@@ -22,6 +22,7 @@ from .job import Job
 from .plan import Action, Kind, Plan
 from .soundness import validate
 from .strategy import Strategy
+from .strategy_rules import strategy_faults
 
 if TYPE_CHECKING:
     from .plan_schema import PlanForm
@@ -177,7 +178,7 @@ def _architecture(form: PlanForm) -> dict[str, Any]:
 
 def _rule_faults(plan: Plan) -> list[Fault]:
     """The rules of job and strategy, and sizes that a checker could not walk through."""
-    faults = [*plan.job.faults(), *plan.strategy.faults(plan.job)]
+    faults = [*plan.job.faults(), *strategy_faults(plan.strategy, plan.job)]
     if faults:
         return faults
     if plan.world_size > MAX_RANKS:

@@ -1,6 +1,6 @@
 """How to train, with no hardware in it: degrees of parallelism, sharding, schedule, exchange, synchrony.
 
-A Strategy checks itself against a Job and reports every broken rule at once (`strategy_rules.py`).
+What a Job allows of it is in `strategy_rules.py`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from ..errors import Fault
-from . import strategy_rules
-from .job import GRADIENT_BYTES, Job
-from .software_stacks import DEFAULT_STACK, STACKS, Stack
-from .strategy_rules import (
+from .choices import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
@@ -28,6 +24,8 @@ from .strategy_rules import (
     UNFLUSHED,
     parse_synchrony,
 )
+from .job import GRADIENT_BYTES, Job
+from .software_stacks import DEFAULT_STACK, STACKS, Stack
 
 __all__ = [
     "ATTENTIONS",
@@ -253,10 +251,6 @@ class Strategy:
     def to_dict(self) -> dict[str, object]:
         """The fields as plain values."""
         return {**asdict(self), "stage_layers": list(self.stage_layers)}
-
-    def faults(self, job: Job, world_size: int | None = None) -> list[Fault]:
-        """Every rule this strategy breaks for ``job`` (on ``world_size`` ranks, where given)."""
-        return strategy_rules.faults(self, job, world_size)
 
 
 LONGEST_RUN = 3

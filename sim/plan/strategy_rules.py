@@ -5,63 +5,28 @@ Every rule appends what it finds broken, so that one reading of a strategy tells
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from ..errors import Fault
-from ..network.algorithms import COLLECTIVE_ALGORITHMS
+from .choices import (
+    ATTENTIONS,
+    COLLECTIVE_ALGORITHMS,
+    CP_EXCHANGES,
+    EXPERT_DISPATCHES,
+    GRADIENT_EXCHANGES,
+    OFFLOADS,
+    RECOMPUTES,
+    SCHEDULES,
+    SHARDINGS,
+    UNFLUSHED,
+    parse_synchrony,
+)
 from .job import Job
 from .software_stacks import STACKS
-
-if TYPE_CHECKING:
-    from .strategy import Strategy
-
-SCHEDULES = (
-    "gpipe",
-    "1f1b",
-    "interleaved",
-    "loopedbfs",
-    "zb-h1",
-    "zb-h2",
-    "zb-1p",
-    "zb-2p",
-    "zbv",
-    "dualpipev",
-    "pipedream",
-    "pipedream-2bw",
-    "csv",
-)
-"""`csv` is any other order, which the plan carries."""
-SELF_ARRANGED = ("zb-1p", "zb-2p")
-"""Schedules that look at the seconds of the passes."""
-UNFLUSHED = ("pipedream", "pipedream-2bw")
-"""Schedules that never drain the pipeline: weights are stashed instead (Narayanan et al. 2019, 2021)."""
-GRADIENT_EXCHANGES = ("allreduce", "parameter_server")
-SYNCHRONIES = ("sync", "async", "stale", "backup", "local")
-COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
-"""Synchronies that take a number, as `stale:2`, and what it counts."""
-RECOMPUTES = ("none", "selective", "selective_op", "full")
-SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
-FLASH = ("flash", "flash1", "triton", "flash3")
-"""Kinds of attention that do not write the score matrix."""
-ATTENTIONS = (*FLASH, "unfused", "eager")
-CP_EXCHANGES = ("ring", "all_gather", "all_to_all")
-EXPERT_DISPATCHES = ("all_to_all", "per_node")
-OFFLOADS = ("none", "optimizer", "activations", "both")
-
-_SYNCHRONY = re.compile(r"(sync|async)\Z|(stale|backup|local):(\d{1,6})\Z")
+from .strategy import Strategy
 
 
-def parse_synchrony(text: str) -> tuple[str, int] | None:
-    """The name and number of `sync`, `async`, `stale:2`, `backup:1` or `local:8`; None for anything else."""
-    match = _SYNCHRONY.match(text)
-    if match is None:
-        return None
-    return (match[1], 0) if match[1] else (match[2], int(match[3]))
-
-
-def faults(strategy: Strategy, job: Job, world_size: int | None = None) -> list[Fault]:
+def strategy_faults(strategy: Strategy, job: Job, world_size: int | None = None) -> list[Fault]:
     """Every rule that ``strategy`` breaks for ``job`` (on ``world_size`` ranks, where given)."""
     found = _choice_faults(strategy)
     if found:

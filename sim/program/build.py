@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..costs.accelerator_mix import MixedCosts
 from ..costs.pass_costs import PassCosts
 from ..costs.traffic import Collective, message_bytes, split_parameters
 from ..errors import InputError
 from ..hardware.cluster import Cluster
-from ..kernels.layer_kernels import kept_bytes
+from ..memory.layer_bytes import kept_bytes
 from ..plan.plan import BACKWARDS, Action, Kind, Plan
+from .build_server import build_server_program
+from .built import Built
 from .placement import COMPUTE, Messenger, Placement
 from .program import Program, SpanLabel
 from .slowdown import Slowness
@@ -28,21 +28,6 @@ RING_PATTERNS = {"all_reduce": "ring", "reduce_scatter": "half_ring", "all_gathe
 """How the members of a collective pass data on, step by step (`stepwise.py`)."""
 
 
-@dataclass(slots=True)
-class Built:
-    """A Program and what the trace must know of it."""
-
-    program: Program
-    ranks: list[int]
-    """Ranks that were built; each stands for all ranks alike."""
-    updates: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """Parameter servers: (worker, server, pull operation, step operation) of every update."""
-    steps: list[tuple[int, int]] = field(default_factory=list)
-    """(rank, operation) of every optimizer step, in order on each rank."""
-    slowness: np.ndarray | None = None
-    """Factors on time by row, as operations name them (`slowness.py`); None where all ranks are alike."""
-
-
 def build_program(plan: Plan, cluster: Cluster, rounds: int = 1, *, stepwise: bool = False) -> Built:
     """The Program of one step of ``plan`` on ``cluster``.
 
@@ -50,8 +35,6 @@ def build_program(plan: Plan, cluster: Cluster, rounds: int = 1, *, stepwise: bo
     ``stepwise`` lets the members of a ring pass data on as soon as they can, instead of starting together.
     """
     if plan.strategy.gradient_exchange == "parameter_server":
-        from .build_server import build_server_program
-
         return build_server_program(plan, cluster, rounds)
     return _Walk(plan, cluster, stepwise).built()
 

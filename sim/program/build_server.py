@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from ..costs.compute import Costs
 from ..hardware.cluster import Cluster
 from ..plan.plan import Action, Kind, Plan
-from .build import COMPUTE, Built, Messenger, Placement
+from .built import Built
+from .placement import COMPUTE, Messenger, Placement
 from .program import Program, SpanLabel
 
 

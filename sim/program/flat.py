@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engine.compiled import FlatProgram, flat_arrays, flatten, offsets
+from .arrays import FlatProgram, flat_arrays, flatten, offsets
 from .fold import lane_groups
 from .program import Program
 from .ring_steps import PATTERNS, step_shares, step_sources

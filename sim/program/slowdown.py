@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..hardware.cluster import Cluster
-from ..hardware.stragglers import link_factor, persistent_factors
+from ..hardware.straggler_factors import link_factor, persistent_factors
 from ..plan.rank_groups import Group
 
 

@@ -11,6 +11,7 @@ from ..model.hf_config import read_model
 from ..model.model import Decoder, Model
 from ..plan.job import OPTIMIZER_STATES, Job
 from ..plan.strategy import Strategy
+from ..plan.strategy_rules import strategy_faults
 from . import derivations
 from .families import FFN_OF_GPT, Family, family_of, not_modelled, preset_of
 from .hardware import Hardware, hardware_of
@@ -82,7 +83,7 @@ def _case(row: Row, hardware: Hardware, job: Job, strategy: Strategy) -> Case:
     gpus = _whole(row, "gpus")
     if strategy.world_size != gpus:
         raise LeftOutError("degrees do not multiply to the GPUs")
-    faults = [*job.faults(), *strategy.faults(job)]
+    faults = [*job.faults(), *strategy_faults(strategy, job)]
     if faults:
         raise LeftOutError(f"not simulated: {faults[0].path} {faults[0].found}")
     return Case(

@@ -6,12 +6,10 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .validation import Judged
+from .judged import Judged
 
 LEAST_RANKED = 3
 """Runs of a sweep from which a rank correlation is taken."""

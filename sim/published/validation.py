@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from .case import Case, case_of
+from .case import case_of
+from .judged import Judged
 from .left_out import LeftOutError
-from .prediction import Prediction, Predictor
+from .prediction import Predictor
 from .score import Score, score_of
 from .table import Row
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """One row after judgement; a row left out has a reason and no prediction."""
-
-    row: Row
-    case: Case | None = None
-    prediction: Prediction | None = None
-    reason: str = ""
-
-    @property
-    def error_pct(self) -> float | None:
-        """Signed error of the predicted step time, percent of the measured; None where none was measured."""
-        if self.case is None or self.prediction is None or self.case.step_s is None:
-            return None
-        return 100 * (self.prediction.step_s / self.case.step_s - 1)
-
-    @property
-    def memory_error_pct(self) -> float | None:
-        """Signed error of the predicted peak, percent of the measured; None where none was measured."""
-        if self.case is None or self.prediction is None or self.case.memory_bytes is None:
-            return None
-        return 100 * (self.prediction.memory_bytes / self.case.memory_bytes - 1)
 
 
 def judge(rows: Sequence[Row], predictor: Predictor, progress: Progress | None = None) -> list[Judged]:

@@ -275,3 +275,14 @@ class _State:
             there[rows] = self.spares[rows, first]
             self.spares[rows, first] = self.spares[rows, -1]
         return there
+
+
+QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95}
+
+
+def time_quantiles_s(ends: Runs) -> dict[str, float]:
+    """Seconds until the last step, over the runs: quantiles and mean."""
+    walls = ends.seconds("wall")
+    return {"mean": float(walls.mean())} | {
+        name: float(np.quantile(walls, q)) for name, q in QUANTILES.items()
+    }

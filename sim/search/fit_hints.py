@@ -22,6 +22,7 @@ from ..plan.make_plan import make_plan, order_faults, sketch
 from ..plan.pass_times import PassTimes
 from ..plan.plan import Plan
 from ..plan.strategy import SELF_ARRANGED, Strategy
+from ..plan.strategy_rules import strategy_faults
 from ..predict.simulate import simulate
 from .space import divisors
 
@@ -161,7 +162,7 @@ def _bound_s(job: Job, cluster: Cluster, strategy: Strategy, remembered: dict[tu
 
 def _peak_if_it_fits(job: Job, strategy: Strategy, cluster: Cluster) -> float | None:
     """Peak of the fullest rank (bytes); None where the strategy is against a rule or does not fit."""
-    if strategy.world_size > cluster.accelerators or strategy.faults(job):
+    if strategy.world_size > cluster.accelerators or strategy_faults(strategy, job):
         return None
     if order_faults(strategy, strategy.micro_batches(job)):
         return None

@@ -21,8 +21,9 @@ from ..plan.job import Job
 from ..plan.make_plan import make_plan, order_faults, sketch
 from ..plan.plan import Plan
 from ..plan.strategy import Strategy
+from ..plan.strategy_rules import strategy_faults
+from ..predict.metrics import Metrics, metrics
 from ..predict.simulate import simulate
-from ..trace.metrics import Metrics, metrics
 from ..trace.trace import Trace
 from ..units import format_quantity
 
@@ -139,7 +140,7 @@ def _bounded(
         result.considered += 1
         if number % 64 == 0:
             progress(f"considered {number} of {len(everything)}", 0.3 * number / len(everything))
-        faults = [*job.faults(), *strategy.faults(job)]
+        faults = [*job.faults(), *strategy_faults(strategy, job)]
         if not faults:
             faults = order_faults(strategy, strategy.micro_batches(job))
         if faults:

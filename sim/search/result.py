@@ -26,7 +26,11 @@ from ..hardware.cluster import Cluster
 from ..hardware.cluster_file import write_cluster
 from ..plan.job import Job
 from ..plan.plan_file import write_plan
-from ..result_layout import (
+from ..trace.trace import Trace
+from ..trace.trace_file import write_trace
+from ..units import format_quantity
+from .planner import Ranked, Search
+from .result_layout import (
     CLUSTER,
     MEASUREMENTS,
     REPORT,
@@ -36,10 +40,6 @@ from ..result_layout import (
     plan_name,
     trace_name,
 )
-from ..trace.trace import Trace
-from ..trace.trace_file import write_trace
-from ..units import format_quantity
-from .planner import Ranked, Search
 
 _PACKAGES = ("numpy", "simpy", "torch")
 

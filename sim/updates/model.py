@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import Fault, InputError
-from ..plan.strategy_rules import parse_synchrony
+from ..plan.choices import parse_synchrony
 
 REPLICATIONS = ("chain", "all")
 """A shard's holders pass an update on one to the next, or the first one sends it to all the others."""

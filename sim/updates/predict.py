@@ -13,7 +13,7 @@ import numpy as np
 
 from ..costs.compute import Costs
 from ..hardware.cluster import Cluster
-from ..hardware.stragglers import link_factor, persistent_factors, transient_factors
+from ..hardware.straggler_factors import link_factor, persistent_factors, transient_factors
 from ..plan.plan import Action, Actions, Kind, Plan
 from ..trace.trace import Span
 from ..variability.jitter import jittered

@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...jit import compiled as compile_kernel
 from ...jit import worthwhile
 from ...plan.pass_times import PassTimes
-from ..compiled import FlatProgram, flat_arrays, offsets
+from ...program.arrays import FlatProgram, flat_arrays, offsets
 from .orders import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, PassOrders
 
 COMPILE_FROM, LOADED_FROM = 2_000_000, 3_000

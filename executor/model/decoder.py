@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ...sim.errors import InputError
 from ...sim.model.model import Decoder
-from ..parallel.recompute import maybe_again, policy_of
+from .recompute import maybe_again, policy_of
 
 INIT_STD = 0.02
 """Standard deviation of initial weights (GPT-2, Radford et al. 2019, as released)."""

@@ -14,8 +14,8 @@ from ..kernels.flops import hardware_flops_per_token, model_flops_per_token
 from ..kernels.recompute import repeated_blocks
 from ..memory.peak import RankMemory, memory
 from ..plan.plan import Plan
-from .spans import Interval, merge, total
-from .trace import Trace
+from ..trace.spans import Interval, merge, total
+from ..trace.trace import Trace
 
 DIMENSIONS = ("tp", "cp", "ep", "pp", "dp", "ps", "host")
 """Communication streams, in the order in which they are blamed where several are exposed at once."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...sim.plan.job import Job
 from .data import Text
-from .model import build_layers, loss
+from .decoder import build_layers, loss
 from .optimizer import make_optimizer
 
 

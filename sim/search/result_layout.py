@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from .errors import InputError, UsageError
-from .files.reader import load_document
-from .files.writer import check_file, check_places, make_directory
+from ..errors import InputError, UsageError
+from ..files.reader import load_document
+from ..files.writer import check_file, check_places, make_directory
 
 SCHEMA = "traincast.result/1"
 RESULT, CLUSTER, REPORT, MEASUREMENTS = "result.json", "cluster.yaml", "report.html", "measurements.json"
