@@ -246,7 +246,7 @@ def test_long_names_can_be_written(tmp_path):
 NOT_ROOT = """
 import os, sys
 from traincast.sim.errors import UsageError
-from traincast.sim.writer import check_file, check_places, replaced_together, write_text_atomic
+from traincast.sim.files.writer import check_file, check_places, replaced_together, write_text_atomic
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 def together():

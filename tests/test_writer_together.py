@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from file_tree import make, names, tree
 
-from traincast.sim import writer
 from traincast.sim.errors import UsageError
-from traincast.sim.writer import check_places, replaced_together
+from traincast.sim.files import writer
+from traincast.sim.files.writer import check_places, replaced_together
 
 OLD = {"last.json": "old", "a": "old", "plans/1": "old", "plans/3": "old"}
 NEW = {"last.json": "new", "a": "new", "plans/1": "new", "plans/2": "new", "traces/1": "new"}
