@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from .sim.memory.peak import memory
     from .sim.model.hf_config import read_model
     from .sim.model.model import Decoder, Model
+    from .sim.plan.action import Action
     from .sim.plan.job import Job
     from .sim.plan.make_plan import make_plan
-    from .sim.plan.plan import Action, Plan
+    from .sim.plan.plan import Plan
     from .sim.plan.plan_file import read_plan, write_plan
     from .sim.plan.strategy import Strategy
     from .sim.predict.metrics import metrics
@@ -41,7 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Accelerator": "sim.hardware.cluster",
-    "Action": "sim.plan.plan",
+    "Action": "sim.plan.action",
     "Cluster": "sim.hardware.cluster",
     "Decoder": "sim.model.model",
     "Job": "sim.plan.job",

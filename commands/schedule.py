@@ -15,7 +15,7 @@ from .output import echo_json, note
 
 if TYPE_CHECKING:
     from ..sim.engine.pipeline.pipeline import Timeline
-    from ..sim.plan.plan import Actions
+    from ..sim.plan.action import Actions
     from ..sim.trace.trace import Trace
 
 ALL = "all"

@@ -14,8 +14,8 @@ from traincast.sim.engine.pipeline.orders import PassOrders, pass_orders, regula
 from traincast.sim.engine.pipeline.pipeline import pipeline_program
 from traincast.sim.engine.pipeline.worklist import pipeline_flat, run_pipeline
 from traincast.sim.errors import InputError
+from traincast.sim.plan.action import Action, Actions, Kind, parse_actions
 from traincast.sim.plan.pass_times import PassTimes
-from traincast.sim.plan.plan import Action, Actions, Kind, parse_actions
 from traincast.sim.plan.schedules import schedule, stage_rank
 from traincast.sim.program.program import Program
 

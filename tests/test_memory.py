@@ -15,9 +15,9 @@ from traincast.sim.memory.parameters import state_bytes
 from traincast.sim.memory.pass_timeline import in_flight
 from traincast.sim.memory.peak import memory, rank_peak, rank_walk
 from traincast.sim.model.hf_config import read_model
+from traincast.sim.plan.action import parse_actions
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
-from traincast.sim.plan.plan import parse_actions
 from traincast.sim.plan.software_stacks import FRAGMENTATION, GATHERED_LOSS_FRAGMENTATION
 from traincast.sim.plan.strategy import Strategy
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traincast.sim.memory.pass_timeline import StageBytes, in_flight, walk
-from traincast.sim.plan.plan import parse_actions
+from traincast.sim.plan.action import parse_actions
 
 
 def test_a_walk_by_hand():

@@ -11,8 +11,8 @@ from traincast.sim.engine.pipeline.pipeline import (
     pipeline_timeline,
 )
 from traincast.sim.errors import InputError
+from traincast.sim.plan.action import parse_actions
 from traincast.sim.plan.pass_times import PassTimes
-from traincast.sim.plan.plan import parse_actions
 from traincast.sim.plan.schedules import schedule
 
 TIMES = [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.25, 0.75), (3.0, 3.5, 2.5)]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError
+from traincast.sim.plan.action import Action, Kind, parse_actions
 from traincast.sim.plan.make_plan import make_plan
-from traincast.sim.plan.plan import Action, Kind, parse_actions
 from traincast.sim.plan.strategy import Strategy
 
 SINGLE = [kind for kind in Kind if kind is not Kind.OVERLAP]

@@ -10,9 +10,10 @@ from strategies import jobs_and_strategies
 
 from traincast.sim.errors import InputError
 from traincast.sim.model.model import Decoder, Model
+from traincast.sim.plan.action import Kind, parse_actions
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
-from traincast.sim.plan.plan import Kind, Plan, Stage, parse_actions
+from traincast.sim.plan.plan import Plan, Stage
 from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict, read_plan, write_plan
 from traincast.sim.plan.strategy import SCHEDULES, Strategy
 

@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.plan.plan import parse_actions
+from traincast.sim.plan.action import parse_actions
 from traincast.sim.plan.schedule_csv import read_schedule_csv, write_schedule_csv
 from traincast.sim.plan.schedules import GENERATED, schedule
 

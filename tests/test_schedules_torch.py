@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from traincast.sim.plan.plan import Action, Actions, Kind
+from traincast.sim.plan.action import Action, Actions, Kind
 from traincast.sim.plan.schedules import gpipe, one_f_one_b, schedule, schedule_faults
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,7 @@ from traincast.sim.costs.compute import Costs
 from traincast.sim.costs.pass_costs import OVERLAP_SLOWDOWN, PassCosts
 from traincast.sim.kernels.layer_shape import Kernel
 from traincast.sim.kernels.roofline import alignment_efficiency, kernel_s, kernels_s, narrow_efficiency
-from traincast.sim.plan.plan import Action, Kind
+from traincast.sim.plan.action import Action, Kind
 from traincast.sim.plan.software_stacks import (
     ACCUMULATIONS,
     DEFAULT_STACK,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from strategies import jobs_and_strategies
 
 from traincast.sim.errors import InputError
+from traincast.sim.plan.action import parse_actions
 from traincast.sim.plan.make_plan import make_plan
-from traincast.sim.plan.plan import parse_actions
 from traincast.sim.plan.soundness import validate
 from traincast.sim.plan.strategy import Strategy
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from ...sim.plan.plan import Action
+from ...sim.plan.action import Action
 from ...sim.trace.trace import Span
 from ..measure.heartbeat import Heartbeat
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from ...sim.plan.plan import Action, Kind
+from ...sim.plan.action import Action, Kind
 from ..measure.recorder import Recorder
 from ..model.decoder import Layers
 

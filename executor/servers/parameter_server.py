@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...sim.errors import RunError
-from ...sim.plan.plan import Action, Kind, Plan
+from ...sim.plan.action import Action, Kind
+from ...sim.plan.plan import Plan
 from ..measure.recorder import COMPUTE, CpuClock, Recorder
 from ..model.data import Text
 from ..model.decoder import build_layers

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ...sim.errors import RunError
-from ...sim.plan.plan import Action, Kind, Plan
+from ...sim.plan.action import Action, Kind
+from ...sim.plan.plan import Plan
 from ..measure.recorder import COMPUTE, Recorder
 from ..model.data import Text
 from ..model.decoder import Layers, build_layers

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from ..hardware.cluster import Cluster
 from ..model.model import Layer
+from ..plan.action import Action, Kind
 from ..plan.job import Job
 from ..plan.partition import partition
 from ..plan.pass_times import PassTimes
-from ..plan.plan import Action, Kind
 from ..plan.strategy import Strategy
 from .compute import Costs
 from .traffic import message_bytes

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..plan.plan import Actions, Kind
+from ..plan.action import Actions, Kind
 
 FORWARD, BACKWARD, INPUTS, WEIGHTS = range(4)
 PASSES = {

@@ -10,10 +10,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..errors import Fault, InputError
+from .action import BACKWARDS, Action, Actions, Kind
 from .job import Job
 from .partition import partition, shard
 from .pass_times import PassTimes
-from .plan import BACKWARDS, Action, Actions, Kind, Plan, Stage
+from .plan import Plan, Stage
 from .schedules import schedule, schedule_faults
 from .strategy import UNFLUSHED, Strategy
 from .strategy_rules import strategy_faults

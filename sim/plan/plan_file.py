@@ -18,8 +18,9 @@ from ..files.writer import write_json_atomic
 from ..model.model import Decoder, Model
 from ..model.model_file import network_faults
 from ..model.networks.network import Network
+from .action import Action, Kind
 from .job import Job
-from .plan import Action, Kind, Plan
+from .plan import Plan
 from .soundness import validate
 from .strategy import Strategy
 from .strategy_rules import strategy_faults

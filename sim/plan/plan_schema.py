@@ -10,8 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ..errors import InputError
 from ..files.document import RefusalError, shown
 from ..model.model import Decoder
+from .action import Actions, parse_actions
 from .job import Job
-from .plan import Actions, Stage, parse_actions
+from .plan import Stage
 from .strategy import Strategy
 
 SCHEMA = "traincast.plan/1"

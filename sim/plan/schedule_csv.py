@@ -17,7 +17,7 @@ from ..errors import Fault, InputError
 from ..files.document import printable, shown
 from ..files.reader import load_text
 from ..files.writer import write_text_atomic
-from .plan import Action, Actions, Kind
+from .action import Action, Actions, Kind
 
 MAX_BYTES = 64 * 2**20
 """About five million passes."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 
 from ..errors import Fault, InputError
-from .plan import Action, Actions, Kind, Plan
+from .action import Action, Actions, Kind
+from .plan import Plan
 
 _SENT_BY = {Kind.RECV_F: (Kind.SEND_F, -1), Kind.RECV_B: (Kind.SEND_B, +1)}
 """A receive's matching send, and the stage it comes from, relative."""

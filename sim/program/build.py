@@ -16,7 +16,8 @@ from ..costs.traffic import Collective, message_bytes, split_parameters
 from ..errors import InputError
 from ..hardware.cluster import Cluster
 from ..memory.layer_bytes import kept_bytes
-from ..plan.plan import BACKWARDS, Action, Kind, Plan
+from ..plan.action import BACKWARDS, Action, Kind
+from ..plan.plan import Plan
 from .build_server import build_server_program
 from .built import Built
 from .placement import COMPUTE, Messenger, Placement

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from ..costs.compute import Costs
 from ..hardware.cluster import Cluster
-from ..plan.plan import Action, Kind, Plan
+from ..plan.action import Action, Kind
+from ..plan.plan import Plan
 from .built import Built
 from .placement import COMPUTE, Messenger, Placement
 from .program import Program, SpanLabel

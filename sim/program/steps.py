@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..costs.traffic import Collective, averaging, gathering, reduction, split_parameters
-from ..plan.plan import BACKWARDS, Action, Actions, Kind, Plan
+from ..plan.action import BACKWARDS, Action, Actions, Kind
+from ..plan.plan import Plan
 
 PASSES = (Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT, Kind.OVERLAP)
 

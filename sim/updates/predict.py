@@ -14,7 +14,8 @@ import numpy as np
 from ..costs.compute import Costs
 from ..hardware.cluster import Cluster
 from ..hardware.straggler_factors import link_factor, persistent_factors, transient_factors
-from ..plan.plan import Action, Actions, Kind, Plan
+from ..plan.action import Action, Actions, Kind
+from ..plan.plan import Plan
 from ..trace.trace import Span
 from ..variability.jitter import jittered
 from .engine import run_updates

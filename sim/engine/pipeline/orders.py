@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import InputError
-from ...plan.plan import Actions, Kind
+from ...plan.action import Actions, Kind
 
 FORWARD, BACKWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(4)
 """Numbers of the kinds of passes in arrays."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ...errors import InputError
+from ...plan.action import Action, Actions, Kind
 from ...plan.pass_times import PassTimes
-from ...plan.plan import Action, Actions, Kind
 from ...program.program import Program, SpanLabel
 
 _GRADIENTS = (Kind.BACKWARD, Kind.INPUT_GRADIENT)

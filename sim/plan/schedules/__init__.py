@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from ...errors import Fault, InputError
+from ..action import Actions
 from ..pass_times import PassTimes
-from ..plan import Actions
 from ..stage_placement import rank_stages, stage_rank
 from .automatic import zb_1p, zb_2p
 from .dualpipev import dualpipev

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
+from ..action import Action, Actions, Kind
 from ..pass_times import PassTimes
-from ..plan import Action, Actions, Kind
 
 _F, _I, _W = range(3)
 _KINDS = (Kind.FORWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..plan import Action, Actions, Kind
+from ..action import Action, Actions, Kind
 
 
 def dualpipev(ranks: int, micro_batches: int) -> tuple[Actions, ...]:

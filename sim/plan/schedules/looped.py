@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..plan import Action, Actions, Kind
+from ..action import Action, Actions, Kind
 from .rules import micro_batches_per_round
 
 

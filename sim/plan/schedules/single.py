@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..plan import Action, Actions, Kind
+from ..action import Action, Actions, Kind
 
 
 def gpipe(stages: int, micro_batches: int) -> tuple[Actions, ...]:

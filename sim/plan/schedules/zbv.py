@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..plan import Action, Actions, Kind
+from ..action import Action, Actions, Kind
 
 
 def zbv(ranks: int, micro_batches: int) -> tuple[Actions, ...]:

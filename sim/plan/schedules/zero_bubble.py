@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..plan import Action, Actions, Kind
+from ..action import Action, Actions, Kind
 
 
 def zb_h1(stages: int, micro_batches: int) -> tuple[Actions, ...]:
