@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from machines import gpu, gpu_cluster
 
 from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link
 from traincast.sim.model.model import Decoder, Model
@@ -27,21 +28,20 @@ def tiny_job(tiny_model: Model) -> Job:
 
 
 @pytest.fixture(scope="session")
-def gpu_cluster() -> Cluster:
+def round_cluster() -> Cluster:
     """Two nodes of four round-numbered accelerators: 100 TFLOP/s, 1 TB/s, links of 100 and 10 GB/s."""
-    accelerator = Accelerator(
+    accelerator = gpu(
         name="round",
-        kind="gpu",
         peak_flops={"bf16": 100e12, "fp32": 50e12},
-        memory_bytes=80e9,
         memory_bandwidth=1e12,
+        sm_count=0,
         launch_overhead_s=1e-6,
     )
     links = {
         "fast": Link(name="fast", joins="accelerators", bandwidth=100e9, latency=1e-6),
         "slow": Link(name="slow", joins="nodes", bandwidth=10e9, latency=5e-6),
     }
-    return Cluster(name="round", nodes=2, accelerators_per_node=4, accelerator=accelerator, links=links)
+    return gpu_cluster(name="round", nodes=2, per_node=4, accelerator=accelerator, links=links)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from generators import programs
 from hypothesis import strategies as st
-from strategies import programs
 
 from traincast.sim.program.program import Program
 

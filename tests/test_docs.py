@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_gemm_table import TABLE as GEMM_TABLE
-from test_nccl_tests import TEXT as NCCL_TESTS
+from measured_texts import GEMM_TABLE, NCCL_TESTS
 
 import traincast
 

@@ -1,7 +1,7 @@
 """One worker's pipeline stage: torch's `PipelineStage`, driven action by action.
 
 The methods that `torch.distributed.pipelining` schedules call on a stage are not public. This file is the
-only one that uses them; `tests/test_stage.py` holds them to the version they were tested with.
+only one that uses them; `tests/executor/train/test_stage.py` holds them to the version they were tested with.
 """
 
 from __future__ import annotations

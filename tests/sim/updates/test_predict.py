@@ -1,0 +1,104 @@
+"""A plan with parameter servers is predicted for every protocol, with its spans and its staleness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from traincast.sim.costs.compute import Costs
+from traincast.sim.hardware.stragglers import Luck, Straggler
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
+
+PROTOCOLS = ("sync", "async", "stale:1", "backup:1", "local:2")
+
+
+def planned(job, synchrony: str, **fields):
+    defaults = {"dp": 4, "servers": 2, "gradient_exchange": "parameter_server", "micro_batch": 2}
+    return make_plan(job, Strategy(synchrony=synchrony, **(defaults | fields)))
+
+
+@pytest.mark.parametrize("synchrony", PROTOCOLS)
+def test_every_protocol_has_a_trace_and_both_engines_give_the_same(tiny_job, round_cluster, synchrony):
+    plan = planned(tiny_job, synchrony)
+    trace = simulate(plan, round_cluster)
+    again = simulate(plan, round_cluster, engine="simpy")
+    assert trace.spans == again.spans
+    assert trace.step_times_s == again.step_times_s
+    assert trace.ranks == list(range(6))
+    assert {span.kind for span in trace.spans} == {"F", "B", "PUSH", "PULL", "STEP"}
+    stale = trace.metadata["staleness"]
+    assert isinstance(stale, list)
+    assert any(stale) == (synchrony in ("async", "stale:1"))
+
+
+def test_a_synchronous_step_is_what_its_parts_add_up_to(tiny_job, round_cluster):
+    """One server: four pulls one after the other, compute, four pushes, one update.
+
+    All messages queue at the server's interface. The last pulls are computed on last, and pushed last.
+    """
+    plan = planned(tiny_job, "sync", servers=1)
+    costs = Costs(round_cluster, plan.job, plan.strategy)
+    layers = plan.job.model.layers
+    compute = sum(costs.forward_s(layer) + costs.backward_s(layer) for layer in layers)
+    size = sum(map(costs.layer_gradient_bytes, layers))
+    latency, whole = costs.transfer_s(1.0, 0, 4), costs.transfer_s(size, 0, 4)
+    message = whole - latency
+    apply = costs.optimizer_s(sum(layer.parameters for layer in layers))
+    expected = 2 * (latency + message) + 3 * message + compute + apply
+    assert simulate(plan, round_cluster).step_time_s == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("synchrony", PROTOCOLS)
+def test_a_straggler_holds_up_those_who_wait_for_it(tiny_job, round_cluster, synchrony):
+    """sync and local steps take threefold, backup workers do without it, async only lose its share."""
+    slow = replace(round_cluster, luck=Luck(stragglers=(Straggler(kind="rank", place=1, factor=3.0),)))
+    slow = replace(slow, accelerator=replace(slow.accelerator, launch_overhead_s=1e-3))
+    even = replace(slow, luck=None)
+    plan = planned(tiny_job, synchrony)
+    ratio = simulate(plan, slow).step_time_s / simulate(plan, even).step_time_s
+    expected = {"sync": 3.0, "local:2": 3.0, "stale:1": 3.0, "backup:1": 1.0, "async": 4 / (3 + 1 / 3)}
+    assert ratio == pytest.approx(expected[synchrony], rel=0.15)
+
+
+def test_replicas_and_colocation_cost_what_they_move(tiny_job, round_cluster):
+    """A copy of every update lengthens a step; a server at a worker's place spares that worker's messages."""
+    plain = simulate(planned(tiny_job, "sync"), round_cluster).step_time_s
+    copied = simulate(planned(tiny_job, "sync", server_replicas=2), round_cluster).step_time_s
+    home = simulate(planned(tiny_job, "sync", servers=1, servers_colocated=True), round_cluster)
+    apart = simulate(planned(tiny_job, "sync", servers=1), round_cluster)
+    assert copied > plain
+    assert home.step_time_s < apart.step_time_s
+    assert home.world_size == 4
+
+
+def test_a_nodes_own_link_is_shared_by_its_ranks(tiny_job, round_cluster):
+    """Five ranks on two nodes of four; where the link is the node's, four workers share one interface.
+
+    The server takes in every gradient of the twelve rounds, one at a time.
+    """
+    shared = replace(round_cluster.links["slow"], per_node=True)
+    cluster = replace(round_cluster, links={**round_cluster.links, "slow": shared})
+    own, node = (simulate(planned(tiny_job, "async", servers=1), c) for c in (round_cluster, cluster))
+    assert node.step_time_s >= own.step_time_s
+    busy = node.metadata["server_utilisation"]
+    assert isinstance(busy, dict)
+    assert set(busy) == {"processor", "receives", "sends"}
+    assert all(0 < share <= 1 for shares in busy.values() for share in shares)
+
+
+def test_samples_repeat_and_differ(tiny_job, round_cluster):
+    lucky = replace(round_cluster, jitter=0.1)
+    plan = planned(tiny_job, "stale:1")
+    first, second = (simulate(plan, lucky, samples=5, seed=3) for _ in range(2))
+    assert first.step_times_s == second.step_times_s
+    assert len(set(first.step_times_s)) == 5
+
+
+@pytest.mark.parametrize("synchrony", PROTOCOLS)
+def test_hosts_whose_cores_are_shared_are_predicted_too(tiny_job, host_cluster, synchrony):
+    trace = simulate(planned(tiny_job, synchrony, dp=2, servers=1), host_cluster)
+    assert trace.step_time_s > 0
+    assert any(span.kind == "STEP" for span in trace.spans)
