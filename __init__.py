@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from .sim.hardware.cluster import Accelerator, Cluster, Link
     from .sim.hardware.cluster_file import read_cluster, write_cluster
     from .sim.memory.peak import memory
+    from .sim.model.decoder import Decoder
     from .sim.model.hf_config import read_model
-    from .sim.model.model import Decoder, Model
+    from .sim.model.model import Model
     from .sim.plan.action import Action
     from .sim.plan.job import Job
     from .sim.plan.make_plan import make_plan

@@ -6,7 +6,8 @@ import pytest
 from machines import gpu, gpu_cluster
 
 from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link
-from traincast.sim.model.model import Decoder, Model
+from traincast.sim.model.decoder import Decoder
+from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from traincast.sim.model.model import Decoder, Model
+from traincast.sim.model.decoder import Decoder
+from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import order_faults
 from traincast.sim.plan.software_stacks import STACKS

@@ -8,7 +8,8 @@ from traincast.sim.errors import InputError
 from traincast.sim.files.reader import parse_document
 from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link, TransportCurve
 from traincast.sim.hardware.cluster_file import check_cluster
-from traincast.sim.model.model import Decoder, Model
+from traincast.sim.model.decoder import Decoder
+from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 
 NVLINK = Link(name="nvlink", joins="accelerators", bandwidth=300e9, latency=2e-6)

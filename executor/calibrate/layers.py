@@ -13,7 +13,9 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from ...sim.model.model import BLOCK, EMBEDDING, HEAD, Decoder, Model
+from ...sim.model.decoder import Decoder
+from ...sim.model.layer import BLOCK, EMBEDDING, HEAD
+from ...sim.model.model import Model
 from ...sim.plan.job import Job
 from ..model.data import Text
 from ..model.decoder import Layers, build_layers

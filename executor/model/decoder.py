@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...sim.errors import InputError
-from ...sim.model.model import Decoder
+from ...sim.model.decoder import Decoder
 from .recompute import maybe_again, policy_of
 
 INIT_STD = 0.02

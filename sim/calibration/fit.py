@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..hardware.cluster import Accelerator, Cluster, Curve, Host
-from ..model.model import BLOCK, EMBEDDING, HEAD
+from ..model.layer import BLOCK, EMBEDDING, HEAD
 from .fit_compute import fit_accelerator
 from .fit_transport import fit_transports, loopback
 from .samples import Point, Samples

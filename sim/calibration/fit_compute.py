@@ -11,9 +11,11 @@ from typing import Any
 from ..errors import InputError
 from ..hardware.cluster import Accelerator, Curve, LayerProfile, OptimizerCost
 from ..kernels.attention import CAUSAL_SHARE
-from ..kernels.decoder_kernels import Kernel, backward_kernels, forward_kernels
+from ..kernels.decoder_kernels import backward_kernels, forward_kernels
+from ..kernels.kernel import Kernel
 from ..kernels.roofline import head_flops, kernel_s, kernels_s
-from ..model.model import BLOCK, Decoder
+from ..model.decoder import Decoder
+from ..model.layer import BLOCK
 from ..plan.job import PRECISION_BYTES
 from .samples import Point, Samples
 

@@ -22,8 +22,8 @@ from ..errors import Fault, InputError
 from ..files.document import did_you_mean, printable, shown
 from ..files.reader import load_text, refuse
 from ..hardware.cluster import Accelerator, Curve
-from ..kernels.decoder_kernels import Kernel
-from ..kernels.roofline import wave_efficiency
+from ..kernels.gemm_efficiency import wave_efficiency
+from ..kernels.kernel import Kernel
 
 COLUMNS = ("accelerator", "dtype", "m", "n", "k", "time_us")
 PRECISIONS = {

@@ -13,14 +13,14 @@ from ..errors import InputError
 from ..hardware.cluster import Cluster
 from ..hardware.curves import interpolate
 from ..kernels import flops
-from ..kernels.decoder_kernels import Kernel
+from ..kernels.kernel import Kernel
 from ..kernels.layer_kernels import layer_kernels, network_choices
 from ..kernels.layer_profiles import profiled_s
 from ..kernels.network_kernels import fastest
 from ..kernels.optimizer_step import MASTER_BYTES, update_bytes
 from ..kernels.recompute import repeated_blocks, repeated_parts
 from ..kernels.roofline import kernel_s, kernels_s
-from ..model.model import BLOCK, EMBEDDING, HEAD, Layer
+from ..model.layer import BLOCK, EMBEDDING, HEAD, Layer
 from ..network import transport as network
 from ..plan.job import OPTIMIZER_STATES, Job
 from ..plan.partition import held_parameters

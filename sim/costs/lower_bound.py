@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..model.model import Layer
+from ..model.layer import Layer
 from ..plan.job import Job
 from ..plan.partition import partition
 from ..plan.plan import Stage

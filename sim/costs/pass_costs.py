@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..hardware.cluster import Cluster
-from ..model.model import Layer
+from ..model.layer import Layer
 from ..plan.action import Action, Kind
 from ..plan.job import Job
 from ..plan.partition import partition

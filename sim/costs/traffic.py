@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ..kernels.decoder_kernels import dispatch_bytes
 from ..kernels.elementwise import LOSS_BYTES
+from ..kernels.expert_imbalance import busiest_visits
 from ..kernels.fp8 import BF16_BYTES, FP8, FP8_BYTES
-from ..kernels.layer_shape import busiest_visits
 from ..kernels.recompute import repeated_blocks
-from ..model.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Layer
+from ..model.decoder import Decoder
+from ..model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Layer
 from ..plan.job import Job
 from ..plan.strategy import Strategy
 
@@ -195,6 +195,18 @@ def _expert_parallel(job: Job, strategy: Strategy) -> list[Collective]:
     )
     busiest = size * _visits(job, strategy) / job.model.decoder.experts_per_token
     return [Collective(dimension="ep", operation="all_to_all", size_bytes=busiest, group="ep", count=2)]
+
+
+def dispatch_bytes(
+    decoder: Decoder, *, micro_batch: int, seq_len: int, cp: int, tp: int, bytes_per_value: int
+) -> float:
+    """Bytes that one rank sends in one all-to-all to or from the experts, all tokens for itself included.
+
+    Every token goes to each of its experts; the tensor-parallel ranks share the tokens out (as Megatron-LM
+    does, which wants sequence parallelism with experts).
+    """
+    tokens = micro_batch * seq_len / cp / tp
+    return tokens * decoder.experts_per_token * decoder.hidden * bytes_per_value
 
 
 def _visits(job: Job, strategy: Strategy) -> float:

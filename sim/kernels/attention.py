@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import elementwise
-from .layer_shape import Kernel, Shape
+from .kernel import Kernel
+from .layer_shape import Shape
 
 CAUSAL_SHARE = 0.5
 """Part of the score matrix that a causal flash kernel computes (FlashAttention-2, Dao 2023, section 4.1)."""

@@ -8,7 +8,7 @@ ReLUs says which accelerator it was). Fractions of peak are taken to hold for ot
 
 from __future__ import annotations
 
-from .layer_shape import Kernel
+from .kernel import Kernel
 
 DIRECT, FILTERED = "convolution", "winograd"
 """Kinds of kernels: implicit products, and the products of Winograd's tiles."""

@@ -6,7 +6,8 @@ Bytes are counted operation by operation as the stack's code has them, each oper
 
 from __future__ import annotations
 
-from .layer_shape import Kernel, Shape
+from .kernel import Kernel
+from .layer_shape import Shape
 
 PROFILE = "microsoft/SuperScaler profiler/profiled-time-eurosys: Megatron-LM's GPT layers, V100-32GB, fp16"
 """Where the speeds below are from: medians over sizes, tensor-parallel degree 1. Each is beside plain
@@ -179,3 +180,23 @@ def loss(s: Shape, *, backward: bool = False) -> Kernel:
         each += s.stack.loss_metrics * (cast + 2 * FP32)
     ranks = s.tp if s.stack.gathers_logits else 1
     return _kernel(each * s.tokens * s.vocab * ranks, launches, speed=ACTIVATION_SPEED)
+
+
+def hidden_norm(s: Shape, *, backward: bool = False) -> Kernel:
+    """A norm over the hidden values of the tokens between a block's halves."""
+    return norm(s, s.outside * s.hidden, backward=backward)
+
+
+def hidden_add(s: Shape) -> Kernel:
+    """A residual, or the meeting of two branches' gradients."""
+    return s.memory(3 * s.outside * s.hidden)
+
+
+def hidden_residual(s: Shape) -> Kernel:
+    """A half's output, its dropout included, added to its input."""
+    return residual(s, s.outside * s.hidden)
+
+
+def hidden_dropout(s: Shape) -> tuple[Kernel, ...]:
+    """Dropout over the same values, where the job has it."""
+    return dropout(s, s.outside * s.hidden)

@@ -1,10 +1,13 @@
-"""FLOPs as papers count them: what MFU and HFU are made of. What is really done is in `kernels.py`."""
+"""FLOPs as papers count them: what MFU and HFU are made of. `decoder_kernels.py` has what is really done."""
 
 from __future__ import annotations
 
-from ..model.model import BLOCK, BLOCKS, EMBEDDING, HEAD, Decoder, Model
+from ..model.decoder import Decoder
+from ..model.layer import BLOCK, BLOCKS, EMBEDDING, HEAD
+from ..model.model import Model
 from ..model.networks import network
-from .decoder_kernels import forward_kernels, projections
+from .attention_layer import projections
+from .decoder_kernels import forward_kernels
 from .layer_shape import Shape
 from .recompute import repeated_parts
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..model.model import BLOCKS, Decoder
-from .layer_shape import Kernel
+from ..model.decoder import Decoder
+from ..model.layer import BLOCKS
+from .kernel import Kernel
 
 FP8, BF16 = "fp8", "bf16"
 FP8_BYTES = 1

@@ -8,8 +8,8 @@ from typing import Any
 from ..plan.job import Job
 from ..plan.strategy import FLASH, Strategy
 from . import decoder_kernels as kernels
-from .decoder_kernels import Kernel
 from .fp8 import FP8, in_fp8
+from .kernel import Kernel
 from .network_kernels import Batch, Choice, layer_choices, plain
 
 PARTS = {

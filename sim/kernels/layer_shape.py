@@ -8,37 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model.model import Decoder
+from ..model.decoder import Decoder
 from ..plan.software_stacks import DEFAULT_STACK, STACKS, Stack
-
-FP32_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """One launch on the accelerator; FLOPs are those really done."""
-
-    kind: str
-    """`gemm`, `attention` or `memory` (bound by memory bandwidth)."""
-    flops: float
-    bytes: float
-    """Read and written in device memory, each operand once."""
-    m: int = 0
-    """Rows of a product; 0 where the kernel is none. The product is [m, k] x [k, n]."""
-    n: int = 0
-    k: int = 0
-    batch: int = 1
-    """Independent products in one launch."""
-    weights: bool = False
-    """The gradient of a weight, which no other layer waits for."""
-    attention: bool = False
-    """Inside attention: what selective recompute repeats."""
-    launches: int = 1
-    """Launches of the host it stands for."""
-    speed: float = 1.0
-    """Of what the accelerator's curve says such a kernel reaches."""
-    precision: str = ""
-    """What it multiplies in; empty is the job's."""
+from .expert_imbalance import busiest_visits
+from .kernel import FP32_BYTES, Kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,14 +140,3 @@ class Shape:
     def memory(self, values: float) -> Kernel:
         """A kernel that reads and writes ``values`` values of the layer's precision."""
         return Kernel(kind="memory", flops=0.0, bytes=float(values * self.bytes_per_value))
-
-
-def busiest_visits(decoder: Decoder, ep: int, expert_imbalance: float) -> float:
-    """Experts of the busiest expert-parallel rank that a token visits, times ``ep``: what the rank works on
-    for every token of its own.
-
-    Balanced it is `experts_per_token`. A token visits an expert once, so it is at most ``ep`` times the
-    experts of a rank, and without expert parallelism nothing is uneven.
-    """
-    most = ep * min(decoder.experts_per_token, max(1, decoder.experts // ep))
-    return min(decoder.experts_per_token * expert_imbalance, float(most))

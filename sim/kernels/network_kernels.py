@@ -26,7 +26,7 @@ from ..model.networks.network import (
     Operation,
 )
 from .convolution import DIRECT, FILTERED, FUSED_SPEED, STRIDED_GRADIENT_SPEED, TRANSFORM_SPEED
-from .layer_shape import FP32_BYTES, Kernel
+from .kernel import FP32_BYTES, Kernel
 
 Choice = tuple[tuple[Kernel, ...], ...]
 """Ways to do the same; the first is the plain one."""

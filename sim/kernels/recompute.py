@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..model.model import BLOCK, Decoder
+from ..model.decoder import Decoder
+from ..model.layer import BLOCK
 from ..plan.job import Job
 from ..plan.strategy import Strategy
-from .layer_shape import Kernel
+from .kernel import Kernel
 
 LOG_SUM_BYTES = 4
 """Bytes flash attention keeps for one query of one head (fp32; Dao 2023, section 3.1)."""

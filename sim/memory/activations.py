@@ -9,8 +9,9 @@ more (`stacks.Stack`): fp32 copies of what a norm reads, the output of silu.
 
 from __future__ import annotations
 
-from ..kernels.layer_shape import busiest_visits
-from ..model.model import BLOCKS, EMBEDDING, MOE_BLOCK, Decoder
+from ..kernels.expert_imbalance import busiest_visits
+from ..model.decoder import Decoder
+from ..model.layer import BLOCKS, EMBEDDING, MOE_BLOCK
 from ..plan.software_stacks import DEFAULT_STACK, STACKS, Stack
 
 INDEX_BYTES = 8

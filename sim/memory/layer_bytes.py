@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..kernels.fp8 import FP8, FP8_BYTES
 from ..kernels.layer_kernels import rank_shape
 from ..kernels.recompute import repeated_blocks, selective_op_bytes
-from ..model.model import BLOCKS
+from ..model.layer import BLOCKS
 from ..plan.job import Job
 from ..plan.strategy import FLASH, Strategy
 from .activations import layer_activation_bytes, layer_weight_gradient_bytes, layer_workspace_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model.model import Decoder
+from ..model.decoder import Decoder
 from ..plan.software_stacks import DEFAULT_STACK, STACKS, Stack
 
 FP32_BYTES = 4

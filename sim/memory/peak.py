@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..costs.accelerator_mix import stage_accelerators
 from ..costs.traffic import message_bytes
 from ..hardware.cluster import Accelerator, Cluster
-from ..model.model import BLOCK, BLOCKS, EMBEDDING, HEAD
+from ..model.layer import BLOCK, BLOCKS, EMBEDDING, HEAD
 from ..plan.job import Job
 from ..plan.partition import held_parameters
 from ..plan.plan import Plan, Stage

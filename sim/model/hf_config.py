@@ -17,8 +17,9 @@ from typing import Any, TypeGuard
 from ..errors import Fault, InputError
 from ..files.document import Document, did_you_mean, log_doubts, printable, raise_faults, shown
 from ..files.reader import load_document
+from .decoder import Decoder
 from .hf_families import ACTIVATIONS, FAMILIES, Family
-from .model import Decoder, Model
+from .model import Model
 from .model_file import is_model_file, read_model_file
 from .networks.presets import NETWORKS, network_preset
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from ..model.model import Layer, Model
+from ..model.layer import Layer
+from ..model.model import Model
 from ..model.networks.network import Network, layer_flops
 from .job import Job
 from .plan import Stage

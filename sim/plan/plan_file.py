@@ -15,7 +15,8 @@ from ..errors import Fault, InputError
 from ..files.document import Document, faults_from_pydantic, raise_faults, shown
 from ..files.reader import load_document
 from ..files.writer import write_json_atomic
-from ..model.model import Decoder, Model
+from ..model.decoder import Decoder
+from ..model.model import Model
 from ..model.model_file import network_faults
 from ..model.networks.network import Network
 from .action import Action, Kind

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..errors import InputError
 from ..files.document import RefusalError, shown
-from ..model.model import Decoder
+from ..model.decoder import Decoder
 from .action import Actions, parse_actions
 from .job import Job
 from .plan import Stage

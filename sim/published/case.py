@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..model.decoder import Decoder
 from ..model.hf_config import read_model
-from ..model.model import Decoder, Model
+from ..model.model import Model
 from ..plan.job import OPTIMIZER_STATES, Job
 from ..plan.strategy import Strategy
 from ..plan.strategy_rules import strategy_faults

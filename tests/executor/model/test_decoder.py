@@ -8,7 +8,8 @@ from itertools import product
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.model.model import Decoder, Model
+from traincast.sim.model.decoder import Decoder
+from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,8 @@ from traincast.sim.calibration.fit_transport import left_out_errors, rising
 from traincast.sim.costs.compute import Costs
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
-from traincast.sim.model.model import Decoder, Model
+from traincast.sim.model.decoder import Decoder
+from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
 

@@ -22,8 +22,9 @@ from traincast.sim.calibration.import_gemm_table import (
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster import Accelerator
 from traincast.sim.hardware.cluster_file import read_accelerator, write_accelerator
-from traincast.sim.kernels.layer_shape import Kernel
-from traincast.sim.kernels.roofline import kernel_s, wave_efficiency
+from traincast.sim.kernels.gemm_efficiency import wave_efficiency
+from traincast.sim.kernels.kernel import Kernel
+from traincast.sim.kernels.roofline import kernel_s
 
 
 def kernel(timing: GemmTiming) -> Kernel:

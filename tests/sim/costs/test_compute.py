@@ -14,11 +14,12 @@ from traincast.sim.costs.traffic import boundary_bytes
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster import Cluster, LayerProfile, OptimizerCost
 from traincast.sim.hardware.cluster_file import read_cluster
-from traincast.sim.kernels.decoder_kernels import Kernel
 from traincast.sim.kernels.flops import hardware_flops_per_token
+from traincast.sim.kernels.gemm_efficiency import group_efficiency, wave_efficiency
+from traincast.sim.kernels.kernel import Kernel
 from traincast.sim.kernels.layer_profiles import line
-from traincast.sim.kernels.roofline import group_efficiency, kernel_s, kernels_s, wave_efficiency
-from traincast.sim.model.model import Layer
+from traincast.sim.kernels.roofline import kernel_s, kernels_s
+from traincast.sim.model.layer import Layer
 from traincast.sim.network import algorithms as collectives
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy

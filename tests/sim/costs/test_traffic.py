@@ -15,7 +15,7 @@ from traincast.sim.costs.traffic import (
     split_parameters,
 )
 from traincast.sim.model.hf_config import read_model
-from traincast.sim.model.model import BLOCK, EMBEDDING, HEAD
+from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
 

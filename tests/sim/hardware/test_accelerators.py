@@ -18,7 +18,7 @@ from traincast.sim.hardware.cluster_file import (
     read_accelerator,
     read_cluster,
 )
-from traincast.sim.kernels.layer_shape import Kernel
+from traincast.sim.kernels.kernel import Kernel
 from traincast.sim.kernels.roofline import kernel_s
 from traincast.sim.network.transport import transport
 from traincast.sim.plan.make_plan import make_plan

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import gpt, gpt3_175b, llama
 
+from traincast.sim.costs.traffic import dispatch_bytes
 from traincast.sim.kernels.attention import CAUSAL_SHARE
 from traincast.sim.kernels.decoder_kernels import (
     backward_kernels,
-    dispatch_bytes,
     forward_kernels,
     input_gradient_kernels,
     weight_gradient_kernels,
@@ -24,7 +24,8 @@ from traincast.sim.kernels.flops import (
     model_flops_per_token,
 )
 from traincast.sim.model.hf_config import read_model
-from traincast.sim.model.model import BLOCK, BLOCKS, EMBEDDING, HEAD, MOE_BLOCK, Model
+from traincast.sim.model.layer import BLOCK, BLOCKS, EMBEDDING, HEAD, MOE_BLOCK
+from traincast.sim.model.model import Model
 from traincast.sim.plan.software_stacks import STACKS
 
 EXPERTS = {"experts": 8, "experts_per_token": 2, "expert_ffn": 128, "shared_ffn": 64}

@@ -11,10 +11,10 @@ from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.kernels.fp8 import BF16 as UNCHANGED
 from traincast.sim.kernels.fp8 import CAST_BYTES, FP8
+from traincast.sim.kernels.kernel import Kernel
 from traincast.sim.kernels.layer_kernels import layer_kernels
-from traincast.sim.kernels.layer_shape import Kernel
 from traincast.sim.model.hf_config import read_model
-from traincast.sim.model.model import BLOCK, HEAD, MOE_BLOCK
+from traincast.sim.model.layer import BLOCK, HEAD, MOE_BLOCK
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
 

@@ -14,7 +14,7 @@ from traincast.sim.kernels.layer_kernels import layer_kernels
 from traincast.sim.kernels.recompute import repeated_blocks, repeated_parts
 from traincast.sim.memory.layer_bytes import kept_bytes
 from traincast.sim.model.hf_config import read_model
-from traincast.sim.model.model import BLOCK, MOE_BLOCK
+from traincast.sim.model.layer import BLOCK, MOE_BLOCK
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
 from traincast.sim.plan.strategy_rules import strategy_faults

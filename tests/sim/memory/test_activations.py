@@ -15,7 +15,7 @@ from traincast.sim.memory.activations import (
 )
 from traincast.sim.memory.layer_bytes import kept_bytes
 from traincast.sim.model.hf_config import read_model
-from traincast.sim.model.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
+from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.software_stacks import STACKS
 from traincast.sim.plan.strategy import Strategy

@@ -6,7 +6,7 @@ import pytest
 from machines import gpt, llama
 
 from traincast.sim.model.hf_config import model_presets, read_model
-from traincast.sim.model.model import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
+from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 
 PUBLISHED = {
     "mixtral-8x7b": (46_702_792_704, 12.9e9),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from traincast.sim.errors import InputError
-from traincast.sim.model.model import Decoder, Model
+from traincast.sim.model.decoder import Decoder
+from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.partition import shard

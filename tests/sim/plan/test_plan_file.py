@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError
-from traincast.sim.model.model import Decoder, Model
+from traincast.sim.model.decoder import Decoder
+from traincast.sim.model.model import Model
 from traincast.sim.plan.action import Kind, parse_actions
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan

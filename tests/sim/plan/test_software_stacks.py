@@ -7,8 +7,9 @@ from machines import gpu, gpu_cluster, job, llama
 
 from traincast.sim.costs.compute import Costs
 from traincast.sim.costs.pass_costs import OVERLAP_SLOWDOWN, PassCosts
-from traincast.sim.kernels.layer_shape import Kernel
-from traincast.sim.kernels.roofline import alignment_efficiency, kernel_s, kernels_s, narrow_efficiency
+from traincast.sim.kernels.gemm_efficiency import alignment_efficiency, narrow_efficiency
+from traincast.sim.kernels.kernel import Kernel
+from traincast.sim.kernels.roofline import kernel_s, kernels_s
 from traincast.sim.plan.action import Action, Kind
 from traincast.sim.plan.software_stacks import (
     ACCUMULATIONS,
