@@ -18,7 +18,7 @@ from . import __version__
 from .sim.errors import EnvironmentMismatchError, TraincastError
 
 COMMANDS = {
-    "demo": "The whole road on this machine: calibrate, plan, run, compare, report.",
+    "demo": "End to end on this machine: calibrate, plan, run, compare, report.",
     "plan": "Rank the ways to train a model on a cluster.",
     "simulate": "Predict one step of one strategy or plan.",
     "memory": "Memory of every pipeline rank, by what fills it.",
@@ -26,7 +26,7 @@ COMMANDS = {
     "schedule": "Step time, bubble and memory of pipeline schedules.",
     "calibrate": "Measure this machine and write it as a cluster file.",
     "run": "Train by a plan with torch.distributed and measure it.",
-    "converge": "Loss against seconds of update protocols: foretold, and run.",
+    "converge": "Loss against seconds of update protocols: predicted, and run.",
     "validate": "Score predictions on published measurements.",
     "compare": "Lay a measured trace beside a predicted one.",
     "report": "Write one self-contained HTML report of a directory of results.",

@@ -41,7 +41,7 @@ from traincast.sim.program.flat import Folded, unfold_flat
 from traincast.sim.program.program import Program
 from traincast.sim.program.ring_steps import ring_all_reduce_ends
 from traincast.sim.updates import engine_compiled as updates_compiled
-from traincast.sim.variability.jitter import LaneLuck
+from traincast.sim.variability.jitter import LaneFactors
 
 T = TypeVar("T")
 
@@ -165,9 +165,9 @@ def _lanes_row(name: str, flat: FlatProgram, lanes: int, simpy_s: float) -> Row:
     """Every lane its own jitter on every pass and message."""
     none = np.zeros(flat.operations, dtype=np.int64)
     folded = Folded(flat=flat, axes={}, sync=none, pattern=none, rank=none - 1)
-    luck = LaneLuck(cv=0.05, seed=1, samples=range(lanes))
-    seconds, found = cpu_s(lambda: run_lanes(folded, luck, compiled=True).makespans)
-    one = run_arrays(flat, luck.durations(flat.durations, lanes - 1))[1].max()
+    factors = LaneFactors(cv=0.05, seed=1, samples=range(lanes))
+    seconds, found = cpu_s(lambda: run_lanes(folded, factors, compiled=True).makespans)
+    one = run_arrays(flat, factors.durations(flat.durations, lanes - 1))[1].max()
     demand(one == found[-1], f"{name}, lanes")
     return ratio_row(
         f"the same, {lanes} lanes of jitter, each", seconds / lanes, "our simpy engine", simpy_s, 1000
@@ -209,18 +209,17 @@ def llama_rows(sizes: Sizes) -> Iterator[Row]:
 def _demand_lanes_are_the_unfolded_step() -> None:
     """On 512 GPUs, in both forms of the step."""
     for coarse in (False, True):
-        folded, luck = llama_step(4, coarse=coarse).folded, LaneLuck(cv=0.05, seed=1)
+        folded, factors = llama_step(4, coarse=coarse).folded, LaneFactors(cv=0.05, seed=1)
         unfolded = unfold_flat(folded)
         lanes = unfolded.lanes
-        ends = run_arrays(unfolded.flat, luck.durations(unfolded.flat.durations, 0, lanes.base, lanes.lane))[
-            1
-        ]
-        demand(ends.max() == run_lanes(folded, luck, compiled=True).makespans[0], "lanes of the step")
+        drawn = factors.durations(unfolded.flat.durations, 0, lanes.base, lanes.lane)
+        ends = run_arrays(unfolded.flat, drawn)[1]
+        demand(ends.max() == run_lanes(folded, factors, compiled=True).makespans[0], "lanes of the step")
 
 
 def _jitter_row(replicas: int, limit_s: float, alike: float) -> Row:
-    luck = LaneLuck(cv=0.05, seed=1)
-    seconds, times = cpu_s(lambda: run_lanes(llama_step(replicas).folded, luck, compiled=True), 3)
+    factors = LaneFactors(cv=0.05, seed=1)
+    seconds, times = cpu_s(lambda: run_lanes(llama_step(replicas).folded, factors, compiled=True), 3)
     step = llama_step(replicas)
     total = _unfolded_operations(step.folded)
     rate = f"{total / 1e6:.1f} M rank-operations, {total / seconds / 1e6:,.0f} M a second"
@@ -244,12 +243,13 @@ def _fabric_row(sizes: Sizes) -> Row:
         step = llama_step(sizes.replicas, coarse=True)
         unfolded = unfold_flat(step.folded, links_of(step, fabric))
         flat, lanes = unfolded.flat, unfolded.lanes
-        luck = LaneLuck(cv=0.05, seed=1)
-        drawn = luck.durations(flat.durations, 0, lanes.base, lanes.lane)
+        factors = LaneFactors(cv=0.05, seed=1)
+        drawn = factors.durations(flat.durations, 0, lanes.base, lanes.lane)
         return flat, run_arrays(flat, drawn)[1].max()
 
     seconds, (flat, makespan) = once_s(whole)
-    alone = run_lanes(llama_step(sizes.replicas, coarse=True).folded, LaneLuck(cv=0.05, seed=1)).makespans[0]
+    coarse = llama_step(sizes.replicas, coarse=True).folded
+    alone = run_lanes(coarse, LaneFactors(cv=0.05, seed=1)).makespans[0]
     gpus = f"{sizes.replicas * 128:,} GPUs with jitter"
     work = f"Llama 3 405B step, {gpus} on a {shape.hosts:,}-host fat-tree, links shared"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""`traincast converge`: loss against seconds of update protocols, foretold and, if asked, run."""
+"""`traincast converge`: loss against seconds of update protocols, predicted and, if asked, run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Setting:
     seed: int
 
 
-@click.command("converge", short_help="Loss against seconds of update protocols: foretold, and run.")
+@click.command("converge", short_help="Loss against seconds of update protocols: predicted, and run.")
 @click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--slow", multiple=True, metavar="W=FACTOR", help="A worker that is slower; 1=3.0, may repeat.")
 @click.option(

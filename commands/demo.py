@@ -1,4 +1,4 @@
-"""`traincast demo`: the whole road on this machine, with one command.
+"""`traincast demo`: end to end on this machine, with one command.
 
 Calibration and measurement take turns, since a shared machine changes its speed from minute to minute;
 predictions come from the calibration alone, never from the runs that judge them.
@@ -29,7 +29,7 @@ TOP = 10
 """Best plans that are written, whether they were run or not."""
 
 
-@click.command("demo", short_help="The whole road on this machine: calibrate, plan, run, compare, report.")
+@click.command("demo", short_help="End to end on this machine: calibrate, plan, run, compare, report.")
 @click.option("--model", default="tiny-llama-bytes", show_default=True, help="Preset or config.json.")
 @click.option("--global-batch", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--seq-len", type=click.IntRange(min=1), default=128, show_default=True)

@@ -90,9 +90,9 @@ def command(
     cluster = cluster_from(cluster_name, nodes)
     plan = plan_from(what, cluster, options)
     validate(plan)
-    luck = parse_slow(slow_rank, slow_node, slow_link, ranks=plan.world_size, nodes=cluster.nodes)
+    slow = parse_slow(slow_rank, slow_node, slow_link, ranks=plan.world_size, nodes=cluster.nodes)
     spread = cluster.jitter if jitter is None else jitter
-    cluster = replace(cluster, luck=merged(cluster.luck, luck), jitter=spread)
+    cluster = replace(cluster, stragglers=merged(cluster.stragglers, slow), jitter=spread)
     stepwise = collectives == "stepwise"
     trace = simulate(plan, cluster, engine=engine, samples=samples, seed=seed, stepwise=stepwise)
     if trace_path:

@@ -33,9 +33,9 @@ def name_of(entry: PlanEntry) -> str:
 def accuracy_figure(plans: Sequence[PlanEntry]) -> Figure:
     """Step times with their p5 to p95, and beside them the signed error with the ±15 % band."""
     names = [plot_text(name_of(entry)) for entry in plans]
-    foretold = [entry.predicted.step_time_s for entry in plans]
-    unit, unit_name = formats.axis_unit(max(times.p50 for times in foretold))
-    shown = [_intervals("predicted, p5–p95", names, foretold, unit, PREDICTED, "circle")]
+    expected = [entry.predicted.step_time_s for entry in plans]
+    unit, unit_name = formats.axis_unit(max(times.p50 for times in expected))
+    shown = [_intervals("predicted, p5–p95", names, expected, unit, PREDICTED, "circle")]
     layout: Figure = {
         "height": 120 + 34 * len(plans),
         "margin": MARGIN,

@@ -1,4 +1,4 @@
-"""Loss against seconds of several update protocols as one PNG: foretold as lines, measured as points."""
+"""Loss against seconds of several update protocols as one PNG: predicted as lines, measured as points."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ def accuracy_png(plans: Sequence[PlanEntry], path: Path) -> None:
     axes = figure.subplots(1, columns, sharey=True, squeeze=False, width_ratios=ratios)[0]
     places = {entry.id: place for place, entry in enumerate(plans)}
     unit, unit_name = formats.axis_unit(max(entry.predicted.step_time_s.p50 for entry in plans))
-    foretold = [(places[entry.id], entry.predicted.step_time_s) for entry in plans]
-    _whiskers(axes[0], foretold, unit, "predicted", PREDICTED, "o")
+    expected = [(places[entry.id], entry.predicted.step_time_s) for entry in plans]
+    _whiskers(axes[0], expected, unit, "predicted", PREDICTED, "o")
     if runs:
         times = [(places[e.id], e.measured.step_time_s) for e in runs if e.measured]
         _whiskers(axes[0], times, unit, "measured", MEASURED, "D")

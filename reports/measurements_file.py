@@ -1,4 +1,4 @@
-"""`measurements.json`, the raw samples of a calibration, read as a stranger's."""
+"""`measurements.json`, the raw samples of a calibration, validated as untrusted input."""
 
 from __future__ import annotations
 

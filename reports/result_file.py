@@ -1,4 +1,4 @@
-"""`result.json` and the files beside it, read as a stranger's.
+"""`result.json` and the files beside it, validated as untrusted input.
 
 The document is checked field by field and every fault is reported; files it names must lie inside its
 directory. Fields that a newer version adds are ignored.
@@ -34,7 +34,7 @@ class Quantiles(_Part):
 
 
 class Predicted(_Part):
-    """A plan's foretold numbers; `traincast.sim.predict.metrics.Metrics` says what they mean."""
+    """A plan's predicted numbers; `traincast.sim.predict.metrics.Metrics` says what they mean."""
 
     step_time_s: Quantiles
     samples_per_s: float

@@ -54,7 +54,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What one source published, and how it was foretold."""
+    """What one source published, and how it was predicted."""
 
     file: str
     title: str
@@ -129,7 +129,7 @@ def _tiles(sources: Sequence[Source], runs: Sequence[Run]) -> list[tuple[str, st
     fits = [s.figures["fit_accuracy"] for s in sources if s.figures.get("fit_accuracy") is not None]
     if fits:
         share = np.mean([fit for fit in fits if fit is not None])
-        tiles.append(("fit or failure foretold", f"{100 * share:.0f} %", "of runs that tell of memory"))
+        tiles.append(("fit or failure predicted", f"{100 * share:.0f} %", "of runs that tell of memory"))
     return tiles
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies shared by the tests: random Programs, and small lawful Jobs with Strategies."""
+"""Hypothesis strategies shared by the tests: random Programs, and small valid Jobs with Strategies."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _experts(draw: st.DrawFn, experts: int, layers: int) -> dict[str, int]:
 
 @st.composite
 def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Strategy]:
-    """A lawful pair over everything a Strategy can be; degrees up to ``max_degree`` each."""
+    """A valid pair over everything a Strategy can be; degrees up to ``max_degree`` each."""
     model = draw(models(max_layers=8))
     dp, micro_batch = draw(st.integers(1, max_degree)), draw(st.integers(1, 2))
     common: dict[str, Any] = {
@@ -131,8 +131,8 @@ def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Stra
     micro_batches = draw(st.integers(1, 5))
     if draw(st.integers(0, 3)):
         own = draw(_grids(model, dp, max_degree))
-        lawful = [m for m in range(1, 17) if not order_faults(Strategy(**common, **own), m)]
-        micro_batches = draw(st.sampled_from(lawful[:6]))
+        valid = [m for m in range(1, 17) if not order_faults(Strategy(**common, **own), m)]
+        micro_batches = draw(st.sampled_from(valid[:6]))
         strategy = Strategy(**common, **own)
     else:
         strategy = Strategy(**common, **draw(_parameter_servers(model, dp)))
@@ -208,7 +208,7 @@ def _parameter_servers(draw: st.DrawFn, model: Model, dp: int) -> dict[str, Any]
 
 @st.composite
 def any_strategies(draw: st.DrawFn) -> Strategy:
-    """Fields that need not go together, nor be lawful."""
+    """Fields that need not go together, nor be valid."""
     small = st.sampled_from([1, 1, 2, 3, 4])
     return Strategy(
         dp=draw(small),

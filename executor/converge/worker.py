@@ -87,8 +87,8 @@ def work(spec: dict[str, Any], phase: dict[str, Any], network: Network, rank: in
 
 def batch_of(spec: dict[str, Any], seed: int, worker: int, number: int, network: Network) -> Tensor:
     """Places of a batch, drawn with replacement by (seed, worker, number), as the prediction draws them."""
-    luck = np.random.default_rng([seed, worker, number])
-    return torch.from_numpy(luck.integers(0, len(network.classes), spec["batch"]))
+    random = np.random.default_rng([seed, worker, number])
+    return torch.from_numpy(random.integers(0, len(network.classes), spec["batch"]))
 
 
 def noted_to_dict(noted: Noted, network: Network) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def check_environment(plan: Plan, *, force: bool = False) -> None:
 
 
 def _cannot_run(plan: Plan) -> list[str]:
-    """What no force can mend."""
+    """Faults that --force cannot override."""
     strategy = plan.strategy
     faults = []
     simulated_only = _simulated_only(strategy)

@@ -158,7 +158,7 @@ class _Ranks:
         names = ", ".join(map(str, late))
         cause = "stopped by a signal" if stopped else "made no step"
         text = f"no rank made a step for {timeout_s:g} s: rank {names} on {socket.gethostname()} {cause}"
-        return _with_facts(HangError(f"{text} after step {behind}"), late[0], cause, behind)
+        return _attach_details(HangError(f"{text} after step {behind}"), late[0], cause, behind)
 
     def _failed(self) -> TraincastError:
         """The root cause: a process killed by a signal, else the error that was first."""
@@ -180,7 +180,7 @@ class _Ranks:
     def _error(self, rank: int, host: str, cause: str, step: int) -> TraincastError:
         role = "server" if self.plan.is_server(rank) else "worker"
         text = f"{role} rank {rank} on {host} failed at step {max(step, 0)}: {cause}"
-        return _with_facts(RunError(text), rank, cause, step)
+        return _attach_details(RunError(text), rank, cause, step)
 
 
 def _patience(beats: list[Beat], timeout_s: float) -> float:
@@ -189,7 +189,7 @@ def _patience(beats: list[Beat], timeout_s: float) -> float:
     return timeout_s + START_S if starting else timeout_s
 
 
-def _with_facts(error: TraincastError, rank: int, cause: str, step: int) -> TraincastError:
+def _attach_details(error: TraincastError, rank: int, cause: str, step: int) -> TraincastError:
     """The facts of a failure as attributes, for who handles it in a program."""
     error.rank, error.host, error.cause, error.step = rank, socket.gethostname(), cause, step  # type: ignore[attr-defined]
     return error

@@ -3,7 +3,7 @@
 Measurements are plain samples (`traincast.measurements/1`); of every series the median counts, since a
 shared machine's slow moments would pull a mean. What one process computes counts in its own processor
 seconds, without what other programs took from it. Each fit also gives the median absolute
-relative error with which it foretells a point it was not given (leave one out), or, for `single_step`,
+relative error with which it predicts a point it was not given (leave one out), or, for `single_step`,
 whole training steps that no fit has seen. Kernels are fitted in `calibration_compute`, communication in
 `calibration_transport`.
 """

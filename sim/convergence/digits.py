@@ -36,9 +36,9 @@ class Digits:
 
     def initial(self) -> np.ndarray:
         """Weights of variance 1/inputs (LeCun et al. 1998), no biases."""
-        luck = np.random.default_rng(self.seed)
+        random = np.random.default_rng(self.seed)
         parts = [
-            luck.standard_normal(shape) / np.sqrt(shape[0]) if len(shape) == 2 else np.zeros(shape)
+            random.standard_normal(shape) / np.sqrt(shape[0]) if len(shape) == 2 else np.zeros(shape)
             for shape in self.shapes
         ]
         return np.concatenate([part.reshape(-1) for part in parts])

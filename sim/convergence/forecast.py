@@ -1,4 +1,4 @@
-"""Update protocols compared by what they are for: loss against seconds, foretold from a few measured times.
+"""Update protocols compared by what they are for: loss against seconds, predicted from a few measured times.
 
 One server, workers of known speed. A worker's gradients take times drawn from those it was seen to take.
 """

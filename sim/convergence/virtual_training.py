@@ -1,7 +1,7 @@
 """Training carried through virtual time: real gradients, applied in the simulated order of updates.
 
 Each update applies the gradient computed at the parameters that its worker read at its simulated moment, so
-a protocol's loss against seconds is foretold, not only its speed. Parameters are one vector; with several
+a protocol's loss against seconds is predicted, not only its speed. Parameters are one vector; with several
 shards it is cut into equal parts, each with its own order of updates.
 
 Who does not wait for all gradients applies each at 1/workers of the rate, so that as many updates as there
@@ -174,8 +174,8 @@ class Quadratic:
         exact = np.asarray(self.curvature) * parameters
         if not self.noise:
             return exact
-        luck = np.random.default_rng([self.seed, worker, number])
-        return exact + self.noise * luck.standard_normal(len(exact))
+        random = np.random.default_rng([self.seed, worker, number])
+        return exact + self.noise * random.standard_normal(len(exact))
 
     def loss(self, parameters: np.ndarray) -> float:
         return float(0.5 * np.sum(np.asarray(self.curvature) * parameters**2))

@@ -1,4 +1,4 @@
-"""A closed form that no simulated step time goes below.
+"""Closed-form lower bound on step time.
 
 It counts only what must happen one after the other: a rank's compute after the first micro-batch reaches
 it, and what follows its last backward. Messages between ranks are left out.

@@ -1,4 +1,4 @@
-"""Many lanes of one folded Program in one pass: every rank with its own luck, every sample at once.
+"""Many lanes of one folded Program in one pass: every rank with its own jitter, every sample at once.
 
 Operations are taken in an order in which each comes after what it waits for, and each for all lanes: its end
 times are one row, lanes × samples. A row lives until its last reader has read it, so memory holds what is
@@ -27,7 +27,7 @@ from ..program.ring_steps import PATTERNS, pattern_ends, step_shares
 from ..variability.jitter import (
     GAMMA,
     QUANTILE_SHIFT,
-    LaneLuck,
+    LaneFactors,
     lognormal_quantiles,
     operation_keys,
     sample_key,
@@ -52,12 +52,12 @@ class LaneTimes:
     """float64[kept, n]"""
 
 
-ALIKE = LaneLuck()
+ALIKE = LaneFactors()
 
 
 def run_lanes(
     folded: Folded,
-    luck: LaneLuck = ALIKE,
+    factors: LaneFactors = ALIKE,
     *,
     keep: Sequence[tuple[int, int]] = (),
     order: LaneOrder | None = None,
@@ -70,11 +70,11 @@ def run_lanes(
     amount of work decides.
 
     Raises:
-        InputError: operations that can never start or that share resources (unfold these), impossible luck.
+        InputError: operations that can never start or that share resources (unfold these), or bad factors.
     """
     if folded.flat.resources:
         raise InputError("lanes of a program with shared resources cannot be run in one pass; unfold it")
-    run = _Run(folded, luck, order or lane_order(folded.flat), keep)
+    run = _Run(folded, factors, order or lane_order(folded.flat), keep)
     if compiled is None:
         work = folded.flat.operations * run.width
         compiled = worthwhile(lanes_kernel, work, COMPILE_FROM, LOADED_FROM)
@@ -97,10 +97,10 @@ class _Run:
     """Rows and all that does not change from one operation to the next."""
 
     def __init__(
-        self, folded: Folded, luck: LaneLuck, order: LaneOrder, keep: Sequence[tuple[int, int]]
+        self, folded: Folded, factors: LaneFactors, order: LaneOrder, keep: Sequence[tuple[int, int]]
     ) -> None:
-        self.folded, self.luck, self.order = folded, luck, order
-        self.samples = len(luck.samples)
+        self.folded, self.factors, self.order = folded, factors, order
+        self.samples = len(factors.samples)
         self.width = folded.lanes * self.samples
         sizes = [*folded.axes.values()]
         self.lane = np.arange(folded.lanes).reshape(sizes).transpose().reshape(-1)
@@ -109,9 +109,9 @@ class _Run:
         place[self.lane] = np.arange(folded.lanes)
         self.kept = np.array([place[lane] * self.samples + sample for sample, lane in keep], dtype=np.int64)
         self.meetings = [self._meeting(sync) for sync in range(1 << len(sizes))]
-        self.table = lognormal_quantiles(luck.cv) if luck.cv else np.zeros(0)
+        self.table = lognormal_quantiles(factors.cv) if factors.cv else np.zeros(0)
         self.counters = (self.lane.astype(np.uint64) + np.uint64(1)) * np.uint64(GAMMA)
-        self.sample_keys = np.array([sample_key(luck.seed, s) for s in luck.samples], dtype=np.uint64)
+        self.sample_keys = np.array([sample_key(factors.seed, s) for s in factors.samples], dtype=np.uint64)
         self.slow = self._slowness()
         """By sample and rank; no ranks if none is slow."""
         self.rows = np.zeros((order.rows, self.width))
@@ -120,9 +120,9 @@ class _Run:
         self.ends = np.zeros((len(keep), folded.flat.operations))
 
     def _slowness(self) -> np.ndarray:
-        if self.luck.slow is None:
+        if self.factors.slow is None:
             return np.ones((self.samples, 0))
-        slow = np.asarray(self.luck.slow, dtype=np.float64)
+        slow = np.asarray(self.factors.slow, dtype=np.float64)
         ranks = int(self.folded.rank.max(initial=-1)) + self.folded.lanes
         if slow.shape[-1] < ranks:
             raise InputError(f"slowness of {slow.shape[-1]} ranks is given; the program has {ranks}")

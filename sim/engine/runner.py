@@ -1,4 +1,4 @@
-"""Running a built Program: once as it is, and in samples with luck; rank by rank where ranks differ."""
+"""Running a built Program: deterministic or with factors drawn, rank by rank where ranks differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..program.arrays import flatten
 from ..program.build import Built
 from ..program.flat import fold
 from ..program.fold import unfold
-from ..variability.jitter import LaneLuck
+from ..variability.jitter import LaneFactors
 from .compiled import run_flat
 from .lanes import run_lanes
 
@@ -39,7 +39,7 @@ class LaneRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """One run without luck."""
+    """One deterministic run."""
 
     makespan: float
     """seconds, over all lanes"""
@@ -47,7 +47,7 @@ class Played:
     """Lane 0, and those that are slower or faster than it."""
 
 
-class Player:
+class ProgramRunner:
     """Runs one built Program, as often as is wanted."""
 
     def __init__(self, built: Built, cluster: Cluster, world_size: int, engine: str = "compiled"):
@@ -57,17 +57,17 @@ class Player:
         self.world_size = world_size
         self.program = built.program
 
-    def once(self) -> Played:
-        """Without luck."""
+    def deterministic(self) -> Played:
+        """No jitter and no transient stragglers."""
         if self.built.slowness is None:
             starts, ends = import_module(ENGINES[self.engine], __package__).run(self.program)
             alike = LaneRun(lane=0, starts=starts, ends=ends)
             return Played(makespan=float(max(ends, default=0.0)), lanes=(alike,))
-        luck = LaneLuck(slow=self.built.slowness)
+        factors = LaneFactors(slow=self.built.slowness)
         lanes = self._lanes_to_show(self.built.slowness)
         if self.engine == "simpy" or self._has_resources:
-            return self._unfolded(luck, lanes)
-        times = run_lanes(self._folded, luck, keep=[(0, lane) for lane in lanes])
+            return self._unfolded(factors, lanes)
+        times = run_lanes(self._folded, factors, keep=[(0, lane) for lane in lanes])
         runs = [
             LaneRun(lane=lane, starts=times.starts[place], ends=times.ends[place])
             for place, lane in enumerate(lanes)
@@ -75,33 +75,35 @@ class Player:
         return Played(makespan=float(times.makespans[0]), lanes=tuple(runs))
 
     def makespans(self, count: int, seed: int) -> list[float]:
-        """Of ``count`` runs with luck drawn, over all lanes."""
-        luck = self._luck(count, seed)
+        """Of ``count`` runs with factors drawn, over all lanes."""
+        factors = self._factors(count, seed)
         if self._has_resources or self.program.lanes == 1:
-            return [max(self._flat_run(luck, sample)) for sample in range(count)]
-        return run_lanes(self._folded, luck).makespans.tolist()
+            return [max(self._flat_run(factors, sample)) for sample in range(count)]
+        return run_lanes(self._folded, factors).makespans.tolist()
 
     def ends(self, count: int, seed: int) -> list[Seconds]:
         """Of the same runs, when each operation ended on lane 0."""
-        luck = self._luck(count, seed)
+        factors = self._factors(count, seed)
         if self._has_resources or self.program.lanes == 1:
-            return [self._flat_run(luck, sample) for sample in range(count)]
-        return list(run_lanes(self._folded, luck, keep=[(sample, 0) for sample in range(count)]).ends)
+            return [self._flat_run(factors, sample) for sample in range(count)]
+        return list(run_lanes(self._folded, factors, keep=[(sample, 0) for sample in range(count)]).ends)
 
-    def _luck(self, count: int, seed: int) -> LaneLuck:
-        return LaneLuck(cv=self.cluster.jitter, seed=seed, samples=range(count), slow=self._slow(count, seed))
+    def _factors(self, count: int, seed: int) -> LaneFactors:
+        return LaneFactors(
+            cv=self.cluster.jitter, seed=seed, samples=range(count), slow=self._slow(count, seed)
+        )
 
     @property
-    def has_luck(self) -> bool:
+    def has_factors(self) -> bool:
         """Whether samples differ."""
         return self.cluster.jitter > 0 or (
-            self.cluster.luck is not None and self.cluster.luck.transient is not None
+            self.cluster.stragglers is not None and self.cluster.stragglers.transient is not None
         )
 
     def _slow(self, count: int, seed: int) -> np.ndarray | None:
         """Rows of slowness by sample: what is always so, times the transient stragglers of each."""
         always = self.built.slowness
-        if self.cluster.luck is None or self.cluster.luck.transient is None:
+        if self.cluster.stragglers is None or self.cluster.stragglers.transient is None:
             return always
         rows = np.ones(self.world_size) if always is None else always
         drawn = np.tile(rows, (count, 1))
@@ -126,9 +128,9 @@ class Player:
     def _owners(self) -> np.ndarray:
         return np.array([op.rank for op in self.program.operations], dtype=np.int64)
 
-    def _flat_run(self, luck: LaneLuck, sample: int) -> Seconds:
+    def _flat_run(self, factors: LaneFactors, sample: int) -> Seconds:
         durations = np.array([op.duration for op in self.program.operations])
-        drawn = luck.durations(durations, sample, ranks=self._owners)
+        drawn = factors.durations(durations, sample, ranks=self._owners)
         return run_flat(self._flat, drawn)[1]
 
     def _lanes_to_show(self, slowness: np.ndarray) -> list[int]:
@@ -138,13 +140,13 @@ class Player:
         differs = (by_stage != by_stage[:, :1]).any(axis=0)
         return [0, *np.flatnonzero(differs).tolist()[:SHOWN_LANES]]
 
-    def _unfolded(self, luck: LaneLuck, lanes: list[int]) -> Played:
+    def _unfolded(self, factors: LaneFactors, lanes: list[int]) -> Played:
         """All lanes written out, which either engine runs."""
         unfolded = unfold(self.program)
         own = unfolded.program
         owners = np.array([op.rank for op in own.operations], dtype=np.int64)
         durations = np.array([op.duration for op in own.operations])
-        drawn = luck.durations(durations, 0, unfolded.base, unfolded.lane, owners)
+        drawn = factors.durations(durations, 0, unfolded.base, unfolded.lane, owners)
         starts, ends = map(np.array, import_module(ENGINES[self.engine], __package__).run(own, drawn))
         runs = [
             LaneRun(

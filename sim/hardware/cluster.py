@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..reliability.failures import Failures
-from .stragglers import Luck
+from .stragglers import Stragglers
 
 Curve = tuple[tuple[float, float], ...]
 """Points (x, y), x rising; between points y is linear in log x, outside it stays at the end value."""
@@ -220,7 +220,7 @@ class Cluster:
     """Given where ranks run on the host's cores; absent on GPUs."""
     jitter: float = 0.0
     """Coefficient of variation of one action's time, as measured."""
-    luck: Luck | None = None
+    stragglers: Stragglers | None = None
     """Who is slow; absent where nobody is."""
     failures: Failures | None = None
     """How often what breaks; absent where the file says nothing of it."""

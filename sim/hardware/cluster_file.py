@@ -28,7 +28,7 @@ from ..files.reader import load_document
 from ..files.writer import write_text_atomic
 from ..units import exact_quantity
 from .cluster import Accelerator, Cluster, Curve, FabricSpec
-from .stragglers_file import failures_to_dict, luck_to_dict
+from .stragglers_file import failures_to_dict, stragglers_to_dict
 
 if TYPE_CHECKING:
     from .cluster_schema import AcceleratorForm
@@ -259,7 +259,7 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
         "transports": [_transport(transport) for transport in cluster.transports],
         "host": _host(cluster.host) if cluster.host else {},
         "jitter": cluster.jitter,
-        "luck": luck_to_dict(cluster.luck) if cluster.luck else {},
+        "stragglers": stragglers_to_dict(cluster.stragglers) if cluster.stragglers else {},
         "failures": failures_to_dict(cluster.failures) if cluster.failures else {},
         "residuals": dict(cluster.residuals),
     }

@@ -1,4 +1,4 @@
-"""What must hold between the parts of a cluster file, and what is lawful but hard to believe.
+"""What must hold between the parts of a cluster file, and what is valid but hard to believe.
 
 Works on the document before its quantities are read, so that one round shows every fault of a file.
 """
@@ -13,7 +13,7 @@ from ..files.document import Document, did_you_mean, shown
 from ..units import format_quantity
 from .cluster import Cluster
 from .fabric_rules import fabric_faults
-from .stragglers_file import luck_faults
+from .stragglers_file import straggler_faults
 
 MAX_ACCELERATORS = 10**7
 _NODE = re.compile(r"node(0|[1-9]\d{0,8})\Z")
@@ -35,7 +35,7 @@ def topology_faults(document: Document) -> list[Fault]:
     data = document.data
     nodes = _whole(data.get("nodes"))
     faults = [*_total_faults(document, nodes), *_switch_faults(document), *_link_faults(document, nodes)]
-    faults += luck_faults(document, nodes, nodes * _whole(data.get("accelerators_per_node")))
+    faults += straggler_faults(document, nodes, nodes * _whole(data.get("accelerators_per_node")))
     wire_faults = _wire_faults(document, nodes)
     if not wire_faults and not faults:
         wire_faults = _connection_faults(document, nodes)
@@ -165,7 +165,7 @@ def _connection_faults(document: Document, nodes: int) -> list[Fault]:
 
 
 def warnings(document: Document, cluster: Cluster) -> list[Fault]:
-    """What is lawful but implausible; often bits taken for bytes."""
+    """What is valid but implausible; often bits taken for bytes."""
     found = accelerator_warnings(document, cluster, ("accelerator",))
     for name, link in cluster.links.items():
         place = ("links", name)

@@ -26,7 +26,7 @@ from ..files.document import RefusalError, printable, shown
 from ..reliability import failures
 from ..units import parse_quantity
 from . import cluster as parts
-from . import stragglers as luck
+from . import stragglers
 
 CLUSTER_SCHEMA = "traincast.cluster/1"
 ACCELERATOR_SCHEMA = "traincast.accelerator/1"
@@ -92,7 +92,7 @@ NumberOrNone = Annotated[float, BeforeValidator(_quantity("count", zero=True))]
 Fraction = Annotated[
     float, BeforeValidator(_quantity("count", most=1.0, words="a fraction above 0 and at most 1"))
 ]
-SlowFactor = Annotated[float, BeforeValidator(_quantity("count", most=luck.MAX_FACTOR))]
+SlowFactor = Annotated[float, BeforeValidator(_quantity("count", most=stragglers.MAX_FACTOR))]
 BandwidthOrNone = Annotated[float, BeforeValidator(_quantity("bandwidth", zero=True))]
 Whole = Annotated[StrictInt, Field(ge=1, le=MAX_ACCELERATORS)]
 WholeOrNone = Annotated[StrictInt, Field(ge=0, le=MAX_ACCELERATORS)]
@@ -294,35 +294,35 @@ class StragglerForm(Strict):
             raise RefusalError("both rank and node" if self.node is not None else "no place", "rank or node")
         return self
 
-    def read(self) -> luck.Straggler:
+    def read(self) -> stragglers.Straggler:
         kind, place = ("node", self.node) if self.rank is None else ("rank", self.rank)
-        return luck.Straggler(kind=kind, place=place or 0, factor=self.factor)
+        return stragglers.Straggler(kind=kind, place=place or 0, factor=self.factor)
 
 
 class TransientForm(Strict):
     probability: Fraction = Field(description="a probability of one rank in one step, as 0.01")
     factors: FractionCurve = Field(min_length=1, description="points, as [[0.5, 1.1], [1, 3]], or [[1, 1.5]]")
 
-    def read(self) -> luck.Transient:
-        return luck.Transient(probability=self.probability, factors=self.factors)
+    def read(self) -> stragglers.Transient:
+        return stragglers.Transient(probability=self.probability, factors=self.factors)
 
 
 class SlowLinkForm(Strict):
     node: WholeOrNone = Field(description="a node's number, from 0")
     bandwidth: Fraction = Field(description="the fraction of bandwidth left, as 0.25")
 
-    def read(self) -> luck.SlowLink:
-        return luck.SlowLink(node=self.node, bandwidth=self.bandwidth)
+    def read(self) -> stragglers.SlowLink:
+        return stragglers.SlowLink(node=self.node, bandwidth=self.bandwidth)
 
 
-class LuckForm(Strict):
-    stragglers: tuple[StragglerForm, ...] = ()
+class StragglersForm(Strict):
+    persistent: tuple[StragglerForm, ...] = ()
     transient: TransientForm | None = None
     slow_links: tuple[SlowLinkForm, ...] = ()
 
-    def read(self) -> luck.Luck:
-        return luck.Luck(
-            stragglers=tuple(straggler.read() for straggler in self.stragglers),
+    def read(self) -> stragglers.Stragglers:
+        return stragglers.Stragglers(
+            persistent=tuple(straggler.read() for straggler in self.persistent),
             transient=self.transient.read() if self.transient else None,
             slow_links=tuple(link.read() for link in self.slow_links),
         )
@@ -368,7 +368,7 @@ class ClusterForm(Strict):
     transports: tuple[TransportForm, ...] = ()
     host: HostForm | None = None
     jitter: NumberOrNone = 0.0
-    luck: LuckForm | None = None
+    stragglers: StragglersForm | None = None
     failures: FailuresForm | None = None
     residuals: dict[Name, NumberOrNone] = Field(default_factory=dict)
     description: Text = ""
@@ -390,7 +390,7 @@ class ClusterForm(Strict):
             transports=tuple(transport.read() for transport in self.transports),
             host=self.host.read() if self.host else None,
             jitter=self.jitter,
-            luck=self.luck.read() if self.luck else None,
+            stragglers=self.stragglers.read() if self.stragglers else None,
             failures=self.failures.read() if self.failures else None,
             residuals=dict(self.residuals),
             description=self.description,

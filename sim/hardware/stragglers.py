@@ -1,6 +1,6 @@
 """Who is slow: ranks, nodes and network adapters that lag behind, always or in single steps.
 
-A cluster file says it in its section `luck`, a command line with `--slow-rank` and its like. Persistent
+A cluster file says it in its section `stragglers`, a command line with `--slow-rank` and its like. Persistent
 stragglers are named; transient ones are drawn for every rank and step, so a sample of a seed is one step
 that can be drawn again by itself.
 """
@@ -53,22 +53,22 @@ class SlowLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Luck:
+class Stragglers:
     """All that is slow in a cluster."""
 
-    stragglers: tuple[Straggler, ...] = ()
+    persistent: tuple[Straggler, ...] = ()
     transient: Transient | None = None
     slow_links: tuple[SlowLink, ...] = ()
 
 
-NO_LUCK = Luck()
+NO_STRAGGLERS = Stragglers()
 
 
-def merged(first: Luck | None, second: Luck | None) -> Luck:
+def merged(first: Stragglers | None, second: Stragglers | None) -> Stragglers:
     """The stragglers and slow links of both; the second's transient ones where it has some."""
-    a, b = first or NO_LUCK, second or NO_LUCK
-    return Luck(
-        stragglers=a.stragglers + b.stragglers,
+    a, b = first or NO_STRAGGLERS, second or NO_STRAGGLERS
+    return Stragglers(
+        persistent=a.persistent + b.persistent,
         transient=b.transient or a.transient,
         slow_links=a.slow_links + b.slow_links,
     )
@@ -84,8 +84,8 @@ def parse_slow(
     *,
     ranks: int | None = None,
     nodes: int | None = None,
-) -> Luck:
-    """The luck that options name: ``3=1.5``, ``node2=1.2``, ``node4=0.25``.
+) -> Stragglers:
+    """The stragglers that options name: ``3=1.5``, ``node2=1.2``, ``node4=0.25``.
 
     A rank or node and the factor on its compute's time; for links the node and the fraction of bandwidth
     left. ``ranks`` and ``nodes`` bound the numbers where they are known.
@@ -107,7 +107,7 @@ def parse_slow(
         for place, factor in pairs
     ]
     links = [SlowLink(node=node, bandwidth=fraction) for node, fraction in read[2]]
-    return Luck(stragglers=tuple(stragglers), slow_links=tuple(links))
+    return Stragglers(persistent=tuple(stragglers), slow_links=tuple(links))
 
 
 def _pairs(

@@ -1,4 +1,4 @@
-"""The sections `luck` and `failures` of a cluster file: written, and checked against the rest of the file.
+"""The sections `stragglers` and `failures` of a cluster file: written, and checked against the rest.
 
 `cluster_schema.py` reads them.
 """
@@ -11,21 +11,23 @@ from ..errors import Fault
 from ..files.document import Document
 from ..reliability.failures import TIMES, Failures
 from ..units import exact_quantity
-from .stragglers import Luck
+from .stragglers import Stragglers
 
 
-def luck_to_dict(luck: Luck) -> dict[str, Any]:
-    """The YAML form of ``luck``; defaults are left out."""
+def stragglers_to_dict(stragglers: Stragglers) -> dict[str, Any]:
+    """The YAML form of ``stragglers``; defaults are left out."""
     data: dict[str, Any] = {}
-    if luck.stragglers:
-        data["stragglers"] = [{s.kind: s.place, "factor": s.factor} for s in luck.stragglers]
-    if luck.transient:
+    if stragglers.persistent:
+        data["persistent"] = [{s.kind: s.place, "factor": s.factor} for s in stragglers.persistent]
+    if stragglers.transient:
         data["transient"] = {
-            "probability": luck.transient.probability,
-            "factors": [list(point) for point in luck.transient.factors],
+            "probability": stragglers.transient.probability,
+            "factors": [list(point) for point in stragglers.transient.factors],
         }
-    if luck.slow_links:
-        data["slow_links"] = [{"node": link.node, "bandwidth": link.bandwidth} for link in luck.slow_links]
+    if stragglers.slow_links:
+        data["slow_links"] = [
+            {"node": link.node, "bandwidth": link.bandwidth} for link in stragglers.slow_links
+        ]
     return data
 
 
@@ -44,21 +46,21 @@ def failures_to_dict(failures: Failures) -> dict[str, Any]:
     return data
 
 
-def luck_faults(document: Document, nodes: int, ranks: int) -> list[Fault]:
+def straggler_faults(document: Document, nodes: int, ranks: int) -> list[Fault]:
     """Stragglers and slow links of a cluster file that are not in the cluster, or there twice.
 
     ``nodes`` or ``ranks`` of 0 are unknown.
     """
-    luck = document.data.get("luck")
-    if not isinstance(luck, dict):
+    stragglers = document.data.get("stragglers")
+    if not isinstance(stragglers, dict):
         return []
     faults = []
-    for key, kinds in (("stragglers", ("rank", "node")), ("slow_links", ("node",))):
+    for key, kinds in (("persistent", ("rank", "node")), ("slow_links", ("node",))):
         seen = set()
-        for index, item in enumerate(_mappings(luck.get(key))):
+        for index, item in enumerate(_mappings(stragglers.get(key))):
             for kind in kinds:
                 place, count = item.get(kind), ranks if kind == "rank" else nodes
-                where = ("luck", key, index, kind)
+                where = ("stragglers", key, index, kind)
                 if not isinstance(place, int) or isinstance(place, bool):
                     continue
                 if count and place >= count:

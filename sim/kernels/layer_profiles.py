@@ -44,7 +44,7 @@ def profiled_s(
 def line(points: dict[int, float], micro_batch: int) -> float:
     """Seconds at ``micro_batch`` on the straight line through the two nearest points.
 
-    Outside the points it stays between what lawful scaling allows: no less than in proportion and no more
+    Outside the points it stays between what valid scaling allows: no less than in proportion and no more
     than the end point below them, no less than the end point above them.
     """
     if micro_batch in points:

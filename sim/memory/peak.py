@@ -111,7 +111,7 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
     accelerator = _smallest_accelerator(plan, cluster, pipeline_rank)
     buffers = _buffer_bytes(plan, pipeline_rank, held)
     states = rank_states(plan, pipeline_rank)
-    moment = at or _fuller(rank_walk(plan, pipeline_rank).peak, states.copies)
+    moment = at or _peak_of(rank_walk(plan, pipeline_rank).peak, states.copies)
     allocated = states.weights + states.gradients + states.optimizer + moment.total_bytes + buffers
     is_gpu = accelerator.kind == "gpu" and cluster.host is None
     return RankMemory(
@@ -142,10 +142,10 @@ def _unusable(strategy: Strategy, allocated_bytes: float, moment: Moment) -> flo
 
 def rank_peak(plan: Plan, pipeline_rank: int) -> Moment:
     """When most stands on one pipeline rank."""
-    return _fuller(rank_walk(plan, pipeline_rank).peak, rank_states(plan, pipeline_rank).copies)
+    return _peak_of(rank_walk(plan, pipeline_rank).peak, rank_states(plan, pipeline_rank).copies)
 
 
-def _fuller(moment: Moment, copies_bytes: float) -> Moment:
+def _peak_of(moment: Moment, copies_bytes: float) -> Moment:
     """``moment``, or the optimizer at work on fp32 copies of gradients after all passes."""
     if moment.total_bytes >= copies_bytes:
         return moment

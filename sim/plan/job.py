@@ -48,7 +48,7 @@ class Job:
         return self.global_batch * self.seq_len
 
     def faults(self) -> list[Fault]:
-        """Every rule this job breaks; empty when it is lawful."""
+        """Every rule this job breaks; empty when it is valid."""
         faults: list[Fault] = []
         for field in ("global_batch", "seq_len"):
             if getattr(self, field) < 1:

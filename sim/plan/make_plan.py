@@ -66,7 +66,7 @@ def make_plan(
 def sketch(
     job: Job, strategy: Strategy, *, orders: Orders | None = None, times: PassTimes | None = None
 ) -> Plan:
-    """The plan of a lawful strategy with nothing but its passes: all that its memory depends on."""
+    """The plan of a valid strategy with nothing but its passes: all that its memory depends on."""
     if orders is None:
         orders = schedule(*_order_of(job, strategy), times)
     return Plan(

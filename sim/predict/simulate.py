@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ..engine.runner import LaneRun, Played, Player, Seconds
+from ..engine.runner import LaneRun, Played, ProgramRunner, Seconds
 from ..hardware.cluster import Cluster
 from ..memory.peak import memory
 from ..plan.plan import Plan
@@ -52,9 +52,9 @@ def simulate(
     """Predict one step of ``plan`` on ``cluster``.
 
     ``samples`` > 0 also draws that many steps, each with the cluster's jitter on every operation and its
-    calibration residual on the whole; the spans are always those without luck. The same ``seed`` gives the
-    same numbers. ``stepwise`` plays ring collectives step by step, each member from its own ready time, where
-    ranks differ.
+    calibration residual on the whole; the spans are always the deterministic ones. The same ``seed`` gives
+    the same numbers. ``stepwise`` plays ring collectives step by step, each member from its own ready time,
+    where ranks differ.
 
     Raises:
         InputError: the plan's actions wait for each other, or the engine is unknown.
@@ -62,10 +62,10 @@ def simulate(
     if plays_updates(plan, cluster):
         return _simulate_updates(plan, cluster, engine, samples, seed)
     built = build_program(plan, cluster, ASYNC_ROUNDS, stepwise=stepwise)
-    player = Player(built, cluster, plan.world_size, engine)
-    played = player.once()
+    runner = ProgramRunner(built, cluster, plan.world_size, engine)
+    played = runner.deterministic()
     step = step_time_s(plan, built, played.lanes[0].ends, played.makespan)
-    drawn = _draw(plan, cluster, player, step, samples, seed) if samples else (step,)
+    drawn = _draw(plan, cluster, runner, step, samples, seed) if samples else (step,)
     return Trace.of(
         [span for run in played.lanes for span in _spans(built.program, run)],
         source="predicted",
@@ -140,14 +140,15 @@ def staleness(built: Built, starts: Seconds, ends: Seconds) -> list[int]:
 
 
 def _draw(
-    plan: Plan, cluster: Cluster, player: Player, step: float, samples: int, seed: int
+    plan: Plan, cluster: Cluster, runner: ProgramRunner, step: float, samples: int, seed: int
 ) -> tuple[float, ...]:
-    """``samples`` step times: those with luck, times the error that the calibration leaves.
+    """``samples`` step times: with jitter and transient stragglers, times the error that the calibration
+    leaves.
 
     The error's factors are the lognormal's own quantiles in an order drawn from ``seed``, so a few samples
     already have its median, 1, and its spread.
     """
-    steps = _lucky_steps(plan, player, samples, seed) if player.has_luck else [step] * samples
+    steps = _drawn_steps(plan, runner, samples, seed) if runner.has_factors else [step] * samples
     return _with_residual(cluster, steps, seed)
 
 
@@ -160,10 +161,10 @@ def _with_residual(cluster: Cluster, steps: list[float], seed: int) -> tuple[flo
     return tuple(s * factor for s, factor in zip(steps, factors, strict=True))
 
 
-def _lucky_steps(plan: Plan, player: Player, samples: int, seed: int) -> list[float]:
-    if player.built.updates or plan.strategy.is_unflushed:
-        return [step_time_s(plan, player.built, ends, max(ends)) for ends in player.ends(samples, seed)]
-    return [step_time_s(plan, player.built, (), makespan) for makespan in player.makespans(samples, seed)]
+def _drawn_steps(plan: Plan, runner: ProgramRunner, samples: int, seed: int) -> list[float]:
+    if runner.built.updates or plan.strategy.is_unflushed:
+        return [step_time_s(plan, runner.built, ends, max(ends)) for ends in runner.ends(samples, seed)]
+    return [step_time_s(plan, runner.built, (), makespan) for makespan in runner.makespans(samples, seed)]
 
 
 def _spans(program: Program, run: LaneRun) -> list[Span]:

@@ -21,7 +21,7 @@ axes alone meet in it, start together and end together. With a `pattern` they do
 their data on step by step, each as soon as it can (see `stepwise.py`). Streams and resources are each lane's
 own; who meets occupies those of all lanes that do. `unfold` (see `fold.py`) writes the lanes out.
 
-Durations may differ by lane: they are an operation's own, times the luck drawn for (operation, lane) as
+Durations may differ by lane: they are an operation's own, times the jitter drawn for (operation, lane) as
 `jitter.py` has it, times the slowness of `rank + lane`, in this order. Operations in which lanes meet take
 the factors of the first lane that does; with a pattern each lane has its own, the same in all steps.
 """

@@ -1,4 +1,4 @@
-"""Leave one source out: how well each source is foretold by constants fitted without it.
+"""Leave one source out: how well each source is predicted by constants fitted without it.
 
 What is fitted, and how, is whoever's who calls: `leave_one_out` takes a function from rows to a Predictor,
 whose `adjust` puts other constants into the clusters that it predicts with.

@@ -42,7 +42,7 @@ class Score:
     sweeps: int
     """Sweeps of at least two strategies."""
     fit_accuracy: float | None
-    """Share of rows whose fit or failure for memory is foretold, where the table tells."""
+    """Share of rows whose fit or failure for memory is predicted, where the table tells."""
     memory_mean_abs_pct: float | None
     interval_coverage: float | None
     """Share of measured step times within the p5 to p95 predicted."""

@@ -26,7 +26,7 @@ class LongJob:
 
     step_s: float | tuple[float, ...]
     """Seconds of one step: the same for all runs, or one for each. A prediction that errs, errs for all steps
-    of a run; the luck of single steps averages out over the thousands of a run."""
+    of a run; the jitter of single steps averages out over the thousands of a run."""
     interval_steps: int
     """Steps from checkpoint to checkpoint."""
     stall_s: float

@@ -133,7 +133,7 @@ class _Fitting:
 def _fitting(
     job: Job, cluster: Cluster, tried: Iterator[Strategy | None], known: set[Strategy]
 ) -> list[_Fitting]:
-    """Those of ``tried`` that are lawful, new and fit."""
+    """Those of ``tried`` that are valid, new and fit."""
     found: list[_Fitting] = []
     for strategy in tried:
         if strategy is None or strategy in known:

@@ -129,7 +129,7 @@ def _search(
 def _bounded(
     job: Job, cluster: Cluster, strategies: Iterable[Strategy], result: Search, progress: Progress
 ) -> list[tuple[float, str, Strategy]]:
-    """Strategies that are lawful, with the lower bound of their step time, lowest first.
+    """Strategies that are valid, with the lower bound of their step time, lowest first.
 
     Whether they fit in memory is asked later, and only of those that could be among the best.
     """
@@ -182,7 +182,7 @@ def describe(cluster: Cluster) -> dict[str, object]:
 
 
 def _step_s(trace: Trace) -> float:
-    """The step time without luck."""
+    """The deterministic step time."""
     return float(str(trace.metadata["deterministic_step_time_s"]))
 
 

@@ -28,7 +28,7 @@ MIN_CONTEXT = 4096
 
 
 def strategies(job: Job, cluster: Cluster, *, parameter_servers: bool = True) -> Iterator[Strategy]:
-    """Every strategy of the search space, lawful or not; the planner refuses what breaks a rule.
+    """Every strategy of the search space, valid or not; the planner refuses what breaks a rule.
 
     Accelerators are all used; where ranks are processes on a host's cores, any number of them may be.
     """

@@ -35,7 +35,7 @@ class Prediction:
     spans: list[Span]
     step_time_s: float
     drawn_s: list[float]
-    """By sample: the step time with its luck."""
+    """By sample: the step time with its jitter and stragglers."""
     metadata: dict[str, object]
 
 
@@ -52,7 +52,7 @@ def plays_updates(plan: Plan, cluster: Cluster) -> bool:
 
 
 def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, seed: int) -> Prediction:
-    """The spans without luck, the step time, and ``samples`` step times with luck.
+    """The deterministic spans and step time, and ``samples`` drawn step times.
 
     Raises:
         InputError: the engine is unknown, or the cluster has no link between a worker and a server.
@@ -91,7 +91,7 @@ def _of_servers(plan: Plan, cluster: Cluster, record: UpdateRecord) -> dict[str,
 def update_model(
     plan: Plan, cluster: Cluster, costs: Costs, seed: int = 0, sample: int | None = None
 ) -> UpdateModel:
-    """What decides the updates of ``plan``; with ``sample``, the luck of that sample in it."""
+    """What decides the updates of ``plan``; with ``sample``, as drawn for that sample."""
     s = plan.strategy
     name, count = s.protocol
     # Holders copy an update before the next round reads it, so it takes a second round to see that.

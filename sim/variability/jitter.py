@@ -1,4 +1,4 @@
-"""Luck that can be repeated: lognormal factors from a counter-based generator.
+"""Jitter that can be repeated: lognormal factors from a counter-based generator.
 
 A factor depends on (seed, sample, operation, lane) alone, so it does not matter how many others are drawn,
 or in which order, and any sample can be drawn again by itself. The generator is splitmix64 (Steele, Lea and
@@ -40,7 +40,7 @@ _MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneLuck:
+class LaneFactors:
     """How the lanes and samples differ; by default there is one sample, in which all lanes are alike."""
 
     cv: float = 0.0

@@ -1,4 +1,4 @@
-"""The simulated loss-time curves order the protocols as real runs do, and foretell their staleness."""
+"""The simulated loss-time curves order the protocols as real runs do, and predict their staleness."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRIES = 3
 @pytest.mark.slow
 def test_predicted_curves_order_the_protocols_as_the_runs_do(tmp_path):
     """Four workers, one slowed threefold: dropping its gradients or applying them late beats waiting for it,
-    and staleness is as foretold."""
+    and staleness is as predicted."""
     png = tmp_path / "curves.png"
     arguments = ["--slow", "1=3.0", "--protocols", "sync,async,stale:2,backup:1", "--target-loss", "0.9"]
     for left in reversed(range(TRIES)):

@@ -64,7 +64,7 @@ def test_compute_and_idle_make_up_the_step() -> None:
 
 
 def test_errors_are_signed_and_by_phase_rank_and_action() -> None:
-    """A forward foretold 10 % too short shows as -10 % wherever it counts."""
+    """A forward predicted 10 % too short shows as -10 % wherever it counts."""
     result = compare(trace("predicted", 1.8), trace("measured", 2.0, steps=3))
     assert result.total == Row(name="step_time", predicted=10.0, measured=10.0)
     phases = {row.name: row.error_pct for row in result.phases}

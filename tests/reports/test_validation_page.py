@@ -79,7 +79,7 @@ def test_tiles_say_how_good_the_predictions_are():
         "error of a step time": "2.0 %",
         "runs beyond ± 15 %": "33 %",
         "within p5 to p95": "67 %",
-        "fit or failure foretold": "90 %",
+        "fit or failure predicted": "90 %",
     }
 
 

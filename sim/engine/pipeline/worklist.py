@@ -5,7 +5,7 @@ stage after, on the last stage for its own forward, a weight-gradient half for t
 occupies its channel, one for each (sending rank, receiving rank, direction), in order of sending; between
 stages of one rank there is none. So nothing but the orders and the seconds is needed, and times equal those
 that the engines give the same passes written out as a Program, bit for bit. `pipeline_flat` writes them out
-as arrays: for lanes of luck, and where messages share links.
+as arrays: for lanes of jitter, and where messages share links.
 """
 
 from __future__ import annotations

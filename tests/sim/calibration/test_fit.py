@@ -39,13 +39,13 @@ class Machine:
         self.series: list[dict] = []
 
     def add(self, what: str, seconds: float, cpu: float = 0.0, **parameters: object) -> None:
-        luck = [self.random.lognormvariate(0.0, self.noise) for _ in range(self.samples)]
+        factors = [self.random.lognormvariate(0.0, self.noise) for _ in range(self.samples)]
         self.series.append(
             {
                 "what": what,
                 "parameters": parameters,
-                "seconds": [seconds * factor for factor in luck],
-                "cpu_seconds": [cpu * factor for factor in luck] if cpu else [],
+                "seconds": [seconds * factor for factor in factors],
+                "cpu_seconds": [cpu * factor for factor in factors] if cpu else [],
             }
         )
 

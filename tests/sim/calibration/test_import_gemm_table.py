@@ -38,7 +38,7 @@ def write(tmp_path, text: str = GEMM_TABLE, name: str = "gemms.csv") -> str:
 
 
 def test_measured_products_come_back_from_the_curve(tmp_path):
-    """A table of real timings is foretold within 12 %, in the mean within 4 %."""
+    """A table of real timings is predicted within 12 %, in the mean within 4 %."""
     timings = read_gemm_table(write(tmp_path))
     fitted = import_gemm_table(A100, timings, device=A100.name, source="a table")
     errors = [kernel_s(fitted, kernel(timing), "bf16") / timing.seconds - 1 for timing in timings]

@@ -76,9 +76,9 @@ def test_shards_have_their_own_order_but_one_problem():
 
 @pytest.mark.parametrize("synchrony", ["sync", "async", "stale:1", "backup:1", "local:3"])
 def test_the_same_seed_gives_the_same_bytes(synchrony):
-    luck = np.random.default_rng(5).lognormal(0, 0.3, (4, 30))
+    factors = np.random.default_rng(5).lognormal(0, 0.3, (4, 30))
     problem = Quadratic(curvature=[1.0, 0.2], start=[1.0, 1.0], noise=0.5, seed=7)
-    first, second = (curve(problem, workers(synchrony, luck), rate=0.2) for _ in range(2))
+    first, second = (curve(problem, workers(synchrony, factors), rate=0.2) for _ in range(2))
     assert first == second
     assert first.losses[-1] < first.losses[0]
 

@@ -23,7 +23,7 @@ CLUSTERS = {"gpus": gpu_cluster(nodes=6, per_node=4), "cores": cpu_cluster(ranks
 
 
 def strategies() -> st.SearchStrategy[Strategy]:
-    """All-reduce and parameter-server strategies that are lawful for `MODEL` with a batch of 32."""
+    """All-reduce and parameter-server strategies that are valid for `MODEL` with a batch of 32."""
     small = st.sampled_from([1, 2, 4])
     ours = st.builds(
         Strategy,

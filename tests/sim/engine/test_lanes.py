@@ -23,17 +23,17 @@ from traincast.sim.errors import InputError
 from traincast.sim.program.flat import fold
 from traincast.sim.program.fold import unfold
 from traincast.sim.program.program import Program
-from traincast.sim.variability.jitter import LaneLuck
+from traincast.sim.variability.jitter import LaneFactors
 
 
-def expected(program: Program, luck: LaneLuck, keep: list[tuple[int, int]]) -> LaneTimes:
+def expected(program: Program, factors: LaneFactors, keep: list[tuple[int, int]]) -> LaneTimes:
     """By the reference engine, sample by sample, on the Program written out."""
     unfolded = unfold(program)
     rank = np.array([op.rank for op in unfolded.program.operations], dtype=np.int64)
     own = np.array([op.duration for op in unfolded.program.operations])
     runs = []
-    for sample in luck.samples:
-        seconds = luck.durations(own, sample, unfolded.base, unfolded.lane, rank)
+    for sample in factors.samples:
+        seconds = factors.durations(own, sample, unfolded.base, unfolded.lane, rank)
         runs.append(engine_simpy.run(unfolded.program, seconds))
     starts = np.zeros((len(keep), len(program.operations)))
     ends = np.zeros_like(starts)
@@ -58,13 +58,13 @@ def _on_lane(program: Program, base: np.ndarray, lane: np.ndarray, op: int, want
 
 
 @st.composite
-def lucks(draw: st.DrawFn) -> LaneLuck:
+def lane_factors(draw: st.DrawFn) -> LaneFactors:
     """With and without jitter, one or several samples, some ranks slow."""
     first = draw(st.integers(0, 5))
     samples = range(first, first + draw(st.integers(1, 3)))
     always = np.where(np.arange(200) % 3 == 1, 1.7, 1.0)
     slow = draw(st.sampled_from([None, always, np.outer(np.arange(1.0, 4.0)[: len(samples)], always)]))
-    return LaneLuck(
+    return LaneFactors(
         cv=draw(st.sampled_from([0.0, 0.3])), seed=draw(st.integers()), samples=samples, slow=slow
     )
 
@@ -75,27 +75,31 @@ def same(times: LaneTimes, others: LaneTimes) -> bool:
 
 
 @settings(max_examples=200, deadline=None)
-@given(folded_programs(max_resources=0), lucks(), st.data())
-def test_lanes_equal_the_unfolded_program(program: Program, luck: LaneLuck, data: st.DataObject) -> None:
+@given(folded_programs(max_resources=0), lane_factors(), st.data())
+def test_lanes_equal_the_unfolded_program(
+    program: Program, factors: LaneFactors, data: st.DataObject
+) -> None:
     """Makespans of all samples, and every start and end of the lanes that are kept."""
-    places = st.tuples(st.integers(0, len(luck.samples) - 1), st.integers(0, program.lanes - 1))
+    places = st.tuples(st.integers(0, len(factors.samples) - 1), st.integers(0, program.lanes - 1))
     keep = data.draw(st.lists(places, max_size=3))
-    assert same(run_lanes(fold(program), luck, keep=keep, compiled=False), expected(program, luck, keep))
+    assert same(
+        run_lanes(fold(program), factors, keep=keep, compiled=False), expected(program, factors, keep)
+    )
 
 
 @settings(max_examples=100, deadline=None)
-@given(folded_programs(max_resources=0), lucks())
-def test_numba_runs_lanes_to_the_same_bits(program: Program, luck: LaneLuck) -> None:
+@given(folded_programs(max_resources=0), lane_factors())
+def test_numba_runs_lanes_to_the_same_bits(program: Program, factors: LaneFactors) -> None:
     """The loops and the rows are one."""
-    folded, keep = fold(program), [(0, 0), (len(luck.samples) - 1, program.lanes - 1)]
-    rows = run_lanes(folded, luck, keep=keep, compiled=False)
-    assert same(run_lanes(folded, luck, keep=keep, compiled=True), rows)
+    folded, keep = fold(program), [(0, 0), (len(factors.samples) - 1, program.lanes - 1)]
+    rows = run_lanes(folded, factors, keep=keep, compiled=False)
+    assert same(run_lanes(folded, factors, keep=keep, compiled=True), rows)
 
 
 @settings(max_examples=50, deadline=None)
 @given(folded_programs(max_resources=0, patterns=False))
 def test_alike_lanes_equal_the_folded_run(program: Program) -> None:
-    """Without luck every lane is the folded program."""
+    """Without factors every lane is the folded program."""
     starts, ends = engine_compiled.run(program)
     times = run_lanes(fold(program), keep=[(0, program.lanes - 1)])
     assert times.starts[0].tolist() == starts
@@ -110,8 +114,8 @@ def test_samples_can_be_drawn_one_by_one() -> None:
         program.add(1.0, (0,), sync=("tp",))
         program.add(1.0, (0,))
     folded = fold(program)
-    many = run_lanes(folded, LaneLuck(cv=0.2, seed=1, samples=range(8))).makespans
-    assert run_lanes(folded, LaneLuck(cv=0.2, seed=1, samples=range(5, 6))).makespans[0] == many[5]
+    many = run_lanes(folded, LaneFactors(cv=0.2, seed=1, samples=range(8))).makespans
+    assert run_lanes(folded, LaneFactors(cv=0.2, seed=1, samples=range(5, 6))).makespans[0] == many[5]
     assert len(set(many.tolist())) == 8
     assert many.min() > 10.0
 
@@ -123,7 +127,7 @@ def test_a_slow_rank_slows_its_lane_and_whoever_meets_it() -> None:
     program.add(0.5, (0,), sync=("tp",))
     slow = np.ones(6)
     slow[5] = 3.0
-    times = run_lanes(fold(program), LaneLuck(slow=slow), keep=[(0, 0), (0, 1)])
+    times = run_lanes(fold(program), LaneFactors(slow=slow), keep=[(0, 0), (0, 1)])
     assert times.ends.tolist() == [[1.0, 3.5], [3.0, 3.5]]
     assert times.starts.tolist() == [[0.0, 3.0], [0.0, 3.0]]
 
@@ -167,7 +171,7 @@ def test_what_lanes_cannot_do_is_refused() -> None:
         run_lanes(fold(program))
     program.operations[0].resources = ()
     with pytest.raises(InputError, match="slowness of 4 ranks is given; the program has 5"):
-        run_lanes(fold(program), LaneLuck(slow=np.ones(4)))
+        run_lanes(fold(program), LaneFactors(slow=np.ones(4)))
     program.depend(0, 0)
     with pytest.raises(InputError, match="deadlock: 1 of 1 operations"):
         run_lanes(fold(program))

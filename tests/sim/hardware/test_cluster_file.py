@@ -369,7 +369,7 @@ def test_bad_clusters(good, bad, expected):
     ],
 )
 def test_implausible_values_are_warned_of(good, odd, expected):
-    """Lawful, so the cluster is read; doubtful, so it is said."""
+    """Valid, so the cluster is read; doubtful, so it is said."""
     assert warnings(GOOD) == []
     assert warnings(GOOD.replace(good, odd)) == [expected]
 

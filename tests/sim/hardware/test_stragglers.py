@@ -17,21 +17,21 @@ from traincast.sim.hardware.straggler_factors import (
     rank_factors,
     transient_factors,
 )
-from traincast.sim.hardware.stragglers import Luck, SlowLink, Straggler, Transient, merged, parse_slow
+from traincast.sim.hardware.stragglers import SlowLink, Straggler, Stragglers, Transient, merged, parse_slow
 
 STRAGGLERS = (Straggler(kind="rank", place=3, factor=1.5), Straggler(kind="node", place=1, factor=1.2))
 
 
-def cluster(**luck):
-    return gpu_cluster(nodes=2, per_node=4, luck=Luck(**luck))
+def cluster(**slow):
+    return gpu_cluster(nodes=2, per_node=4, stragglers=Stragglers(**slow))
 
 
 def test_persistent_stragglers_slow_their_ranks():
     """A rank alone, a node whole; both factors where both apply; ranks that are not there do not matter."""
     both = (*STRAGGLERS, Straggler(kind="rank", place=4, factor=2.0))
-    assert persistent_factors(cluster(stragglers=both), 8).tolist() == [1, 1, 1, 1.5, 2.4, 1.2, 1.2, 1.2]
-    assert persistent_factors(cluster(stragglers=both), 5).tolist() == [1, 1, 1, 1.5, 2.4]
-    assert persistent_factors(cluster(stragglers=both), 2).tolist() == [1, 1]
+    assert persistent_factors(cluster(persistent=both), 8).tolist() == [1, 1, 1, 1.5, 2.4, 1.2, 1.2, 1.2]
+    assert persistent_factors(cluster(persistent=both), 5).tolist() == [1, 1, 1, 1.5, 2.4]
+    assert persistent_factors(cluster(persistent=both), 2).tolist() == [1, 1]
 
 
 def test_without_luck_nobody_is_slow():
@@ -58,7 +58,7 @@ def test_transient_factors_follow_measured_quantiles():
 
 def test_a_step_can_be_drawn_again():
     """Same seed and sample, same bits, also for fewer ranks; others differ; persistent ones multiply."""
-    made = cluster(stragglers=STRAGGLERS, transient=Transient(probability=0.5, factors=((1.0, 3.0),)))
+    made = cluster(persistent=STRAGGLERS, transient=Transient(probability=0.5, factors=((1.0, 3.0),)))
     first = rank_factors(made, 7, 2, 64)
     assert rank_factors(made, 7, 2, 64).tolist() == first.tolist()
     assert rank_factors(made, 7, 2, 16).tolist() == first[:16].tolist()
@@ -74,24 +74,25 @@ def test_slow_links():
 
 
 def test_options_name_ranks_nodes_and_links():
-    luck = parse_slow(["3=1.5", "rank0=2"], ["node1=1.2"], ["node0=0.25"], ranks=8, nodes=2)
-    assert luck == Luck(
-        stragglers=(
+    slow = parse_slow(["3=1.5", "rank0=2"], ["node1=1.2"], ["node0=0.25"], ranks=8, nodes=2)
+    assert slow == Stragglers(
+        persistent=(
             Straggler(kind="rank", place=3, factor=1.5),
             Straggler(kind="rank", place=0, factor=2.0),
             Straggler(kind="node", place=1, factor=1.2),
         ),
         slow_links=(SlowLink(node=0, bandwidth=0.25),),
     )
-    assert parse_slow() == Luck()
+    assert parse_slow() == Stragglers()
 
 
 def test_options_add_to_the_file():
     """Persistent ones of both; the later transient ones."""
     transient = Transient(probability=0.5, factors=((1.0, 3.0),))
-    file = Luck(stragglers=STRAGGLERS[:1], transient=transient)
-    assert merged(file, Luck(stragglers=STRAGGLERS[1:])) == Luck(stragglers=STRAGGLERS, transient=transient)
-    assert merged(None, None) == Luck()
+    file = Stragglers(persistent=STRAGGLERS[:1], transient=transient)
+    both = Stragglers(persistent=STRAGGLERS, transient=transient)
+    assert merged(file, Stragglers(persistent=STRAGGLERS[1:])) == both
+    assert merged(None, None) == Stragglers()
 
 
 def test_every_bad_option_is_told_at_once():
@@ -117,12 +118,12 @@ def test_every_bad_option_is_told_at_once():
     ]
 
 
-def test_files_hold_luck(tmp_path):
+def test_files_hold_stragglers(tmp_path):
     """What is written reads back equal."""
     made = replace(
         read_cluster("hgx-h100"),
-        luck=Luck(
-            stragglers=STRAGGLERS,
+        stragglers=Stragglers(
+            persistent=STRAGGLERS,
             transient=Transient(probability=0.01, factors=((0.5, 1.1), (1.0, 3.0))),
             slow_links=(SlowLink(node=2, bandwidth=0.25),),
         ),
@@ -140,8 +141,8 @@ accelerator: h100-sxm
 links:
   nv: {joins: accelerators, bandwidth: 450 GB/s, latency: 2 us}
   ib: {joins: nodes, bandwidth: 400 Gb/s, latency: 5 us}
-luck:
-  stragglers:
+stragglers:
+  persistent:
     - {rank: 16, factor: 1.5}
     - {rank: 2, factor: 0}
     - {rank: 2, factor: 2}
@@ -157,16 +158,16 @@ failures: {accelerator_mtbf: 3000, spare: 3}
 def test_every_fault_of_a_file_is_told_at_once():
     _, errors, _ = check_cluster(parse_document(BAD, "c.yaml"))
     assert [str(error) for error in errors] == [
-        "c.yaml:11: luck.stragglers[0].rank: 16 -> expected rank 0 to 15",
-        "c.yaml:12: luck.stragglers[1].factor: 0 -> expected more than 0",
-        "c.yaml:13: luck.stragglers[2].rank: 2 for the second time -> expected each once",
-        "c.yaml:14: luck.stragglers[3]: both rank and node -> expected rank or node",
-        "c.yaml:15: luck.stragglers[4]: no place -> expected rank or node",
-        "c.yaml:16: luck.transient.probability: 1.5 -> expected a fraction above 0 and at most 1",
-        "c.yaml:16: luck.transient.factors: a point at 0.2 after one at 0.5"
+        "c.yaml:11: stragglers.persistent[0].rank: 16 -> expected rank 0 to 15",
+        "c.yaml:12: stragglers.persistent[1].factor: 0 -> expected more than 0",
+        "c.yaml:13: stragglers.persistent[2].rank: 2 for the second time -> expected each once",
+        "c.yaml:14: stragglers.persistent[3]: both rank and node -> expected rank or node",
+        "c.yaml:15: stragglers.persistent[4]: no place -> expected rank or node",
+        "c.yaml:16: stragglers.transient.probability: 1.5 -> expected a fraction above 0 and at most 1",
+        "c.yaml:16: stragglers.transient.factors: a point at 0.2 after one at 0.5"
         " -> expected points in rising order, each once",
-        "c.yaml:18: luck.slow_links[0].node: 2 -> expected node 0 to 1",
-        "c.yaml:18: luck.slow_links[0].bandwidth: 2 -> expected a fraction above 0 and at most 1",
+        "c.yaml:18: stragglers.slow_links[0].node: 2 -> expected node 0 to 1",
+        "c.yaml:18: stragglers.slow_links[0].bandwidth: 2 -> expected a fraction above 0 and at most 1",
         "c.yaml:19: failures.accelerator_mtbf: 3000 without a unit -> expected a time, as 5 us or 1.5 ms",
         "c.yaml:19: failures.spare: unknown key; did you mean spare_nodes?",
     ]

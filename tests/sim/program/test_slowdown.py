@@ -17,8 +17,8 @@ STRATEGY = Strategy(dp=4, tp=2, pp=2)
 
 
 def slowness(**slow: list[str]) -> Slowness:
-    luck = parse_slow(slow.get("ranks", []), slow.get("nodes", []), slow.get("links", []))
-    return Slowness(replace(gpu_cluster(nodes=4, per_node=4), luck=luck), 16, 8)
+    slow_ones = parse_slow(slow.get("ranks", []), slow.get("nodes", []), slow.get("links", []))
+    return Slowness(replace(gpu_cluster(nodes=4, per_node=4), stragglers=slow_ones), 16, 8)
 
 
 def test_where_all_are_alike_there_is_no_table():

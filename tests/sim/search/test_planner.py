@@ -17,7 +17,7 @@ from traincast.sim.search.space import divisors, strategies
 
 @pytest.mark.parametrize("cluster_name", ["round_cluster", "host_cluster"])
 def test_search_finds_what_brute_force_finds(tiny_job, cluster_name, request):
-    """The top plans are those of simulating every lawful strategy that fits."""
+    """The top plans are those of simulating every valid strategy that fits."""
     cluster = request.getfixturevalue(cluster_name)
     every = []
     for strategy in strategies(tiny_job, cluster):

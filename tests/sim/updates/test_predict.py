@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from traincast.sim.costs.compute import Costs
-from traincast.sim.hardware.stragglers import Luck, Straggler
+from traincast.sim.hardware.stragglers import Straggler, Stragglers
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
 from traincast.sim.predict.simulate import simulate
@@ -54,9 +54,11 @@ def test_a_synchronous_step_is_what_its_parts_add_up_to(tiny_job, round_cluster)
 @pytest.mark.parametrize("synchrony", PROTOCOLS)
 def test_a_straggler_holds_up_those_who_wait_for_it(tiny_job, round_cluster, synchrony):
     """sync and local steps take threefold, backup workers do without it, async only lose its share."""
-    slow = replace(round_cluster, luck=Luck(stragglers=(Straggler(kind="rank", place=1, factor=3.0),)))
+    slow = replace(
+        round_cluster, stragglers=Stragglers(persistent=(Straggler(kind="rank", place=1, factor=3.0),))
+    )
     slow = replace(slow, accelerator=replace(slow.accelerator, launch_overhead_s=1e-3))
-    even = replace(slow, luck=None)
+    even = replace(slow, stragglers=None)
     plan = planned(tiny_job, synchrony)
     ratio = simulate(plan, slow).step_time_s / simulate(plan, even).step_time_s
     expected = {"sync": 3.0, "local:2": 3.0, "stale:1": 3.0, "backup:1": 1.0, "async": 4 / (3 + 1 / 3)}
@@ -90,9 +92,9 @@ def test_a_nodes_own_link_is_shared_by_its_ranks(tiny_job, round_cluster):
 
 
 def test_samples_repeat_and_differ(tiny_job, round_cluster):
-    lucky = replace(round_cluster, jitter=0.1)
+    jittery = replace(round_cluster, jitter=0.1)
     plan = planned(tiny_job, "stale:1")
-    first, second = (simulate(plan, lucky, samples=5, seed=3) for _ in range(2))
+    first, second = (simulate(plan, jittery, samples=5, seed=3) for _ in range(2))
     assert first.step_times_s == second.step_times_s
     assert len(set(first.step_times_s)) == 5
 

@@ -84,8 +84,8 @@ def test_a_server_with_many_rare_clients_is_an_md1_queue(load):
     Many workers that each compute for exponentially long are nearly a Poisson source.
     """
     n, rounds, service = 1500, 60, 1.0
-    luck = np.random.default_rng(4)
-    compute = luck.exponential(n * service / load, (n, rounds))
+    arrivals = np.random.default_rng(4)
+    compute = arrivals.exponential(n * service / load, (n, rounds))
     model = UpdateModel(
         synchrony="async",
         compute_s=compute,
