@@ -205,7 +205,7 @@ def _trace(timeline: Timeline) -> Trace:
     from ..sim.trace.trace import Span, Trace
 
     spans = [
-        Span(rank, "compute", str(part), part.stage, part.index, start, end)
+        Span(rank, "compute", str(part), part.stage, part.micro_batch, start, end)
         for rank in range(len(timeline.orders))
         for part, start, end in timeline.passes(rank)
     ]

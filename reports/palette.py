@@ -105,7 +105,7 @@ PHASES = (
     Phase(
         key="optimizer_step",
         label="optimizer step",
-        kinds=("STEP",),
+        kinds=("STEP", "APPLY"),
         colour="#D55E00",
         hatch="--",
         pattern="-",

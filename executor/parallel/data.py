@@ -64,7 +64,7 @@ class Reduction:
             self.recorder.heartbeat.set_waiting(True)
 
         def done(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
-            action = Action(self.stage, Kind.REDUCE_GRAD, index)
+            action = Action(self.stage, Kind.REDUCE_GRAD, bucket=index)
             end = self.recorder.clock.stamp()
             self.recorder.add(action, "dp", issued, end, size_bytes=size, key=f"{self.place}:{action}")
             return future.value()[0]

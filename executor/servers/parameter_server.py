@@ -81,11 +81,11 @@ class ServerWorker:
             elif action.kind is Kind.PUSH:
                 self._push(action, issued, last)
             elif action.kind is Kind.FORWARD:
-                losses.append(self._forward(*batches[action.index]))
+                losses.append(self._forward(*batches[action.micro_batch]))
                 self.recorder.add(action, COMPUTE, issued, self.recorder.clock.stamp())
             elif action.kind is Kind.BACKWARD:
-                losses[action.index].backward()
-                losses[action.index] = losses[action.index].detach()
+                losses[action.micro_batch].backward()
+                losses[action.micro_batch] = losses[action.micro_batch].detach()
                 self.recorder.add(action, COMPUTE, issued, self.recorder.clock.stamp())
         return sum(float(loss) for loss in losses)
 
@@ -170,7 +170,8 @@ class Server:
             self._note(Kind.PUSH, worker, issued, self.clock.stamp(), step)
         begun = self.clock.stamp()
         self._apply(torch.stack(self.buffers).mean(dim=0))
-        self.recorder.add(Action(0, Kind.STEP), COMPUTE, begun, self.clock.stamp(), step=step)
+        done = Action.of(Kind.APPLY, server=self.number)
+        self.recorder.add(done, COMPUTE, begun, self.clock.stamp(), step=step)
         with self.recorder.heartbeat.waiting():
             for work in sends:
                 work.wait()
@@ -212,7 +213,8 @@ class Server:
             self.staleness.append(self.version - version)
             self.version += 1
             self.recorder.heartbeat.ended(self.version // self.plan.strategy.dp - 1)
-            self.recorder.add(Action(0, Kind.STEP), COMPUTE, begun, self.clock.stamp(), step=step)
+            done = Action.of(Kind.APPLY, server=self.number, worker=worker)
+            self.recorder.add(done, COMPUTE, begun, self.clock.stamp(), step=step)
 
     def _apply(self, gradients: Tensor) -> None:
         for parameter, gradient in zip(self.parameters, unflatten(gradients, self.parameters), strict=True):
@@ -222,7 +224,7 @@ class Server:
     def _note(self, kind: Kind, worker: int, issued: object, end: object, step: int) -> None:
         size = self.buffers[worker].numel() * 4
         key = f"{kind}:{worker}:{self.number}"
-        action = Action(0, kind, worker)
+        action = Action.of(kind, server=self.number, worker=worker)
         self.recorder.add(action, "ps", issued, end, size_bytes=size, key=key, channel=f"ps{key}", step=step)
 
     def parameters_by_layer(self) -> dict[int, list[Tensor]]:

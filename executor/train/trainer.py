@@ -103,20 +103,25 @@ class Trainer:
             return
         for action in actions:
             if action.kind is Kind.RECV_F:
-                self.pending[action] = (self.recorder.clock.stamp(), self.stage.receive_forward(action.index))
+                self.pending[action] = (
+                    self.recorder.clock.stamp(),
+                    self.stage.receive_forward(action.micro_batch),
+                )
             elif action.kind is Kind.RECV_B:
                 self.pending[action] = (
                     self.recorder.clock.stamp(),
-                    self.stage.receive_backward(action.index),
+                    self.stage.receive_backward(action.micro_batch),
                 )
 
     def _forward(self, action: Action) -> None:
-        inputs, targets = self.batches[action.index]
+        inputs, targets = self.batches[action.micro_batch]
         issued = self.recorder.clock.stamp()
         with precision(self.plan.job, self.device), self._no_sync(action):
-            out = self.stage.forward(action.index, inputs.to(self.device))
+            out = self.stage.forward(action.micro_batch, inputs.to(self.device))
             if self.pp == self.plan.strategy.pp - 1:
-                self.losses[action.index] = mean_loss(out, targets.to(self.device), self.plan.micro_batches)
+                self.losses[action.micro_batch] = mean_loss(
+                    out, targets.to(self.device), self.plan.micro_batches
+                )
         self.recorder.add(action, COMPUTE, issued, self.recorder.clock.stamp())
 
     def _no_sync(self, action: Action):
@@ -127,19 +132,19 @@ class Trainer:
         return nullcontext()
 
     def _is_last(self, action: Action) -> bool:
-        return action.index == self.plan.micro_batches - 1
+        return action.micro_batch == self.plan.micro_batches - 1
 
     def _backward(self, action: Action) -> None:
         issued = self.recorder.clock.stamp()
         if self.reduction:
             self.reduction.begin_backward()
-        loss = self.losses.get(action.index)
+        loss = self.losses.get(action.micro_batch)
         with self._no_sync(action):
-            self.stage.backward(action.index, loss, self._is_last(action))
+            self.stage.backward(action.micro_batch, loss, self._is_last(action))
         if self.reduction:
             self.reduction.end_backward()
         if loss is not None:
-            self.losses[action.index] = loss.detach()
+            self.losses[action.micro_batch] = loss.detach()
         # DDP waits for its reductions inside backward; compute is over once the last one is issued.
         reduced = self.reduction.issued_last if self.reduction else None
         self.recorder.add(action, COMPUTE, issued, reduced or self.recorder.clock.stamp())
@@ -149,14 +154,14 @@ class Trainer:
         forward = action.kind in (Kind.SEND_F, Kind.RECV_F)
         sender_lower = action.kind in (Kind.SEND_F, Kind.RECV_B)
         lower = action.stage if sender_lower else action.stage - 1
-        return f"{'F' if forward else 'B'}{lower}:{action.index}:{self.dp}:{self.tp}"
+        return f"{'F' if forward else 'B'}{lower}:{action.micro_batch}:{self.dp}:{self.tp}"
 
     def _send(self, action: Action) -> None:
         assert isinstance(self.stage, PipelinedStage)
         issued = self.recorder.clock.stamp()
         forward = action.kind is Kind.SEND_F
         send = self.stage.send_forward if forward else self.stage.send_backward
-        self.sends += send(action.index)
+        self.sends += send(action.micro_batch)
         self._note_message(action, issued, None)
 
     def _receive(self, action: Action) -> None:

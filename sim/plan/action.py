@@ -36,11 +36,15 @@ class Kind(StrEnum):
     REDUCE_TIED = "REDUCE_TIED"
     """Sum the gradients of tied embeddings over the first and the last stage (Megatron-LM)."""
     PUSH = "PUSH"
-    """Gradients from a worker to the parameter servers; on a server the index is the worker."""
+    """Gradients to the parameter servers: a worker's to all of them (`0PUSH`), or what one server takes from
+    one worker (`1PUSH0`: server 1, worker 0)."""
     PULL = "PULL"
-    """Parameters from the servers to a worker; on a server the index is the worker."""
+    """Parameters from the servers: a worker's from all of them (`0PULL`), or what one server sends to one
+    worker (`1PULL0`: server 1, worker 0)."""
+    APPLY = "APPLY"
+    """A server's optimizer step: with all workers' gradients (`1APPLY`), or one's (`1APPLY0`: worker 0)."""
     STEP = "STEP"
-    """Optimizer step."""
+    """A worker's optimizer step."""
     AVERAGE = "AVERAGE"
     """Average the parameters over the replicas (local SGD)."""
 
@@ -48,36 +52,87 @@ class Kind(StrEnum):
 BACKWARDS = (Kind.BACKWARD, Kind.WEIGHT_GRADIENT)
 """What completes the gradients of a micro-batch, and frees its activations."""
 
+_PASS = ("stage", "micro_batch")
+_OF_SERVER = ("server", "worker")
+_NUMBERS: dict[Kind, tuple[str, str]] = {
+    **dict.fromkeys((Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT), _PASS),
+    **dict.fromkeys((Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B, Kind.OVERLAP), _PASS),
+    **dict.fromkeys((Kind.RESHARD, Kind.REDUCE_TIED, Kind.PUSH, Kind.PULL), ("stage", "")),
+    Kind.UNSHARD: ("stage", "ahead"),
+    Kind.REDUCE_GRAD: ("stage", "bucket"),
+    Kind.APPLY: _OF_SERVER,
+    **dict.fromkeys((Kind.STEP, Kind.AVERAGE), ("rank", "")),
+}
+"""By kind: what the numbers before and after it stand for in the text form; empty is none."""
+_SERVED = (Kind.PUSH, Kind.PULL)
+"""Kinds that are a worker's without a second number, and a server's with one."""
+
 _ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)\Z")
 _OVERLAP = re.compile(r"\((\w+);(\w+)\)OVERLAP_F_B\Z")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Action:
-    """One step of one rank, as `2F0`: stage 2, forward, micro-batch 0."""
+    """One step of one rank, as `2F0`: stage 2, forward, micro-batch 0.
+
+    What does not apply to its kind is -1; the text form shows the numbers that do (`_NUMBERS`).
+    """
 
     stage: int
     kind: Kind
-    index: int = -1
-    """Micro-batch; for REDUCE_GRAD the bucket; for PUSH and PULL on a server the worker; -1 is none."""
-
+    micro_batch: int = -1
+    bucket: int = -1
+    """Of a REDUCE_GRAD: a bucket of the stage's gradients."""
+    ahead: int = -1
+    """Of an UNSHARD: how many blocks of a pass ahead each block is gathered; -1 is all of them at once."""
+    worker: int = -1
+    """Of what a server does: the worker that it is done for; -1 is all."""
+    server: int = -1
+    """Of what a server does: its number."""
+    rank: int = -1
+    """Of a STEP or an AVERAGE: the pipeline rank, which does it for all its stages."""
     parts: tuple[Action, ...] = ()
-    """Of an OVERLAP_F_B, the two passes; its own stage and index are those of the first."""
+    """Of an OVERLAP_F_B, the two passes; its own stage and micro-batch are those of the first."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        *,
+        stage: int = -1,
+        micro_batch: int = -1,
+        bucket: int = -1,
+        ahead: int = -1,
+        worker: int = -1,
+        server: int = -1,
+        rank: int = -1,
+    ) -> Action:
+        """The action of ``kind`` with the numbers named, as ``of(Kind.STEP, rank=1)``."""
+        return cls(stage, kind, micro_batch, bucket, ahead, worker, server, rank)
 
     @classmethod
     def overlap(cls, forward: Action, backward: Action) -> Action:
         """``forward`` and ``backward`` side by side on one rank."""
-        return cls(forward.stage, Kind.OVERLAP, forward.index, (forward, backward))
+        return cls(forward.stage, Kind.OVERLAP, forward.micro_batch, parts=(forward, backward))
 
     @property
     def passes(self) -> tuple[Action, ...]:
         """The action itself, or the passes that an overlap is made of."""
         return self.parts or (self,)
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The numbers before and after the kind in the text form; -1 is none."""
+        if self.server >= 0:
+            return self.server, self.worker
+        first, second = _NUMBERS[self.kind]
+        return getattr(self, first), getattr(self, second) if second else -1
+
     def __str__(self) -> str:
         if self.parts:
             return f"({';'.join(map(str, self.parts))}){self.kind.value}"
-        return f"{self.stage}{self.kind.value}{'' if self.index < 0 else self.index}"
+        first, second = self.numbers
+        return f"{first}{self.kind.value}{'' if second < 0 else second}"
 
     @classmethod
     def parse(cls, text: str) -> Action:
@@ -90,7 +145,13 @@ class Action:
             raise InputError(
                 f"{text!r} is not an action; expected a stage, one of {' '.join(Kind)}, an index"
             )
-        return cls(int(match[1]), Kind(match[2]), int(match[3]) if match[3] else -1)
+        kind = Kind(match[2])
+        first, second = _OF_SERVER if kind in _SERVED and match[3] else _NUMBERS[kind]
+        if match[3] and not second:
+            raise InputError(
+                f"{text!r} is not an action; expected nothing after {kind}, as in {match[1]}{kind}"
+            )
+        return cls.of(kind, **{first: int(match[1])}, **({second: int(match[3])} if match[3] else {}))
 
 
 Actions = tuple[Action, ...]

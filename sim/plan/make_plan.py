@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 
 from ..errors import Fault, InputError
 from .action import BACKWARDS, Action, Actions, Kind
@@ -102,7 +103,7 @@ def _csv_faults(strategy: Strategy, micro_batches: int, orders: Orders) -> list[
         "ranks": (len(orders), strategy.pp, "pp"),
         "stages": (len({part.stage for part in parts}), strategy.stages, "pp × vp"),
         "micro-batches": (
-            len({part.index for part in parts}),
+            len({part.micro_batch for part in parts}),
             micro_batches,
             "global_batch / dp / micro_batch",
         ),
@@ -139,7 +140,7 @@ def _with_updates(actions: Orders, job: Job, strategy: Strategy, stages: tuple[S
     if strategy.sharding in ("zero1", "zero2") and strategy.replicas > 1:
         actions = add_gathering(actions)
     if local and strategy.replicas > 1:
-        actions = tuple((*own, Action(rank, Kind.AVERAGE)) for rank, own in enumerate(actions))
+        actions = tuple((*own, Action.of(Kind.AVERAGE, rank=rank)) for rank, own in enumerate(actions))
     return actions
 
 
@@ -148,7 +149,7 @@ def repeat_steps(actions: Orders, steps: int, micro_batches: int) -> Orders:
 
     def numbered(action: Action, offset: int) -> Action:
         parts = tuple(numbered(part, offset) for part in action.parts)
-        return replace(action, index=action.index + offset, parts=parts)
+        return replace(action, micro_batch=action.micro_batch + offset, parts=parts)
 
     return tuple(
         tuple(numbered(action, step * micro_batches) for step in range(steps) for action in own)
@@ -158,7 +159,13 @@ def repeat_steps(actions: Orders, steps: int, micro_batches: int) -> Orders:
 
 def stage_ranks(actions: Sequence[Actions]) -> dict[int, int]:
     """By stage: the pipeline rank whose list runs it."""
-    return {part.stage: rank for rank, own in enumerate(actions) for action in own for part in action.passes}
+    return {
+        part.stage: rank
+        for rank, own in enumerate(actions)
+        for action in own
+        for part in action.passes
+        if part.stage >= 0
+    }
 
 
 def add_transfers(actions: Orders) -> Orders:
@@ -177,9 +184,9 @@ def add_transfers(actions: Orders) -> Orders:
             source, target = (-1, 1) if forward else (1, -1)
             receive, send = (Kind.RECV_F, Kind.SEND_F) if forward else (Kind.RECV_B, Kind.SEND_B)
             if elsewhere(part.stage, part.stage + source):
-                before.append(Action(part.stage, receive, part.index))
+                before.append(Action(part.stage, receive, part.micro_batch))
             if elsewhere(part.stage, part.stage + target):
-                after.append(Action(part.stage, send, part.index))
+                after.append(Action(part.stage, send, part.micro_batch))
         return [*before, action, *after]
 
     return _expand(actions, around)
@@ -241,7 +248,7 @@ def _reduced(own: Actions, stages: tuple[Stage, ...], every: int) -> Actions:
                 counts[part.stage] = counts.get(part.stage, 0) + 1
                 if counts[part.stage] % every == 0:
                     buckets = range(len(stages[part.stage].buckets))
-                    due += [Action(part.stage, Kind.REDUCE_GRAD, i) for i in buckets]
+                    due += [Action(part.stage, Kind.REDUCE_GRAD, bucket=i) for i in buckets]
         # The stage before waits for its message, so that goes out first.
         if due and own[place + 1 : place + 2] and own[place + 1].kind is Kind.SEND_B:
             continue
@@ -264,7 +271,7 @@ def add_step(actions: Orders, stages: tuple[Stage, ...], every: int, *, tied: bo
         ends = [
             Action(stage, Kind.REDUCE_TIED) for stage in (0, last_stage) if meet and rank_of[stage] == rank
         ]
-        ends.append(Action(rank, Kind.STEP))
+        ends.append(Action.of(Kind.STEP, rank=rank))
         lowered: list[Action] = []
         backwards, due = 0, False
         for action in own:
@@ -287,7 +294,7 @@ def add_gathering(actions: Orders) -> Orders:
     def around(action: Action) -> list[Action]:
         if action.kind is not Kind.STEP:
             return [action]
-        held = sorted(stage for stage, rank in rank_of.items() if rank == action.stage)
+        held = sorted(stage for stage, rank in rank_of.items() if rank == action.rank)
         return [action, *(Action(stage, Kind.UNSHARD) for stage in held)]
 
     return _expand(actions, around)
@@ -301,19 +308,20 @@ def add_push_and_pull(actions: Orders) -> Orders:
 
 
 def server_actions(strategy: Strategy) -> Orders:
-    """What each server does in one step; the index is the worker.
+    """What each server does in one step.
 
     A server that waits for all gradients steps once. Any other steps for each worker's gradients as they
     come, so only the order within one worker's three actions is meant.
     """
-    workers = range(strategy.dp)
-    step = Action(0, Kind.STEP)
-    if strategy.protocol[0] in ("async", "stale"):
-        one = tuple(
-            action for w in workers for action in (Action(0, Kind.PULL, w), Action(0, Kind.PUSH, w), step)
-        )
-    else:
-        pulls = tuple(Action(0, Kind.PULL, w) for w in workers)
-        pushes = tuple(Action(0, Kind.PUSH, w) for w in workers)
-        one = (*pulls, *pushes, step)
-    return (one,) * strategy.servers
+    at_once = strategy.protocol[0] in ("async", "stale")
+    return tuple(_served(server, strategy.dp, at_once) for server in range(strategy.servers))
+
+
+def _served(server: int, workers: int, at_once: bool) -> Actions:
+    def each(*kinds: Kind) -> list[list[Action]]:
+        return [[Action.of(kind, server=server, worker=w) for kind in kinds] for w in range(workers)]
+
+    if at_once:
+        return tuple(chain.from_iterable(each(Kind.PULL, Kind.PUSH, Kind.APPLY)))
+    pulls, pushes = each(Kind.PULL), each(Kind.PUSH)
+    return (*chain.from_iterable([*pulls, *pushes]), Action.of(Kind.APPLY, server=server))

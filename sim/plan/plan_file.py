@@ -8,7 +8,7 @@ believes nothing: the structure is checked first, then the rules of job and stra
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Fault, InputError
@@ -19,7 +19,7 @@ from ..model.decoder import Decoder
 from ..model.model import Model
 from ..model.model_file import network_faults
 from ..model.networks.network import Network
-from .action import Action, Kind
+from .action import Action, Actions, Kind
 from .job import Job
 from .plan import Plan
 from .soundness import validate
@@ -166,10 +166,26 @@ def _read(form: PlanForm) -> Plan:
         strategy=Strategy(**dict(form.strategy)),
         stages=tuple(stage.read(index) for index, stage in enumerate(form.stages)),
         actions=form.actions,
-        server_actions=form.server_actions,
+        server_actions=tuple(_named(own, number) for number, own in enumerate(form.server_actions)),
         shards=form.shards,
         cluster=dict(form.cluster),
     )
+
+
+def _named(actions: Actions, server: int) -> Actions:
+    """Actions of ``server``, where earlier versions wrote `STEP` for APPLY, and 0 for every server."""
+    if not any(action.kind is Kind.STEP for action in actions):
+        return actions
+    worker, named = -1, []
+    at_once = [action.kind for action in actions].count(Kind.STEP) > 1
+    for action in actions:
+        if action.kind is Kind.STEP:
+            action = Action.of(Kind.APPLY, server=server, worker=worker if at_once else -1)
+        elif action.worker >= 0:
+            worker = action.worker
+            action = replace(action, server=server)
+        named.append(action)
+    return tuple(named)
 
 
 def _architecture(form: PlanForm) -> dict[str, Any]:
@@ -217,7 +233,7 @@ def _bucket_faults(document: Document, plan: Plan) -> list[Fault]:
             expected = f"layers {stage.first_layer} to {stage.end_layer - 1}, each once"
             faults.append(document.fault(("stages", stage.index, "buckets"), found, expected))
     for rank, actions in enumerate(plan.actions):
-        reduced = {(a.stage, a.index) for a in actions if a.kind is Kind.REDUCE_GRAD}
+        reduced = {(a.stage, a.bucket) for a in actions if a.kind is Kind.REDUCE_GRAD}
         held = {part.stage for action in actions for part in action.passes} & set(range(len(plan.stages)))
         wanted = {(stage, b) for stage in held for b in range(len(plan.stages[stage].buckets))}
         if plan.strategy.protocol[0] == "local":
@@ -236,9 +252,9 @@ def _shard_faults(document: Document, plan: Plan) -> list[Fault]:
         if len(lists) != servers:
             faults.append(document.fault((key,), f"{len(lists)} lists", f"{servers}, one for each server"))
     for server, actions in enumerate(plan.server_actions):
-        strange = next((a for a in actions if not _is_servers(a, plan.strategy.dp)), None)
+        strange = next((a for a in actions if not _is_servers(a, server, plan.strategy.dp)), None)
         if strange is not None:
-            expected = f"PULL or PUSH of workers 0 to {plan.strategy.dp - 1}, or STEP"
+            expected = f"PULL, PUSH or APPLY of server {server} and workers 0 to {plan.strategy.dp - 1}"
             faults.append(document.fault(("server_actions", server), str(strange), expected))
     held = sorted(layer for shard in plan.shards for layer in shard)
     layers = len(plan.job.model.layers)
@@ -248,6 +264,6 @@ def _shard_faults(document: Document, plan: Plan) -> list[Fault]:
     return faults
 
 
-def _is_servers(action: Action, workers: int) -> bool:
-    exchange = action.kind in (Kind.PULL, Kind.PUSH) and 0 <= action.index < workers
-    return action.stage == 0 and (exchange or action.kind is Kind.STEP)
+def _is_servers(action: Action, server: int, workers: int) -> bool:
+    exchanges = action.kind in (Kind.PULL, Kind.PUSH) and action.worker >= 0
+    return action.server == server and action.worker < workers and (exchanges or action.kind is Kind.APPLY)

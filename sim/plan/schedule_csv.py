@@ -93,7 +93,7 @@ def _pass(text: str) -> Action:
         raise InputError("too long for a pass")
     # The csv module puts quotes round a cell where it sees need to; no pass has any itself.
     action = Action.parse(text.strip().strip('"'))
-    if any(part.kind not in _PASSES or part.index < 0 for part in action.passes):
+    if any(part.kind not in _PASSES or part.micro_batch < 0 for part in action.passes):
         raise InputError(f"{text} is no pass")
     return action
 
@@ -113,24 +113,24 @@ def _order_faults(rows: list[Row], file: str) -> Iterator[Fault]:
                     problem = f"stage {part.stage} on one rank; line {holder} has it too"
                 if problem:
                     yield _fault(file, line, cell, str(action), problem)
-                done.add((part.stage, part.kind, part.index))
+                done.add((part.stage, part.kind, part.micro_batch))
 
 
 def _problem(part: Action, done: set[tuple[int, Kind, int]]) -> str:
     """What a pass lacks among those that its rank has ``done``; empty where nothing."""
 
     def is_done(kind: Kind) -> bool:
-        return (part.stage, kind, part.index) in done
+        return (part.stage, kind, part.micro_batch) in done
 
     if is_done(part.kind):
         return "every pass once"
     if part.kind in (Kind.BACKWARD, Kind.INPUT_GRADIENT) and not is_done(Kind.FORWARD):
-        return f"{part.stage}F{part.index} before it"
+        return f"{part.stage}F{part.micro_batch} before it"
     if part.kind is Kind.WEIGHT_GRADIENT and not is_done(Kind.INPUT_GRADIENT):
-        return f"{part.stage}I{part.index} before it"
+        return f"{part.stage}I{part.micro_batch} before it"
     whole, half = is_done(Kind.BACKWARD), is_done(Kind.INPUT_GRADIENT)
     if (part.kind is Kind.BACKWARD and half) or (part.kind is Kind.INPUT_GRADIENT and whole):
-        return f"one backward of micro-batch {part.index}: B, or I and W"
+        return f"one backward of micro-batch {part.micro_batch}: B, or I and W"
     return ""
 
 
@@ -140,7 +140,7 @@ def _missing(rows: list[Row], file: str) -> Iterator[Fault]:
     for row in rows:
         for _, action in row:
             for part in action.passes:
-                found.setdefault(part.stage, set()).add((part.kind, part.index))
+                found.setdefault(part.stage, set()).add((part.kind, part.micro_batch))
     micro_batches = range(1 + max(index for passes in found.values() for _, index in passes))
     for stage in range(max(found) + 1):
         for absent in _absent(stage, found.get(stage), micro_batches):

@@ -14,9 +14,13 @@ from .plan import Plan
 _SENT_BY = {Kind.RECV_F: (Kind.SEND_F, -1), Kind.RECV_B: (Kind.SEND_B, +1)}
 """A receive's matching send, and the stage it comes from, relative."""
 
-_PASSES = (Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
+_GRADIENTS = (Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
+_PASSES = (Kind.FORWARD, *_GRADIENTS)
 _REPEATED = (Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD, Kind.REDUCE_TIED, Kind.STEP, Kind.AVERAGE)
 """Actions that a step may have several times."""
+
+_OF_RANKS = (Kind.STEP, Kind.AVERAGE)
+"""Actions of a pipeline rank, for all its stages."""
 
 _SHOWN_TICKS = 24
 """Columns of the grid around the fault; a wider one does not fit a terminal."""
@@ -58,12 +62,13 @@ def _count_faults(plan: Plan) -> list[Fault]:
     holders: dict[int, int] = {}
     for rank, actions in enumerate(plan.actions):
         parts = [part for action in actions for part in action.passes]
-        counts = Counter((part.stage, part.kind, part.index) for part in parts)
+        counts = Counter(parts)
+        parts_of_stages = [part for part in parts if part.kind not in _OF_RANKS]
         strange = _foreign_faults(rank, parts, holders, plan.stage_ranks)
         faults += strange
         if strange:
             continue
-        for stage in sorted({part.stage for part in parts}):
+        for stage in sorted({part.stage for part in parts_of_stages}):
             for index in range(micro_batches):
                 faults += _micro_batch_faults(rank, stage, index, counts)
         faults += _surplus_faults(rank, counts, micro_batches)
@@ -79,7 +84,11 @@ def _foreign_faults(
     """Actions of stages that do not exist or belong to another rank; fills ``holders``."""
     faults = []
     for part in parts:
-        if not 0 <= part.stage < len(ranks):
+        if part.kind in _OF_RANKS:
+            if part.rank != rank:
+                expected = f"{rank}{part.kind}, of the rank itself"
+                faults.append(Fault(path=f"actions[{rank}]", found=str(part), expected=expected))
+        elif not 0 <= part.stage < len(ranks):
             expected = f"an action of stages 0 to {len(ranks) - 1}"
             faults.append(Fault(path=f"actions[{rank}]", found=str(part), expected=expected))
         elif ranks[part.stage] != rank or holders.setdefault(part.stage, rank) != rank:
@@ -88,26 +97,25 @@ def _foreign_faults(
     return faults
 
 
-def _surplus_faults(rank: int, counts: Counter, micro_batches: int) -> list[Fault]:
+def _surplus_faults(rank: int, counts: Counter[Action], micro_batches: int) -> list[Fault]:
     faults = []
-    for (stage, kind, index), count in counts.items():
-        text = str(Action(stage, kind, index))
-        if count > 1 and kind not in _REPEATED:
-            faults.append(Fault(path=f"actions[{rank}]", found=f"{text} {count} times", expected="once"))
-        if kind in _PASSES and not 0 <= index < micro_batches:
+    for action, count in counts.items():
+        if count > 1 and action.kind not in _REPEATED:
+            faults.append(Fault(path=f"actions[{rank}]", found=f"{action} {count} times", expected="once"))
+        if action.kind in _PASSES and not 0 <= action.micro_batch < micro_batches:
             expected = f"micro-batches 0 to {micro_batches - 1}"
-            faults.append(Fault(path=f"actions[{rank}]", found=text, expected=expected))
+            faults.append(Fault(path=f"actions[{rank}]", found=str(action), expected=expected))
     return faults
 
 
-def _micro_batch_faults(rank: int, stage: int, index: int, counts: Counter) -> list[Fault]:
+def _micro_batch_faults(rank: int, stage: int, index: int, counts: Counter[Action]) -> list[Fault]:
     path = f"actions[{rank}]"
     faults = []
-    if not counts[stage, Kind.FORWARD, index]:
-        faults.append(Fault(path=path, found="nothing", expected=str(Action(stage, Kind.FORWARD, index))))
-    split = counts[stage, Kind.INPUT_GRADIENT, index] and counts[stage, Kind.WEIGHT_GRADIENT, index]
-    if not counts[stage, Kind.BACKWARD, index] and not split:
-        faults.append(Fault(path=path, found="nothing", expected=str(Action(stage, Kind.BACKWARD, index))))
+    forward, backward, inputs, weights = (Action(stage, kind, index) for kind in (Kind.FORWARD, *_GRADIENTS))
+    if not counts[forward]:
+        faults.append(Fault(path=path, found="nothing", expected=str(forward)))
+    if not counts[backward] and not (counts[inputs] and counts[weights]):
+        faults.append(Fault(path=path, found="nothing", expected=str(backward)))
     return faults
 
 
@@ -138,7 +146,7 @@ def _play(plan: Plan) -> None:
 def _output(action: Action) -> Action:
     """Either way of making the gradient of a stage's input counts as its backward."""
     if action.kind is Kind.INPUT_GRADIENT:
-        return Action(action.stage, Kind.BACKWARD, action.index)
+        return Action(action.stage, Kind.BACKWARD, action.micro_batch)
     return action
 
 
@@ -150,7 +158,7 @@ def _needs(action: Action, ranks: tuple[int, ...]) -> list[Action]:
     """What must have been done before ``action``; ``ranks`` is the rank of each stage."""
     if action.parts:
         return [need for part in action.parts for need in _needs(part, ranks)]
-    stage, kind, index = action.stage, action.kind, action.index
+    stage, kind, index = action.stage, action.kind, action.micro_batch
     if kind in _SENT_BY:
         sent, offset = _SENT_BY[kind]
         return [Action(stage + offset, sent, index)]

@@ -142,7 +142,7 @@ class _Walk:
         return True
 
     def _label(self, rank: int, action: Action, stream: str = COMPUTE) -> SpanLabel:
-        return SpanLabel(rank, stream, str(action), action.stage, action.index)
+        return SpanLabel(rank, stream, str(action), *action.numbers)
 
     # Passes
 
@@ -179,14 +179,14 @@ class _Walk:
     def _inputs(self, rank: _Rank, step: Step) -> list[int]:
         receive = {Kind.FORWARD: Kind.RECV_F, Kind.BACKWARD: Kind.RECV_B, Kind.INPUT_GRADIENT: Kind.RECV_B}
         parts = [part for part in step.action.passes if part.kind in receive]
-        asked = [Action(part.stage, receive[part.kind], part.index) for part in parts]
+        asked = [Action(part.stage, receive[part.kind], part.micro_batch) for part in parts]
         return [rank.received[action] for action in asked if action in rank.received]
 
     def _remember_outputs(self, rank: _Rank, step: Step, op: int) -> None:
         for part in step.action.passes:
             if part.kind is not Kind.WEIGHT_GRADIENT:
                 kind = Kind.FORWARD if part.kind is Kind.FORWARD else Kind.BACKWARD
-                rank.outputs[kind, part.stage, part.index] = op
+                rank.outputs[kind, part.stage, part.micro_batch] = op
             if part.kind in BACKWARDS:
                 buckets = range(len(self.plan.stages[part.stage].buckets))
                 for bucket in buckets if step.bucket < 0 else (step.bucket,):
@@ -198,8 +198,8 @@ class _Walk:
         forward = action.kind is Kind.SEND_F
         stage = action.stage + (1 if forward else -1)
         target = self._counterpart(rank, self.stage_ranks[stage])
-        receive = Action(stage, Kind.RECV_F if forward else Kind.RECV_B, action.index)
-        output = rank.outputs[Kind.FORWARD if forward else Kind.BACKWARD, action.stage, action.index]
+        receive = Action(stage, Kind.RECV_F if forward else Kind.RECV_B, action.micro_batch)
+        output = rank.outputs[Kind.FORWARD if forward else Kind.BACKWARD, action.stage, action.micro_batch]
         transfer = self.messenger.send(
             self.message_bytes[min(action.stage, stage)],
             rank.number,
@@ -233,7 +233,7 @@ class _Walk:
         layers = self.plan.job.model.layers
         kinds = (layers[i].kind for i in step.layers[0])
         size = sum(kept_bytes(self.plan.job, self.plan.strategy, kind) for kind in kinds)
-        place = (action.stage, action.index)
+        place = (action.stage, action.micro_batch)
         if step.what == "offload":
             after = [rank.last_op]
         else:
@@ -273,7 +273,7 @@ class _Walk:
         if step.waits_for == "pass":
             return [(rank.passes[step.after], 0.0)] if step.after in rank.passes else []
         if step.waits_for == "bucket":
-            return [(rank.buckets[step.action.stage, step.action.index], 0.0)]
+            return [(rank.buckets[step.action.stage, step.action.bucket], 0.0)]
         return [(rank.last_op, 0.0)]
 
     def _meet(

@@ -49,7 +49,10 @@ class _Servers:
         for number, server in enumerate(self.plan.server_ranks):
             arrived = [(self._arrive(sends[w], number, w), 0.0) for w in self.workers]
             self.placement.compute(
-                server, self._step_s(number), arrived, self._label(server, Action(0, Kind.STEP))
+                server,
+                self._step_s(number),
+                arrived,
+                self._label(server, Action.of(Kind.APPLY, server=number)),
             )
 
     def asynchronous(self, rounds: int) -> None:
@@ -61,7 +64,7 @@ class _Servers:
                 sends = self._push(worker, self._compute(worker, pulled))
                 for number, server in enumerate(self.plan.server_ranks):
                     arrived = self._arrive(sends, number, worker)
-                    label = self._label(server, Action(0, Kind.STEP))
+                    label = self._label(server, Action.of(Kind.APPLY, server=number, worker=worker))
                     step = self.placement.compute(server, self._step_s(number), [(arrived, 0.0)], label)
                     stepped[worker][number] = step
                     self.built.updates.append((worker, number, pulled[number], step))
@@ -70,7 +73,7 @@ class _Servers:
         return self.costs.optimizer_s(self.shard_parameters[number]) * self.slowdown
 
     def _label(self, rank: int, action: Action, stream: str = COMPUTE) -> SpanLabel:
-        return SpanLabel(rank, stream, str(action), action.stage, action.index)
+        return SpanLabel(rank, stream, str(action), *action.numbers)
 
     def _message(self, number: int, worker: int, kind: Kind, after: list[tuple[int, float]]) -> int:
         """Gradients to a server or parameters from it, through the server's interface."""
@@ -79,7 +82,7 @@ class _Servers:
         interface = self.program.resource("nic-in" if kind is Kind.PUSH else "nic-out", number)
         labels = (
             self._label(worker, Action(0, kind), "ps"),
-            self._label(server, Action(0, kind, worker), "ps"),
+            self._label(server, Action.of(kind, server=number, worker=worker), "ps"),
         )
         return self.messenger.send(
             self.shard_bytes[number],

@@ -77,11 +77,11 @@ class _Cutter:
         elif kind is Kind.RESHARD:
             self.to_gather.discard(action.stage)
         elif kind is Kind.REDUCE_GRAD:
-            dense, experts = self._parameters(self.plan.stages[action.stage].buckets[action.index])
+            dense, experts = self._parameters(self.plan.stages[action.stage].buckets[action.bucket])
             waits_for = "bucket" if self.strategy.overlap_gradients else "last"
             self._collectives(action, reduction(self.job, self.strategy, dense, experts), waits_for)
         elif kind is Kind.AVERAGE:
-            for stage in self.plan.rank_stages(action.stage):
+            for stage in self.plan.rank_stages(action.rank):
                 dense, experts = self._parameters(tuple(stage.layer_indices))
                 self._collectives(action, averaging(self.job, dense, experts), "last")
         else:
@@ -102,7 +102,7 @@ class _Cutter:
         steps = [
             Step(action=action, what="collective", collective=c, waits_for=waits_for) for c in collectives
         ]
-        whole_after = self.whole.get((action.stage, action.index))
+        whole_after = self.whole.get((action.stage, action.bucket))
         if waits_for == "bucket" and whole_after is not None:
             self.behind.setdefault(whole_after, []).extend(steps)
         else:
@@ -145,14 +145,14 @@ class _Cutter:
                 number=self.passes,
                 after=self.passes - 2,
             )
-            issued = max(self.passes - 1, self.offloaded[part.stage, part.index] + 1)
+            issued = max(self.passes - 1, self.offloaded[part.stage, part.micro_batch] + 1)
             self.ahead.append((issued, fetch))
 
     def _offload(self, action: Action) -> None:
         for part in action.passes:
             if part.kind is Kind.FORWARD:
                 self.cut.append(Step(action=part, what="offload", layers=(self._layers(part.stage),)))
-                self.offloaded[part.stage, part.index] = self.passes - 1
+                self.offloaded[part.stage, part.micro_batch] = self.passes - 1
 
     @property
     def _is_offloaded(self) -> bool:

@@ -204,7 +204,17 @@ def _passes(plan: Plan, costs: Costs, record: UpdateRecord, worker: int, turn: i
         Kind.BACKWARD: sum(map(costs.backward_flops, layers)),
     }
     return [
-        Span(worker, COMPUTE, str(a), 0, a.index, float(edges[i]), float(edges[i + 1]), 0.0, flops[a.kind])
+        Span(
+            worker,
+            COMPUTE,
+            str(a),
+            0,
+            a.micro_batch,
+            float(edges[i]),
+            float(edges[i + 1]),
+            0.0,
+            flops[a.kind],
+        )
         for i, a in enumerate(own)
     ]
 
@@ -223,20 +233,18 @@ def _messages(
     ):
         if server == worker or np.isnan(end):
             continue
-        for rank, index in ((worker, -1), (server, worker)):
-            action = str(Action(0, kind, index))
-            found.append(Span(rank, SERVERS, action, 0, index, float(start), float(end), size))
+        ends = {worker: Action(0, kind), server: Action.of(kind, server=number, worker=worker)}
+        for rank, action in ends.items():
+            found.append(Span(rank, SERVERS, str(action), *action.numbers, float(start), float(end), size))
     return found
 
 
 def _steps(plan: Plan, record: UpdateRecord) -> list[Span]:
     """Every update once, on the server that holds the shard first."""
-    action = str(Action(0, Kind.STEP))
     found = set()
     for number, server in enumerate(plan.server_ranks):
-        done = record.place[:, :, number] >= 0
-        times = zip(
-            record.apply_start_s[:, :, number][done], record.applied_s[:, :, number][done], strict=True
-        )
-        found |= {Span(server, COMPUTE, action, 0, -1, float(start), float(end)) for start, end in times}
+        for worker, turn in np.argwhere(record.place[:, :, number] >= 0).tolist():
+            action = Action.of(Kind.APPLY, server=number, worker=-1 if record.joint else worker)
+            start, end = record.apply_start_s[worker, turn, number], record.applied_s[worker, turn, number]
+            found.add(Span(server, COMPUTE, str(action), *action.numbers, float(start), float(end)))
     return sorted(found)

@@ -69,13 +69,13 @@ def pass_orders(orders: Sequence[Actions], stage_rank: Sequence[int]) -> PassOrd
         for action in actions:
             parts = action.passes
             for place, part in enumerate(parts):
-                if part.kind not in _KINDS or part.index < 0:
+                if part.kind not in _KINDS or part.micro_batch < 0:
                     raise InputError(
                         f"rank {rank}: {part} is no pass; expected F, B, I or W of a micro-batch"
                     )
                 if not 0 <= part.stage < len(stage_rank) or stage_rank[part.stage] != rank:
                     raise InputError(f"rank {rank}: {part} is of a stage that this rank does not hold")
-                rows.append((_KINDS[part.kind], part.stage, part.index, place < len(parts) - 1))
+                rows.append((_KINDS[part.kind], part.stage, part.micro_batch, place < len(parts) - 1))
         first.append(len(rows))
     if len({row[:3] for row in rows}) < len(rows):
         raise InputError("a pass is there twice in the schedule")

@@ -117,12 +117,12 @@ def pipeline_program(orders: Sequence[Actions], times: PassTimes) -> Program:
     for rank, own in enumerate(orders):
         stream = program.stream(rank, "compute")
         for action in own:
-            label = SpanLabel(rank, "compute", str(action), action.stage, action.index)
+            label = SpanLabel(rank, "compute", str(action), action.stage, action.micro_batch)
             seconds = sum(pass_s(part, times) for part in action.passes)
             op = program.add(seconds, (stream,), spans=(label,), rank=rank)
             for part in action.passes:
                 if part.kind is Kind.FORWARD or part.kind in _GRADIENTS:
-                    made[part.stage, part.kind is Kind.FORWARD, part.index] = (op, rank)
+                    made[part.stage, part.kind is Kind.FORWARD, part.micro_batch] = (op, rank)
     _connect(program, orders, made, times)
     return program
 
@@ -170,12 +170,12 @@ def _connect(
 def _needs(action: Action, last: int) -> Needs | None:
     """What a pass waits for, apart from the order of its rank."""
     if action.kind is Kind.FORWARD:
-        return (action.stage - 1, True, action.index) if action.stage else None
+        return (action.stage - 1, True, action.micro_batch) if action.stage else None
     if action.kind is Kind.WEIGHT_GRADIENT:
-        return (action.stage, False, action.index)
+        return (action.stage, False, action.micro_batch)
     if action.stage == last:
-        return (action.stage, True, action.index)
-    return (action.stage + 1, False, action.index)
+        return (action.stage, True, action.micro_batch)
+    return (action.stage + 1, False, action.micro_batch)
 
 
 def _sends(action: Action, made: dict[Needs, tuple[int, int]], last: int) -> list[tuple[Needs, int]]:
@@ -184,11 +184,11 @@ def _sends(action: Action, made: dict[Needs, tuple[int, int]], last: int) -> lis
     target = action.stage + (1 if forward else -1)
     if action.kind is Kind.WEIGHT_GRADIENT or not 0 <= target <= last:
         return []
-    own = made[action.stage, forward, action.index]
-    there = made.get((target, forward, action.index))
+    own = made[action.stage, forward, action.micro_batch]
+    there = made.get((target, forward, action.micro_batch))
     if there is None or there[1] == own[1]:
         return []
-    return [((action.stage, forward, action.index), there[1])]
+    return [((action.stage, forward, action.micro_batch), there[1])]
 
 
 def _message(program: Program, action: Action, after: int, route: tuple[int, int], seconds: float) -> int:
@@ -197,7 +197,9 @@ def _message(program: Program, action: Action, after: int, route: tuple[int, int
         return after
     kind = Kind.SEND_F if action.kind is Kind.FORWARD else Kind.SEND_B
     sender, receiver = route
-    label = SpanLabel(sender, "pp", str(Action(action.stage, kind, action.index)), action.stage, action.index)
+    label = SpanLabel(
+        sender, "pp", str(Action(action.stage, kind, action.micro_batch)), action.stage, action.micro_batch
+    )
     stream = program.stream(sender, f"{kind} {receiver}")
     return program.add(seconds, (stream,), after=[(after, 0.0)], spans=(label,))
 

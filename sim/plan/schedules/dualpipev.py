@@ -41,7 +41,7 @@ class _Writer:
     def input_gradient(self, chunk: int) -> None:
         action = self._next_backward(chunk, Kind.INPUT_GRADIENT)
         self.actions.append(action)
-        self.due.append(Action(action.stage, Kind.WEIGHT_GRADIENT, action.index))
+        self.due.append(Action(action.stage, Kind.WEIGHT_GRADIENT, action.micro_batch))
 
     def weight_gradient(self) -> None:
         if self.due:

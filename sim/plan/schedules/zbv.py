@@ -38,7 +38,7 @@ def _rank_actions(rank: int, ranks: int, micro_batches: int) -> Actions:
     _warm_up(writer, rank, ranks)
     _steady(writer, max(2 * ranks - 1, micro_batches))
     _cool_down(writer, rank, ranks)
-    return tuple(action for action in writer.actions if action.index < micro_batches)
+    return tuple(action for action in writer.actions if action.micro_batch < micro_batches)
 
 
 def _warm_up(writer: _Writer, rank: int, ranks: int) -> None:

@@ -38,11 +38,11 @@ def test_parameter_server_plan_has_roles(tiny_job):
     servers = {"gradient_exchange": "parameter_server", "servers": 2}
     plan = make_plan(tiny_job, Strategy(dp=2, micro_batch=4, **servers))
     assert text(plan.actions[0]) == "0PULL 0F0 0B0 0PUSH"
-    assert text(plan.server_actions[0]) == "0PULL0 0PULL1 0PUSH0 0PUSH1 0STEP"
+    assert text(plan.server_actions[0]) == "0PULL0 0PULL1 0PUSH0 0PUSH1 0APPLY"
     assert [plan.is_server(rank) for rank in range(plan.world_size)] == [False, False, True, True]
     assert sorted(i for layers in plan.shards for i in layers) == list(range(6))
     plan = make_plan(tiny_job, Strategy(dp=2, micro_batch=4, synchrony="async", **servers))
-    assert text(plan.server_actions[1]) == "0PULL0 0PUSH0 0STEP 0PULL1 0PUSH1 0STEP"
+    assert text(plan.server_actions[1]) == "1PULL0 1PUSH0 1APPLY0 1PULL1 1PUSH1 1APPLY1"
 
 
 def test_tied_embeddings_are_summed_over_the_ends(tiny_job):

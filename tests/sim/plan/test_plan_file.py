@@ -199,6 +199,31 @@ def test_a_plan_cut_off_anywhere_is_refused(tmp_path_factory, length):
         read_plan(path)
 
 
+@pytest.mark.parametrize(
+    ("synchrony", "earlier"),
+    [
+        ("sync", "0PULL0 0PULL1 0PUSH0 0PUSH1 0STEP"),
+        ("async", "0PULL0 0PUSH0 0STEP 0PULL1 0PUSH1 0STEP"),
+    ],
+)
+def test_servers_of_earlier_versions_are_read(synchrony, earlier):
+    """They wrote 0 for every server, and STEP for its step."""
+    plan = make_plan(
+        JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=2, synchrony=synchrony)
+    )
+    assert plan_from_dict({**plan_to_dict(plan), "server_actions": [earlier] * 2}) == plan
+
+
+def test_a_server_does_nothing_of_another(tmp_path):
+    plan = make_plan(JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=1))
+    data = plan_to_dict(plan)
+    data["server_actions"] = [data["server_actions"][0].replace("0PUSH1", "1PUSH1")]
+    with pytest.raises(
+        InputError, match="1PUSH1 -> expected PULL, PUSH or APPLY of server 0 and workers 0 to 1"
+    ):
+        plan_from_dict(data)
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_any_value_put_anywhere_is_read_or_refused(data):

@@ -102,7 +102,7 @@ def test_reduction_of_early_buckets_hides_behind_backward(tiny_job, round_cluste
 
 def test_synchronous_server_steps_once_after_all_pushes(tiny_job, round_cluster):
     trace = simulate(make_plan(tiny_job, Strategy(dp=2, **SERVER)), round_cluster)
-    step = [s for s in trace.spans if s.kind == "STEP"]
+    step = [s for s in trace.spans if s.kind == "APPLY"]
     pushes = [s for s in trace.spans if s.kind == "PUSH" and s.rank == 2]
     assert len(step) == 1
     assert len(pushes) == 2

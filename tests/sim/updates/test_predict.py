@@ -28,7 +28,7 @@ def test_every_protocol_has_a_trace_and_both_engines_give_the_same(tiny_job, rou
     assert trace.spans == again.spans
     assert trace.step_times_s == again.step_times_s
     assert trace.ranks == list(range(6))
-    assert {span.kind for span in trace.spans} == {"F", "B", "PUSH", "PULL", "STEP"}
+    assert {span.kind for span in trace.spans} == {"F", "B", "PUSH", "PULL", "APPLY"}
     stale = trace.metadata["staleness"]
     assert isinstance(stale, list)
     assert any(stale) == (synchrony in ("async", "stale:1"))
@@ -103,4 +103,4 @@ def test_samples_repeat_and_differ(tiny_job, round_cluster):
 def test_hosts_whose_cores_are_shared_are_predicted_too(tiny_job, host_cluster, synchrony):
     trace = simulate(planned(tiny_job, synchrony, dp=2, servers=1), host_cluster)
     assert trace.step_time_s > 0
-    assert any(span.kind == "STEP" for span in trace.spans)
+    assert any(span.kind == "APPLY" for span in trace.spans)

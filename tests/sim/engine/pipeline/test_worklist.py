@@ -39,7 +39,7 @@ def written_out(orders: list[Actions], stage_rank: list[int], times: PassTimes) 
                 step = {F: 1, B: -1, I: -1, W: 0}[part.kind]
                 target = part.stage + step
                 if step and 0 <= target < len(stage_rank):
-                    key = ("F" if step > 0 else "B", target, part.index)
+                    key = ("F" if step > 0 else "B", target, part.micro_batch)
                     sent[key] = op
                     if stage_rank[target] != rank:
                         name = f"{key[0]} to {stage_rank[target]}"
@@ -48,11 +48,11 @@ def written_out(orders: list[Actions], stage_rank: list[int], times: PassTimes) 
                         )
     for part, op in done.items():
         if part.kind is W:
-            program.depend(op, done[Action(part.stage, I, part.index)])
+            program.depend(op, done[Action(part.stage, I, part.micro_batch)])
         elif part.kind is not F and part.stage == len(stage_rank) - 1:
-            program.depend(op, done[Action(part.stage, F, part.index)])
+            program.depend(op, done[Action(part.stage, F, part.micro_batch)])
         else:
-            key = ("F" if part.kind is F else "B", part.stage, part.index)
+            key = ("F" if part.kind is F else "B", part.stage, part.micro_batch)
             if key in sent:
                 program.depend(op, sent[key])
     return program
@@ -90,11 +90,11 @@ def drawn_orders(draw: st.DrawFn, overlaps: bool = True) -> tuple[list[Actions],
 
     def can(part: Action) -> bool:
         if part.kind is F:
-            return part.stage == 0 or Action(part.stage - 1, F, part.index) in done
+            return part.stage == 0 or Action(part.stage - 1, F, part.micro_batch) in done
         if part.kind is W:
-            return Action(part.stage, I, part.index) in done
+            return Action(part.stage, I, part.micro_batch) in done
         last = part.stage == stages - 1
-        return Action(part.stage + (not last), F if last else part.kind, part.index) in done
+        return Action(part.stage + (not last), F if last else part.kind, part.micro_batch) in done
 
     while todo:
         ready = sorted(filter(can, todo))

@@ -33,7 +33,7 @@ def test_every_pass_is_made_once_on_its_rank_and_nothing_deadlocks(chosen, forwa
     )
     orders = schedule(*chosen, times)
     made = [
-        (rank, part.stage, part.kind, part.index)
+        (rank, part.stage, part.kind, part.micro_batch)
         for rank, own in enumerate(orders)
         for action in own
         for part in action.passes

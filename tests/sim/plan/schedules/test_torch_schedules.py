@@ -104,7 +104,7 @@ def test_one_f_one_b_is_torchs_table_but_for_the_last_stage(stages: int, micro_b
     theirs, ours = table(made.pipeline_order), one_f_one_b(stages, micro_batches)
     assert theirs[:-1] == ours[:-1]
     off_by_one = tuple(
-        Action(a.stage, a.kind, a.index + 1) if a.kind is Kind.FORWARD else a for a in ours[-1]
+        Action(a.stage, a.kind, a.micro_batch + 1) if a.kind is Kind.FORWARD else a for a in ours[-1]
     )
     assert theirs[-1] == off_by_one
 
