@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
 
 from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
-from traincast.sim.plan.job import Job
+from traincast.sim.plan.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
 from traincast.sim.plan.make_plan import order_faults
 from traincast.sim.plan.software_stacks import STACKS
 from traincast.sim.plan.strategy import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
+    EXPERT_DISPATCHES,
     OFFLOADS,
     RECOMPUTES,
     SCHEDULES,
@@ -23,6 +26,7 @@ from traincast.sim.plan.strategy import (
     UNFLUSHED,
     Strategy,
 )
+from traincast.sim.plan.strategy_rules import strategy_faults
 from traincast.sim.program.program import Program, SpanLabel
 
 WHOLE_SECONDS = st.integers(0, 3).map(float)
@@ -140,12 +144,32 @@ def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Stra
         model=model,
         global_batch=dp * micro_batch * micro_batches,
         seq_len=draw(st.sampled_from([16, 64])),
-        optimizer=draw(st.sampled_from(["sgd", "momentum", "adamw"])),
-        precision="fp32",
+        optimizer=draw(st.sampled_from(list(OPTIMIZER_STATES))),
+        precision=draw(st.sampled_from(list(PRECISION_BYTES))),
+        learning_rate=draw(st.sampled_from([1e-3, 1e-4])),
         expert_imbalance=draw(st.sampled_from([1.0, 1.5])),
         dropout=draw(st.booleans()),
     )
-    return job, strategy
+    return job, draw(_varied(job, strategy))
+
+
+@st.composite
+def _varied(draw: st.DrawFn, job: Job, strategy: Strategy) -> Strategy:
+    """``strategy`` with each of the changes that are drawn and valid."""
+    layers, stages = job.model.decoder.layers, strategy.pp * strategy.vp
+    cuts = sorted(draw(st.lists(st.integers(0, layers), min_size=stages - 1, max_size=stages - 1)))
+    changes = {
+        "stage_layers": tuple(b - a for a, b in pairwise([0, *cuts, layers])),
+        "recompute_blocks": 1,
+        "overlap_tensor": True,
+        "expert_dispatch": "per_node",
+        "overlap_experts": True,
+    }
+    for name, value in changes.items():
+        changed = replace(strategy, **{name: value})
+        if draw(st.booleans()) and not strategy_faults(changed, job):
+            strategy = changed
+    return strategy
 
 
 @st.composite
@@ -206,33 +230,44 @@ def _parameter_servers(draw: st.DrawFn, model: Model, dp: int) -> dict[str, Any]
     }
 
 
-@st.composite
-def any_strategies(draw: st.DrawFn) -> Strategy:
+_small = st.sampled_from([1, 1, 2, 3, 4])
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("dp", "tp", "pp", "vp", "cp", "ep"), _small),
+    "micro_batch": st.sampled_from([1, 2]),
+    "schedule": st.sampled_from(SCHEDULES),
+    "stage_layers": st.sampled_from([(), (), (2, 2), (1, 3), (0, 4), (4,), (1, 1, 1, 1)]),
+    "recompute": st.sampled_from(RECOMPUTES),
+    "recompute_blocks": st.sampled_from([0, 0, 1, 2]),
+    "attention": st.sampled_from(ATTENTIONS),
+    "stack": st.sampled_from(tuple(STACKS)),
+    "sharding": st.sampled_from(SHARDINGS),
+    "shard_degree": st.sampled_from([0, 0, 1, 2]),
+    "prefetch": st.integers(0, 3),
+    "cp_exchange": st.sampled_from(CP_EXCHANGES),
+    "offload": st.sampled_from(OFFLOADS),
+    "gradient_exchange": st.sampled_from(["allreduce", "allreduce", "parameter_server"]),
+    "servers": st.sampled_from([0, 0, 1, 2]),
+    "server_replicas": st.sampled_from([1, 1, 2]),
+    "synchrony": st.sampled_from(["sync", "sync", "async", "stale:1", "backup:1", "local:2"]),
+    "collective_algorithm": st.sampled_from(COLLECTIVE_ALGORITHMS),
+    "bucket_bytes": st.sampled_from([50_000, 25 * 2**20]),
+    "expert_dispatch": st.sampled_from(EXPERT_DISPATCHES),
+    **dict.fromkeys(
+        (
+            "reshard_after_forward",
+            "sequence_parallel",
+            "servers_colocated",
+            "overlap_gradients",
+            "overlap_transfers",
+            "overlap_tensor",
+            "overlap_experts",
+        ),
+        st.booleans(),
+    ),
+}
+"""By field of Strategy: values that it may have, whatever the others have."""
+
+
+def any_strategies() -> st.SearchStrategy[Strategy]:
     """Fields that need not go together, nor be valid."""
-    small = st.sampled_from([1, 1, 2, 3, 4])
-    return Strategy(
-        dp=draw(small),
-        tp=draw(small),
-        pp=draw(small),
-        vp=draw(small),
-        cp=draw(small),
-        ep=draw(small),
-        micro_batch=draw(st.sampled_from([1, 2])),
-        schedule=draw(st.sampled_from(SCHEDULES)),
-        stage_layers=draw(st.sampled_from([(), (), (2, 2), (1, 3), (0, 4), (4,), (1, 1, 1, 1)])),
-        recompute=draw(st.sampled_from(RECOMPUTES)),
-        sharding=draw(st.sampled_from(SHARDINGS)),
-        shard_degree=draw(st.sampled_from([0, 0, 1, 2])),
-        reshard_after_forward=draw(st.booleans()),
-        prefetch=draw(st.integers(0, 3)),
-        sequence_parallel=draw(st.booleans()),
-        cp_exchange=draw(st.sampled_from(CP_EXCHANGES)),
-        offload=draw(st.sampled_from(OFFLOADS)),
-        gradient_exchange=draw(st.sampled_from(["allreduce", "allreduce", "parameter_server"])),
-        servers=draw(st.sampled_from([0, 0, 1, 2])),
-        server_replicas=draw(st.sampled_from([1, 1, 2])),
-        servers_colocated=draw(st.booleans()),
-        synchrony=draw(st.sampled_from(["sync", "sync", "async", "stale:1", "backup:1", "local:2"])),
-        overlap_gradients=draw(st.booleans()),
-        overlap_transfers=draw(st.booleans()),
-    )
+    return st.builds(Strategy, **FIELDS)
