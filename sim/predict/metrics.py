@@ -5,8 +5,9 @@ On every rank a step divides into compute, communication that no compute hides (
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from ..costs.accelerator_mix import stage_accelerators
 from ..hardware.cluster import Cluster
@@ -14,11 +15,9 @@ from ..kernels.flops import hardware_flops_per_token, model_flops_per_token
 from ..kernels.recompute import repeated_blocks
 from ..memory.peak import RankMemory, memory
 from ..plan.plan import Plan
-from ..trace.spans import Interval, merge, total
-from ..trace.trace import Trace
-
-DIMENSIONS = ("tp", "cp", "ep", "pp", "dp", "ps", "host")
-"""Communication streams, in the order in which they are blamed where several are exposed at once."""
+from ..trace.spans import length, merged
+from ..trace.streams import COMMUNICATION, Stream
+from ..trace.trace import Spans, Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,26 +96,37 @@ def divide(trace: Trace, plan: Plan) -> tuple[float, float, dict[str, float]]:
 
     An asynchronous trace spans many steps; its shares are of the whole trace, scaled to one step.
     """
-    workers = [rank for rank in trace.ranks if not plan.is_server(rank)]
-    length = max(span.end for span in trace.spans)
-    by_rank: dict[int, dict[str, list[Interval]]] = {rank: defaultdict(list) for rank in workers}
-    for span in trace.spans:
-        if span.rank in by_rank:
-            by_rank[span.rank][span.stream].append((span.start, span.end))
-    shares = [_shares(streams, length) for streams in by_rank.values()]
+    spans = trace.spans
+    whole = float(spans.end.max())
+    order = np.argsort(spans.rank, kind="stable")
+    ranks, first = np.unique(spans.rank[order], return_index=True)
+    shares = [
+        _shares(spans, own, whole)
+        for rank, own in zip(ranks.tolist(), np.split(order, first[1:]), strict=True)
+        if not plan.is_server(rank)
+    ]
     step = trace.step_time_s
     mean = {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
-    exposed = {name: mean[name] * step for name in DIMENSIONS if mean[name] > 0}
+    exposed = {str(name): mean[name] * step for name in COMMUNICATION if mean[name] > 0}
     return max(share["compute"] for share in shares) * step, mean["bubble"], exposed
 
 
-def _shares(streams: dict[str, list[Interval]], length: float) -> dict[str, float]:
-    """Shares of ``length``: compute, each dimension's exposed communication, bubble."""
-    covered = merge(streams.get("compute", ()))
-    shares = {"compute": total(covered) / length}
-    for name in DIMENSIONS:
-        together = merge([*covered, *streams.get(name, ())])
-        shares[name] = (total(together) - total(covered)) / length
-        covered = together
-    shares["bubble"] = max(0.0, 1.0 - total(covered) / length)
+def _shares(spans: Spans, own: np.ndarray, whole: float) -> dict[str, float]:
+    """Shares of ``whole`` seconds on one rank, whose spans are at the places ``own``: compute, each
+    dimension's exposed communication, bubble."""
+    on = {name: own[spans.stream_code[own] == code] for code, name in enumerate(spans.streams)}
+    none = own[:0]
+    compute = on.get(Stream.COMPUTE, none)
+    covered = merged(spans.start[compute], spans.end[compute])
+    before = length(*covered)
+    shares = {"compute": before / whole}
+    for name in COMMUNICATION:
+        places = on.get(name, none)
+        if len(places):
+            ends = zip(covered, (spans.start[places], spans.end[places]), strict=True)
+            covered = merged(*(np.concatenate(pair) for pair in ends))
+        after = length(*covered)
+        shares[name] = (after - before) / whole
+        before = after
+    shares["bubble"] = max(0.0, 1.0 - before / whole)
     return shares

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..hardware.cluster import Cluster
 from ..memory.pass_timeline import PASSES
 from ..plan.plan import Plan
+from ..trace.streams import Stream
 from .simulate import simulate
 
 
@@ -18,10 +19,10 @@ def pass_spans(plan: Plan, cluster: Cluster, pipeline_rank: int) -> tuple[tuple[
     times: dict[str, tuple[float, float]] = {}
     workers = (rank for rank in trace.ranks if not plan.is_server(rank))
     rank = next((one for one in workers if plan.coordinates(one)[0] == pipeline_rank), -1)
-    for span in trace.spans:
-        if span.rank == rank and span.stream == "compute":
-            start, end = times.get(span.action, (span.start, span.end))
-            times[span.action] = min(start, span.start), max(end, span.end)
+    spans = trace.spans
+    for span in spans.take((spans.rank == rank) & spans.on(Stream.COMPUTE)):
+        start, end = times.get(span.action, (span.start, span.end))
+        times[span.action] = min(start, span.start), max(end, span.end)
     found = [
         times.get(str(action))
         for action in plan.actions[pipeline_rank]

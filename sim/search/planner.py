@@ -111,7 +111,7 @@ def _search(
             continue
         plan = make_plan(job, strategy, describe(cluster))
         trace = simulate(plan, cluster, seed=seed, samples=0 if sampled_later else samples)
-        best.append((_step_s(trace), label, plan, trace))
+        best.append((trace.deterministic_step_time_s, label, plan, trace))
         best.sort(key=lambda item: item[:2])
         del best[top:]
     if not best:
@@ -181,11 +181,6 @@ def describe(cluster: Cluster) -> dict[str, object]:
     }
 
 
-def _step_s(trace: Trace) -> float:
-    """The deterministic step time."""
-    return float(str(trace.metadata["deterministic_step_time_s"]))
-
-
 def _explain(ranked: list[Ranked]) -> list[Ranked]:
     """Say of every plan but the first what costs it the place."""
     if not ranked:
@@ -210,7 +205,7 @@ _NAMES = {
 
 def _parts(ranked: Ranked) -> dict[str, float]:
     """Seconds of a step by what they are spent on, averaged over ranks."""
-    step = _step_s(ranked.trace)
+    step = ranked.trace.deterministic_step_time_s
     sampled = ranked.trace.step_time_s
     exposed = {name: seconds / sampled * step for name, seconds in ranked.metrics.exposed_comm_s.items()}
     bubble = ranked.metrics.bubble_fraction * step

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 Interval = tuple[float, float]
 
 
@@ -21,3 +23,19 @@ def merge(intervals: Iterable[Interval]) -> list[Interval]:
 def total(intervals: Sequence[Interval]) -> float:
     """Summed length of disjoint intervals."""
     return sum(end - start for start, end in intervals)
+
+
+def merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`merge` of intervals given as columns, float64[n] each: starts and ends of the union, in order."""
+    if not len(starts):
+        return starts, ends
+    order = np.lexsort((ends, starts))
+    starts, reached = starts[order], np.maximum.accumulate(ends[order])
+    begins = np.concatenate([[True], starts[1:] > reached[:-1]])
+    last = np.concatenate([begins[1:], [True]])
+    return starts[begins], reached[last]
+
+
+def length(starts: np.ndarray, ends: np.ndarray) -> float:
+    """`total` of disjoint intervals given as columns."""
+    return sum((ends - starts).tolist())

@@ -7,45 +7,27 @@ gap before it, in both kinds of trace alike, and busy + idle = makespan on every
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .span_columns import Span, Spans, joined
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["SCHEMA", "Span", "Spans", "Trace", "merge_traces"]
 
 SCHEMA = "traincast.trace/1"
-
-
-class Span(NamedTuple):
-    """One row of a trace."""
-
-    rank: int
-    stream: str
-    """`compute`, or a communication dimension: `pp`, `dp`, `tp`, `ps`."""
-    action: str
-    """Text form of the plan's action, as `2F0`."""
-    stage: int
-    micro_batch: int
-    start: float
-    """seconds since the step began"""
-    end: float
-    bytes: float = 0.0
-    flops: float = 0.0
-    step: int = 0
-    """Which of the steps a run measured; 0 in a prediction."""
-
-    @property
-    def duration(self) -> float:
-        return self.end - self.start
-
-    @property
-    def kind(self) -> str:
-        """The action's token without numbers, as `SEND_F`; of an overlap, `OVERLAP_F_B`."""
-        return self.action.rpartition(")")[2].strip("0123456789")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
     """Spans sorted by (step, start, rank, stream), with what is known of the whole."""
 
-    spans: tuple[Span, ...]
+    spans: Spans
+    """Columns, and a sequence of `Span` for whoever looks at rows; any sequence of `Span` becomes one."""
     source: str
     """`predicted` or `measured`."""
     world_size: int
@@ -56,11 +38,13 @@ class Trace:
     metadata: dict[str, object] = field(default_factory=dict)
     """Plan label, versions, machine, `losses`, `staleness`: plain JSON values."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spans", Spans.of(self.spans))
+
     @classmethod
     def of(cls, spans: Iterable[Span], **fields: object) -> Trace:
         """A trace with its spans put in order."""
-        ordered = tuple(sorted(spans, key=lambda s: (s.step, s.start, s.rank, s.stream, s.action)))
-        return cls(spans=ordered, **fields)  # type: ignore[arg-type]
+        return cls(spans=Spans.of(spans).in_order(), **fields)  # type: ignore[arg-type]
 
     @property
     def step_time_s(self) -> float:
@@ -82,29 +66,45 @@ class Trace:
         """The step time's p5, p50 and p95, as every result states it."""
         return {"p5": self.quantile(0.05), "p50": self.quantile(0.5), "p95": self.quantile(0.95)}
 
+    @property
+    def deterministic_step_time_s(self) -> float:
+        """The step time without drawn stragglers and jitter; of a trace that states none, the median."""
+        stated = self.metadata.get("deterministic_step_time_s")
+        return float(stated) if isinstance(stated, int | float) else self.step_time_s
+
+    @property
+    def lanes(self) -> int:
+        """How many like ranks each rank of a folded trace stands for, itself included; else 1."""
+        stated = self.metadata.get("lanes", 1)
+        return stated if isinstance(stated, int) and stated > 0 else 1
+
     def of_step(self, step: int) -> Iterator[Span]:
         """The spans of one step."""
-        return (span for span in self.spans if span.step == step)
+        return iter(self.spans.take(self.spans.step == step))
 
     @property
     def ranks(self) -> list[int]:
-        return sorted({span.rank for span in self.spans})
+        return np.unique(self.spans.rank).tolist()
+
+    def frame(self) -> pandas.DataFrame:
+        """The spans as a pandas table: a row a span, the fields of `Span` as columns, seconds and bytes."""
+        return self.spans.frame()
 
 
 def merge_traces(traces: Sequence[Trace]) -> Trace:
     """Several runs of one plan as one trace: steps numbered on, peaks the highest, metadata of the first."""
-    spans: list[Span] = []
+    spans: list[Spans] = []
     times: list[float] = []
     peaks: dict[int, float] = {}
     for trace in traces:
         offset = len(times)
-        spans += [span._replace(step=span.step + offset) for span in trace.spans]
+        spans.append(replace(trace.spans, step=trace.spans.step + offset))
         times += trace.step_times_s
         for rank, size in trace.peak_memory_bytes.items():
             peaks[rank] = max(size, peaks.get(rank, 0.0))
     first = traces[0]
     return Trace.of(
-        spans,
+        joined(spans),
         source=first.source,
         world_size=first.world_size,
         step_times_s=tuple(times),

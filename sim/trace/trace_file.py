@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError
 from ..files.writer import replacing
+from .streams import Stream
 from .trace import SCHEMA, Span, Trace
 
 MAX_SLICES = 1_000_000
@@ -56,7 +59,7 @@ def write_trace(
 
 def _copies(trace: Trace, max_slices: int) -> list[tuple[int, int]]:
     """(rank in the trace, like rank that is not) as far as the slices reach."""
-    lanes = int(str(trace.metadata.get("lanes", 1)))
+    lanes = trace.lanes
     present = set(trace.ranks)
     bases = sorted(rank for rank in present if rank % lanes == 0)
     each = -(-len(trace.spans) // max(1, len(present)))
@@ -102,19 +105,20 @@ def _dumps(value: object) -> str:
 
 def _streams(trace: Trace) -> list[str]:
     """Names of the streams, compute first; their places are the thread ids."""
-    return sorted({span.stream for span in trace.spans}, key=lambda name: (name != "compute", name))
+    used = [trace.spans.streams[code] for code in np.unique(trace.spans.stream_code).tolist()]
+    return sorted(used, key=lambda name: (name != Stream.COMPUTE, name))
 
 
 def _step_offsets(trace: Trace) -> dict[int, float]:
     """Seconds at which each step is drawn: when the one before it is over."""
-    lengths: dict[int, float] = {}
-    for span in trace.spans:
-        lengths[span.step] = max(lengths.get(span.step, 0.0), span.end)
+    steps, place = np.unique(trace.spans.step, return_inverse=True)
+    lengths = np.zeros(len(steps))
+    np.fmax.at(lengths, place, trace.spans.end)
     offsets, clock = {}, 0.0
-    for step in sorted(lengths):
+    for step, length in zip(steps.tolist(), lengths.tolist(), strict=True):
         offsets[step] = clock
         measured = trace.step_times_s[step] if 0 <= step < len(trace.step_times_s) else 0.0
-        clock += max(lengths[step], measured)
+        clock += max(length, measured)
     return offsets
 
 
@@ -122,8 +126,9 @@ def _events(
     trace: Trace, copies: list[tuple[int, int]], numbers: dict[str, int], offsets: dict[int, float]
 ) -> Iterator[dict[str, Any]]:
     streams: dict[int, set[str]] = {}
-    for span in trace.spans:
-        streams.setdefault(span.rank, set()).add(span.stream)
+    places = np.stack([trace.spans.rank, trace.spans.stream_code])
+    for rank, code in np.unique(places, axis=1).T.tolist():
+        streams.setdefault(rank, set()).add(trace.spans.streams[code])
     named = streams | {rank: streams[base] for base, rank in copies}
     for rank in sorted(named):
         yield _label("process_name", rank, 0, {"name": f"rank {rank} ({trace.source})"})
@@ -134,10 +139,7 @@ def _events(
             yield _label("thread_sort_index", rank, numbers[name], {"sort_index": numbers[name]})
     for span in trace.spans:
         yield _event(span, numbers[span.stream], offsets[span.step])
-    by_rank: dict[int, list[Span]] = {base: [] for base, _ in copies}
-    for span in trace.spans:
-        if span.rank in by_rank:
-            by_rank[span.rank].append(span)
+    by_rank = {base: trace.spans.take(trace.spans.rank == base) for base, _ in copies}
     for base, rank in copies:
         for span in by_rank[base]:
             yield _event(span._replace(rank=rank), numbers[span.stream], offsets[span.step])
