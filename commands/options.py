@@ -15,6 +15,7 @@ from ..sim.files.writer import check_file
 from ..sim.hardware.cluster import Cluster
 from ..sim.plan.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
 from ..sim.plan.plan import Plan
+from ..sim.plan.schedules import CARRIED, find_schedule, schedules
 from ..sim.plan.software_stacks import DEFAULT_STACK, STACKS
 from ..sim.plan.strategy import (
     ATTENTIONS,
@@ -25,8 +26,6 @@ from ..sim.plan.strategy import (
     GRADIENT_EXCHANGES,
     OFFLOADS,
     RECOMPUTES,
-    SCHEDULES,
-    SELF_ARRANGED,
     SHARDINGS,
     Strategy,
 )
@@ -113,6 +112,30 @@ def _choice(name: str, choices: tuple[str, ...], default: str, text: str = "") -
     return click.option(name, type=click.Choice(choices), default=default, show_default=True, help=text)
 
 
+class NameNow(click.ParamType):
+    """One of the names that there are at the moment of asking, as of schedules, which can be added to."""
+
+    name = "choice"
+
+    def __init__(self, names: Callable[[], tuple[str, ...]]):
+        self._names = names
+
+    def _choice(self) -> click.Choice:
+        return click.Choice(self._names())
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return self._choice().convert(value, param, ctx)
+
+    def get_metavar(self, *asked: Any, **named: Any) -> str | None:
+        return self._choice().get_metavar(*asked, **named)
+
+    def get_missing_message(self, *asked: Any, **named: Any) -> str:
+        return self._choice().get_missing_message(*asked, **named)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        return self._choice().shell_complete(ctx, param, incomplete)
+
+
 class _Numbers(click.ParamType):
     """Whole numbers with commas between, as 3,4,4,3."""
 
@@ -136,7 +159,12 @@ strategy_options = _apply(
         _degree("cp", "Context-parallel ranks."),
         _degree("ep", "Expert-parallel ranks, among dp x cp."),
         click.option("--micro-batch", type=int, default=1, show_default=True),
-        _choice("--schedule", tuple(s for s in SCHEDULES if s != "csv"), "1f1b"),
+        click.option(
+            "--schedule",
+            type=NameNow(lambda: tuple(one.name for one in schedules() if one.generate)),
+            default=Strategy().schedule,
+            show_default=True,
+        ),
         click.option("--schedule-csv", "schedule_csv", help="A schedule in PyTorch's CSV format instead."),
         click.option("--stage-layers", type=_Numbers(), default=(), help="Blocks of each stage."),
         _choice("--recompute", RECOMPUTES, "none"),
@@ -243,7 +271,7 @@ def strategy_from(options: dict, cluster: Cluster) -> Strategy:
     """The strategy of the options; raises InputError where the cluster has too few accelerators."""
     chosen = {name: options[name] for name in STRATEGY_FIELDS}
     if options.get("schedule_csv"):
-        chosen["schedule"] = "csv"
+        chosen["schedule"] = CARRIED
     strategy = Strategy(**chosen)
     if strategy.world_size > cluster.accelerators:
         raise InputError(
@@ -266,7 +294,8 @@ def plan_of(job: Job, options: dict, cluster: Cluster) -> Plan:
         orders = read_schedule_csv(options["schedule_csv"])
         return make_plan(job, strategy, describe(cluster), orders=orders)
     times = None
-    if strategy.schedule in SELF_ARRANGED and not [*job.faults(), *strategy_faults(strategy, job)]:
+    faults = [*job.faults(), *strategy_faults(strategy, job)]
+    if not faults and find_schedule(strategy.schedule).arranged_by_times:
         from ..sim.costs.pass_costs import pass_times
 
         times = pass_times(job, strategy, cluster)

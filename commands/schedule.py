@@ -9,8 +9,8 @@ import click
 
 from ..sim.errors import InputError, UsageError
 from ..sim.plan.pass_times import PassTimes
-from ..sim.plan.schedules import GENERATED, schedule, schedule_faults
-from .options import OutputFile, json_option, png_option
+from ..sim.plan.schedules import find_schedule, generated_names, schedule, schedule_faults, schedules
+from .options import NameNow, OutputFile, json_option, png_option
 from .output import echo_json, note
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _time(name: str, default: str, text: str):
 
 
 @click.command("schedule", short_help="Step time, bubble and memory of pipeline schedules.")
-@click.argument("name", type=click.Choice([*GENERATED, ALL]))
+@click.argument("name", type=NameNow(lambda: (*generated_names(), ALL)))
 @click.option("--ranks", type=click.IntRange(1, 4096), required=True, help="Pipeline ranks.")
 @click.option("--micro-batches", type=click.IntRange(1, 65536), required=True, help="Of one step.")
 @click.option(
@@ -65,7 +65,8 @@ def _time(name: str, default: str, text: str):
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
-    help="Of activations, what stays between the halves of a backward (zb-1p, zb-2p).",
+    help="Of activations, what stays between the halves of a backward"
+    f" ({', '.join(one.name for one in schedules() if one.arranged_by_times)}).",
 )
 @click.option("--csv", "csv_file", type=OutputFile(), help="Write the order in PyTorch's format.")
 @png_option("Draw it.", "png_file")
@@ -112,7 +113,7 @@ def _timelines(
 ) -> dict[str, Timeline]:
     """By name: the schedule, or all that exist at these sizes."""
     found = {}
-    for each in GENERATED if name == ALL else (name,):
+    for each in generated_names() if name == ALL else (name,):
         stages = virtual or _usual_stages(each)
         if name == ALL and schedule_faults(each, ranks, stages, micro_batches):
             stages = _usual_stages(each)
@@ -127,8 +128,8 @@ def _timelines(
 
 
 def _usual_stages(name: str) -> int:
-    """Stages of a rank where nobody says: two for schedules that have several."""
-    return 1 if not schedule_faults(name, 1, 1, 2) and name not in ("interleaved", "loopedbfs") else 2
+    """Stages of a rank where nobody says: two for schedules that take any number."""
+    return find_schedule(name).virtual_stages or 2
 
 
 def _timeline(name: str, ranks: int, stages: int, micro_batches: int, seconds: dict[str, float]) -> Timeline:

@@ -13,6 +13,7 @@ from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
 from traincast.sim.plan.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
 from traincast.sim.plan.make_plan import order_faults
+from traincast.sim.plan.schedules import find_schedule, schedule_names, schedules
 from traincast.sim.plan.software_stacks import STACKS
 from traincast.sim.plan.strategy import (
     ATTENTIONS,
@@ -21,9 +22,7 @@ from traincast.sim.plan.strategy import (
     EXPERT_DISPATCHES,
     OFFLOADS,
     RECOMPUTES,
-    SCHEDULES,
     SHARDINGS,
-    UNFLUSHED,
     Strategy,
 )
 from traincast.sim.plan.strategy_rules import strategy_faults
@@ -175,13 +174,9 @@ def _varied(draw: st.DrawFn, job: Job, strategy: Strategy) -> Strategy:
 @st.composite
 def _grids(draw: st.DrawFn, model: Model, dp: int, max_degree: int) -> dict[str, Any]:
     """Fields of a strategy without parameter servers."""
-    schedule = draw(st.sampled_from([name for name in SCHEDULES if name != "csv"]))
+    schedule = draw(st.sampled_from([one.name for one in schedules() if one.generate]))
     layers = model.decoder.layers
-    vp = 1
-    if schedule in ("zbv", "dualpipev"):
-        vp = 2
-    elif schedule in ("interleaved", "loopedbfs"):
-        vp = draw(st.integers(1, 2))
+    vp = find_schedule(schedule).virtual_stages or draw(st.integers(1, 2))
     if vp > layers:
         schedule, vp = "1f1b", 1
     pp = draw(st.integers(1, max(1, min(max_degree, layers // vp))))
@@ -197,7 +192,7 @@ def _grids(draw: st.DrawFn, model: Model, dp: int, max_degree: int) -> dict[str,
     ep = draw(st.sampled_from([d for d in (1, 2, 4) if (dp * cp) % d == 0 and (d % cp == 0 or cp % d == 0)]))
     own["ep"] = ep if model.decoder.experts else 1
     own["sequence_parallel"] |= tp > 1 and own["ep"] > 1
-    if schedule in UNFLUSHED:
+    if find_schedule(schedule).unflushed:
         return own
     if draw(st.integers(0, 3)) == 0:
         return {**own, "synchrony": f"local:{draw(st.integers(1, 3))}"}
@@ -234,7 +229,7 @@ _small = st.sampled_from([1, 1, 2, 3, 4])
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("dp", "tp", "pp", "vp", "cp", "ep"), _small),
     "micro_batch": st.sampled_from([1, 2]),
-    "schedule": st.sampled_from(SCHEDULES),
+    "schedule": st.sampled_from(schedule_names()),
     "stage_layers": st.sampled_from([(), (), (2, 2), (1, 3), (0, 4), (4,), (1, 1, 1, 1)]),
     "recompute": st.sampled_from(RECOMPUTES),
     "recompute_blocks": st.sampled_from([0, 0, 1, 2]),

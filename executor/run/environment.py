@@ -6,6 +6,7 @@ import torch
 
 from ...sim.errors import EnvironmentMismatchError
 from ...sim.plan.plan import Plan
+from ...sim.plan.schedules import find_schedule, schedules
 from ...sim.plan.strategy import Strategy
 from ..model import recompute
 from ..parallel.process_groups import device_kind, devices
@@ -30,7 +31,8 @@ def _cannot_run(plan: Plan) -> list[str]:
     simulated_only = _simulated_only(strategy)
     if simulated_only:
         named = ", ".join(simulated_only)
-        faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, gpipe or 1f1b")
+        runs = " or ".join(one.name for one in schedules() if one.is_plain)
+        faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, {runs}")
     if plan.job.model.network is not None:
         faults.append(f"{plan.job.model.name} is no decoder: simulated but not run yet")
     if plan.job.dropout:
@@ -57,7 +59,7 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         for field, name in degrees.items()
         if getattr(strategy, field) > 1
     ]
-    if strategy.pp > 1 and strategy.schedule not in ("gpipe", "1f1b"):
+    if strategy.pp > 1 and not find_schedule(strategy.schedule).is_plain:
         found.append(f"schedule {strategy.schedule}")
     if strategy.vp > 1:
         found.append(f"vp {strategy.vp}")

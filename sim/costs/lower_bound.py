@@ -14,18 +14,11 @@ from ..model.layer import Layer
 from ..plan.job import Job
 from ..plan.partition import partition
 from ..plan.plan import Stage
-from ..plan.schedules import stage_rank
+from ..plan.schedules import find_schedule
 from ..plan.strategy import Strategy
 from .accelerator_mix import accelerators_of
 from .compute import Costs
 from .traffic import gathering, reduction, split_parameters
-
-WHOLE_BACKWARD = ("gpipe", "1f1b", "interleaved", "loopedbfs")
-"""Schedules in which the backwards of the stages before follow all compute of a rank: it ends with its first
-stage's, and no weight gradients are left for later."""
-
-HIDING = ("dualpipev",)
-"""Schedules that lay passes side by side."""
 
 ROUNDING = 1e-9
 """Relative margin of the bound for sums that the simulation adds up in another order."""
@@ -68,14 +61,14 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
     parts = partition(job, strategy)
     times = _StageCosts(costs, slowdown)
     stages = [times.of(stage) for stage in parts]
-    held = _held(strategy)
+    held, schedule = _held(strategy), find_schedule(strategy.schedule)
     tails = [
         _tail(costs, job, rank, [parts[s] for s in own], slowdown, staged) for rank, own in enumerate(held)
     ]
     micro_batches = strategy.micro_batches(job)
     bound = _cores_s(costs, stages, tails, micro_batches, strategy)
     for own, tail in zip(held, tails, strict=True):
-        if strategy.schedule in HIDING:
+        if schedule.overlaps:
             # Exchanges of one pass may all hide behind the compute of another.
             bound = max(bound, micro_batches * sum(stages[s].compute_s for s in own) + tail.step_s)
             continue
@@ -87,7 +80,9 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
         # Local steps follow each other without draining the pipeline.
         begin = sum(stage.forward_s for stage in stages[: own[0]]) / strategy.steps(job)
         bound = max(bound, begin + compute + _tail_s(tail, staged, strategy))
-        if strategy.schedule in WHOLE_BACKWARD and strategy.steps(job) == 1:
+        if not schedule.splits_backward and strategy.steps(job) == 1:
+            # No weight gradients are left for later, so a rank ends with a backward of its first stage: any
+            # other pass of a micro-batch is followed by that one. The stages before make theirs after it.
             bound = max(bound, begin + compute + sum(stage.backward_s for stage in stages[: own[0]]))
     return bound * (1 - ROUNDING)
 
@@ -96,8 +91,9 @@ def _held(strategy: Strategy) -> list[list[int]]:
     """Stages of each pipeline rank. A rank's last backward need not be its first stage's, but the backwards
     of the stages before that one all follow one of its own."""
     held: list[list[int]] = [[] for _ in range(strategy.pp)]
+    rank_of = find_schedule(strategy.schedule).stage_rank
     for stage in range(strategy.stages):
-        held[stage_rank(strategy.schedule, stage, strategy.pp)].append(stage)
+        held[rank_of(stage, strategy.pp)].append(stage)
     return held
 
 

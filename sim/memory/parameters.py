@@ -9,6 +9,7 @@ from ..kernels.optimizer_step import MASTER_BYTES
 from ..plan.job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
 from ..plan.partition import held_parameters
 from ..plan.plan import Plan, Stage
+from ..plan.schedules import find_schedule
 
 FP32_BYTES = 4
 
@@ -80,11 +81,11 @@ def _parameters(plan: Plan, held: list[Stage]) -> tuple[float, float]:
 
 
 def _weight_versions(plan: Plan, pipeline_rank: int) -> int:
-    """Copies of the weights: PipeDream stashes one for each micro-batch in flight (Narayanan et al. 2019,
-    section 3.3), 2BW keeps two (Narayanan et al. 2021, section 3.1)."""
-    if not plan.strategy.is_unflushed:
+    """Copies of the weights: several where the pipeline is never drained."""
+    unflushed = find_schedule(plan.strategy.schedule).unflushed
+    if unflushed is None or not plan.strategy.is_unflushed:
         return 1
-    return 2 if plan.strategy.schedule == "pipedream-2bw" else plan.strategy.pp - pipeline_rank
+    return unflushed.weight_versions(pipeline_rank, plan.strategy.pp)
 
 
 def _gathered_bytes(plan: Plan, held: list[Stage]) -> float:

@@ -4,29 +4,6 @@ from __future__ import annotations
 
 import re
 
-SCHEDULES = (
-    "gpipe",
-    "1f1b",
-    "interleaved",
-    "loopedbfs",
-    "zb-h1",
-    "zb-h2",
-    "zb-1p",
-    "zb-2p",
-    "zbv",
-    "dualpipev",
-    "pipedream",
-    "pipedream-2bw",
-    "csv",
-)
-"""`csv` is any other order, which the plan carries."""
-
-SELF_ARRANGED = ("zb-1p", "zb-2p")
-"""Schedules that look at the seconds of the passes."""
-
-UNFLUSHED = ("pipedream", "pipedream-2bw")
-"""Schedules that never drain the pipeline: weights are stashed instead (Narayanan et al. 2019, 2021)."""
-
 GRADIENT_EXCHANGES = ("allreduce", "parameter_server")
 
 SYNCHRONIES = ("sync", "async", "stale", "backup", "local")

@@ -16,12 +16,9 @@ from .job import Job
 from .partition import partition, shard
 from .pass_times import PassTimes
 from .plan import Plan, Stage
-from .schedules import schedule, schedule_faults
-from .strategy import UNFLUSHED, Strategy
+from .schedules import CARRIED, Orders, find_schedule, schedule, schedule_faults
+from .strategy import Strategy
 from .strategy_rules import strategy_faults
-
-Orders = tuple[Actions, ...]
-"""By pipeline rank."""
 
 
 def make_plan(
@@ -80,20 +77,18 @@ def sketch(
 
 
 def _order_of(job: Job, strategy: Strategy) -> tuple[str, int, int, int]:
-    """Name and sizes of a strategy's schedule; one that never drains goes on as 1f1b."""
+    """Name and sizes of a strategy's schedule; one that never drains goes on for several steps."""
     micro_batches = strategy.micro_batches(job)
     if strategy.is_unflushed:
         micro_batches *= strategy.steps(job)
-    name = "1f1b" if strategy.schedule in UNFLUSHED else strategy.schedule
-    return name, strategy.pp, strategy.vp, micro_batches
+    return strategy.schedule, strategy.pp, strategy.vp, micro_batches
 
 
 def order_faults(strategy: Strategy, micro_batches: int, orders: Orders | None = None) -> list[Fault]:
     """What is wrong with the strategy's schedule at these degrees; a `csv` brings the orders themselves."""
-    if strategy.schedule == "csv":
+    if strategy.schedule == CARRIED:
         return _csv_faults(strategy, micro_batches, orders or ())
-    name = "1f1b" if strategy.schedule in UNFLUSHED else strategy.schedule
-    return schedule_faults(name, strategy.pp, strategy.vp, micro_batches)
+    return schedule_faults(strategy.schedule, strategy.pp, strategy.vp, micro_batches)
 
 
 def _csv_faults(strategy: Strategy, micro_batches: int, orders: Orders) -> list[Fault]:
@@ -129,7 +124,8 @@ def _with_updates(actions: Orders, job: Job, strategy: Strategy, stages: tuple[S
     local = strategy.protocol[0] == "local"
     if strategy.shards_parameters and strategy.replicas > 1:
         actions = add_unsharding(actions, strategy.reshard_after_forward)
-    if strategy.schedule == "pipedream" and strategy.is_unflushed:
+    unflushed = find_schedule(strategy.schedule).unflushed
+    if unflushed and unflushed.updates_every_micro_batch and strategy.is_unflushed:
         step_every, reduce_every = 1, 1
     else:
         step_every = micro_batches

@@ -13,7 +13,7 @@ import numpy as np
 
 from .action import Actions
 from .job import Job
-from .stage_placement import stage_rank
+from .schedules import CARRIED, find_schedule
 from .strategy import Strategy
 
 
@@ -66,9 +66,9 @@ class Plan:
     @cached_property
     def stage_ranks(self) -> tuple[int, ...]:
         """By stage: the pipeline rank that holds it; where the schedule is a file's, the one that runs it."""
-        if self.strategy.schedule != "csv":
-            name, ranks = self.strategy.schedule, self.strategy.pp
-            return tuple(stage_rank(name, stage, ranks) for stage in range(len(self.stages)))
+        if self.strategy.schedule != CARRIED:
+            rank_of, ranks = find_schedule(self.strategy.schedule).stage_rank, self.strategy.pp
+            return tuple(rank_of(stage, ranks) for stage in range(len(self.stages)))
         found = {
             part.stage: rank
             for rank, actions in enumerate(self.actions)

@@ -17,14 +17,12 @@ from .choices import (
     GRADIENT_EXCHANGES,
     OFFLOADS,
     RECOMPUTES,
-    SCHEDULES,
-    SELF_ARRANGED,
     SHARDINGS,
     SYNCHRONIES,
-    UNFLUSHED,
     parse_synchrony,
 )
 from .job import GRADIENT_BYTES, Job
+from .schedules import find_schedule
 from .software_stacks import DEFAULT_STACK, STACKS, Stack
 
 __all__ = [
@@ -37,11 +35,8 @@ __all__ = [
     "GRADIENT_EXCHANGES",
     "OFFLOADS",
     "RECOMPUTES",
-    "SCHEDULES",
-    "SELF_ARRANGED",
     "SHARDINGS",
     "SYNCHRONIES",
-    "UNFLUSHED",
     "Strategy",
 ]
 
@@ -189,7 +184,7 @@ class Strategy:
     @property
     def is_unflushed(self) -> bool:
         """Whether the pipeline is never drained."""
-        return self.schedule in UNFLUSHED and self.pp > 1
+        return find_schedule(self.schedule).unflushed is not None and self.pp > 1
 
     def filling_steps(self, job: Job) -> int:
         """Steps in which a pipeline that is never drained fills, and in which it would empty."""

@@ -16,12 +16,11 @@ from .choices import (
     GRADIENT_EXCHANGES,
     OFFLOADS,
     RECOMPUTES,
-    SCHEDULES,
     SHARDINGS,
-    UNFLUSHED,
     parse_synchrony,
 )
 from .job import Job
+from .schedules import find_schedule, schedule_names
 from .software_stacks import STACKS
 from .strategy import Strategy
 
@@ -66,7 +65,7 @@ def _choice_faults(s: Strategy) -> list[Fault]:
         if getattr(s, field) < 0
     ]
     choices = {
-        "schedule": SCHEDULES,
+        "schedule": schedule_names(),
         "recompute": RECOMPUTES,
         "gradient_exchange": GRADIENT_EXCHANGES,
         "collective_algorithm": COLLECTIVE_ALGORITHMS,
@@ -127,7 +126,7 @@ def _all_reduce_faults(s: Strategy) -> list[Fault]:
             found.append(
                 _fault("sharding", s.sharding, "ddp with local steps: each replica has its own weights")
             )
-        if s.schedule in UNFLUSHED:
+        if find_schedule(s.schedule).unflushed:
             found.append(_fault("synchrony", s.synchrony, f"sync with schedule {s.schedule}"))
     return found
 
@@ -145,7 +144,7 @@ def _pipeline_faults(s: Strategy, job: Job) -> list[Fault]:
     if given and (len(given) != s.stages or sum(given) != blocks or min(given) < 0 or 0 in given[1:-1]):
         expected = f"{s.stages} numbers that add up to the model's {blocks} layers, 0 at the ends alone"
         found.append(_fault("stage_layers", list(given), expected))
-    if s.schedule in UNFLUSHED:
+    if find_schedule(s.schedule).unflushed:
         if s.vp > 1:
             found.append(_fault("vp", s.vp, f"1 with schedule {s.schedule}"))
         if s.sharding != "ddp":

@@ -21,7 +21,8 @@ from ..plan.job import Job
 from ..plan.make_plan import make_plan, order_faults, sketch
 from ..plan.pass_times import PassTimes
 from ..plan.plan import Plan
-from ..plan.strategy import SELF_ARRANGED, Strategy
+from ..plan.schedules import CARRIED, find_schedule
+from ..plan.strategy import Strategy
 from ..plan.strategy_rules import strategy_faults
 from ..predict.simulate import simulate
 from .space import divisors
@@ -75,7 +76,7 @@ def hints(plan: Plan, cluster: Cluster, *, most: int = 8) -> tuple[Hint, ...]:
     One or two together, three where those are not enough. What fits without one of its changes, and is no
     slower so, is left out.
     """
-    if plan.strategy.schedule == "csv":
+    if plan.strategy.schedule == CARRIED:
         return ()
     changes = list(_changes(plan.strategy, plan.job, cluster))
     known, found = {plan.strategy}, []
@@ -111,7 +112,7 @@ def largest_micro_batch(plan: Plan, cluster: Cluster) -> tuple[int, float]:
     """
     strategy, job = plan.strategy, plan.job
     best = strategy.micro_batch, max(place.total_bytes for place in memory(plan, cluster))
-    if strategy.schedule == "csv":
+    if strategy.schedule == CARRIED:
         return best
     for size in divisors(job.global_batch // strategy.dp):
         if size > strategy.micro_batch:
@@ -172,7 +173,7 @@ def _peak_if_it_fits(job: Job, strategy: Strategy, cluster: Cluster) -> float | 
 
 
 def _arranges(strategy: Strategy) -> bool:
-    return strategy.schedule in SELF_ARRANGED
+    return find_schedule(strategy.schedule).arranged_by_times
 
 
 def _times(job: Job, strategy: Strategy, cluster: Cluster) -> PassTimes | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..hardware.cluster import Cluster
 from ..plan.job import Job
+from ..plan.schedules import Schedule, schedules
 from ..plan.strategy import Strategy
 
 MAX_MICRO_BATCH = 64
@@ -18,9 +19,6 @@ RECOMPUTES = ("none", "selective", "full")
 
 MAX_SAMPLES = 1024
 """The same where a sample is one token, as an image: AlexNet was trained with 512 on a GPU."""
-
-MAX_VIRTUAL = 4
-"""More virtual stages send more messages than the bubble they save is worth, but for deep pipelines."""
 
 MIN_CONTEXT = 4096
 """Tokens of a sequence on one context-parallel rank below which ring attention no longer hides its messages
@@ -76,12 +74,14 @@ def _context_degrees(job: Job, cluster: Cluster) -> list[int]:
 def _orders(job: Job, cluster: Cluster, pp: int) -> list[tuple[str, int]]:
     """(schedule, virtual stages) worth trying: on a host's processes only what they can run."""
     if pp == 1:
-        return [("1f1b", 1)]
-    whole = [("gpipe", 1), ("1f1b", 1)]
-    if cluster.host:
-        return whole
-    virtual = [vp for vp in range(2, MAX_VIRTUAL + 1) if job.model.blocks % (pp * vp) == 0]
-    return [*whole, ("zb-h1", 1), ("zbv", 2), *(("interleaved", vp) for vp in virtual)]
+        return [(Strategy().schedule, 1)]
+    tried = [one for one in schedules() if one.is_plain or not cluster.host]
+    return [(one.name, vp) for one in tried for vp in one.searched_with if _divides(one, vp, pp, job)]
+
+
+def _divides(schedule: Schedule, vp: int, pp: int, job: Job) -> bool:
+    """Whether the stages are alike, where the schedule leaves their number open."""
+    return schedule.virtual_stages is not None or job.model.blocks % (pp * vp) == 0
 
 
 def _shardings(cluster: Cluster, replicas: int, pp: int) -> list[dict[str, Any]]:

@@ -7,23 +7,20 @@ an Action: 64 ranks with 512 micro-batches take a millisecond.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...errors import InputError
-from ...plan.action import Actions, Kind
+from ...plan.action import Actions
+from ...plan.schedules import PipelineShape, find_schedule, schedules
+from ...plan.schedules.order_arrays import PASS_KINDS
 
 FORWARD, BACKWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(4)
 """Numbers of the kinds of passes in arrays."""
 
-_KINDS = {
-    Kind.FORWARD: FORWARD,
-    Kind.BACKWARD: BACKWARD,
-    Kind.INPUT_GRADIENT: INPUT_GRADIENT,
-    Kind.WEIGHT_GRADIENT: WEIGHT_GRADIENT,
-}
+_KINDS = {kind: number for number, kind in enumerate(PASS_KINDS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,81 +89,27 @@ def pass_orders(orders: Sequence[Actions], stage_rank: Sequence[int]) -> PassOrd
 
 
 def regular_orders(name: str, ranks: int, virtual_stages: int, micro_batches: int) -> PassOrders:
-    """The arrays of `gpipe`, `1f1b` or `interleaved`, equal to `pass_orders` of their Actions.
+    """The arrays of a regular schedule, as `gpipe` or `1f1b`, equal to `pass_orders` of its Actions.
 
-    Rank r holds the stages r, r + ranks, r + 2 ranks …; whether a schedule is possible is not checked.
+    Whether the schedule exists at these sizes is not checked.
 
     Raises:
-        InputError: another name.
+        InputError: the schedule is unknown, or its order is not made as arrays.
     """
-    if name not in REGULAR:
-        raise InputError(f"orders of {name!r} are not made as arrays; expected {' | '.join(REGULAR)}")
-    total = virtual_stages * micro_batches
-    number, rank = np.arange(total), np.arange(ranks)[:, None]
-    forward, backward = REGULAR[name](rank, number, ranks, virtual_stages, micro_batches)
-    index, chunk = _chunks(number, ranks, virtual_stages, micro_batches)
-    kind = np.full((ranks, 2 * total), FORWARD, dtype=np.int32)
-    stage = np.empty((ranks, 2 * total), dtype=np.int32)
-    micro_batch = np.empty((ranks, 2 * total), dtype=np.int32)
-    kind[rank, backward] = BACKWARD
-    stage[rank, forward] = chunk * ranks + rank
-    stage[rank, backward] = (virtual_stages - 1 - chunk) * ranks + rank
-    micro_batch[rank, forward] = micro_batch[rank, backward] = index
+    schedule = find_schedule(name)
+    if schedule.order_arrays is None:
+        regular = " | ".join(one.name for one in schedules() if one.order_arrays)
+        raise InputError(f"orders of {name!r} are not made as arrays; expected {regular}")
+    made = schedule.order_arrays(
+        PipelineShape(ranks=ranks, virtual_stages=virtual_stages, micro_batches=micro_batches)
+    )
+    passes = made.kind.shape[1]
     return PassOrders(
-        first=np.arange(ranks + 1) * (2 * total),
-        kind=kind.reshape(-1),
-        stage=stage.reshape(-1),
-        micro_batch=micro_batch.reshape(-1),
-        together=np.zeros(kind.size, dtype=np.bool_),
-        stage_rank=np.arange(ranks * virtual_stages) % ranks,
+        first=np.arange(ranks + 1) * passes,
+        kind=made.kind.reshape(-1),
+        stage=made.stage.reshape(-1),
+        micro_batch=made.micro_batch.reshape(-1),
+        together=np.zeros(ranks * passes, dtype=np.bool_),
+        stage_rank=np.array([schedule.stage_rank(stage, ranks) for stage in range(ranks * virtual_stages)]),
         micro_batches=micro_batches,
     )
-
-
-def _chunks(
-    number: np.ndarray, ranks: int, virtual_stages: int, micro_batches: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Micro-batch and chunk of a rank's n-th forward: in rounds of about as many as there are ranks."""
-    if virtual_stages == 1:
-        return number, np.zeros_like(number)
-    in_round = micro_batches // max(1, micro_batches // ranks)
-    index = number // (in_round * virtual_stages) * in_round + number % in_round
-    return index, number // in_round % virtual_stages
-
-
-def _gpipe_places(
-    rank: np.ndarray, number: np.ndarray, ranks: int, virtual_stages: int, micro_batches: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """All forwards, then all backwards."""
-    forward = np.broadcast_to(number, (ranks, len(number)))
-    return forward, forward + len(number)
-
-
-def _1f1b_places(
-    rank: np.ndarray, number: np.ndarray, ranks: int, virtual_stages: int, micro_batches: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Warm-up forwards, then backward and forward in turn, then the other backwards."""
-    warmup = np.minimum(micro_batches, ranks - rank)
-    forward = np.where(number < warmup, number, 2 * number - warmup + 1)
-    return forward, number + np.minimum(warmup + number, micro_batches)
-
-
-def _interleaved_places(
-    rank: np.ndarray, number: np.ndarray, ranks: int, virtual_stages: int, micro_batches: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Warm-up as `torch.distributed.pipelining.ScheduleInterleaved1F1B` has it, then forward and backward in
-    turn, then the other backwards (Narayanan et al. 2021, section 2.2)."""
-    in_round = micro_batches // max(1, micro_batches // ranks)
-    total = len(number)
-    warmup = np.minimum(total, (virtual_stages - 1) * in_round + 2 * (ranks - 1 - rank))
-    forward = np.where(number < warmup, number, 2 * number - warmup)
-    backward = np.where(number < total - warmup, warmup + 2 * number + 1, total + number)
-    return forward, backward
-
-
-REGULAR: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-    "gpipe": _gpipe_places,
-    "1f1b": _1f1b_places,
-    "interleaved": _interleaved_places,
-}
-"""Places of every rank's n-th forward and backward, (int64[ranks, n], int64[ranks, n])."""

@@ -1,4 +1,4 @@
-"""Zero-bubble schedules that arrange themselves by the seconds of the passes, within a limit of memory.
+"""Zero-bubble orders that arrange themselves by the seconds of the passes, within a limit of memory.
 
 The heuristic of Qi et al., "Zero Bubble Pipeline Parallelism" (ICLR 2024), section 3.1, as their repository
 has it (sail-sg/zero-bubble-pipeline-parallelism, scheduler/zb.py): as many forwards ahead as memory and
@@ -17,16 +17,6 @@ from ..pass_times import PassTimes
 _F, _I, _W = range(3)
 _KINDS = (Kind.FORWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
 _ROUNDING = 1e-9
-
-
-def zb_1p(stages: int, micro_batches: int, times: PassTimes) -> tuple[Actions, ...]:
-    """Up to ``stages`` micro-batches in flight on each stage, as 1F1B has on its first."""
-    return arrange(stages, micro_batches, times, limit=stages)
-
-
-def zb_2p(stages: int, micro_batches: int, times: PassTimes) -> tuple[Actions, ...]:
-    """Up to 2 × ``stages`` micro-batches in flight on each stage."""
-    return arrange(stages, micro_batches, times, limit=2 * stages)
 
 
 def arrange(stages: int, micro_batches: int, times: PassTimes, *, limit: int) -> tuple[Actions, ...]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 
+from ...errors import Fault
 from ..action import Action, Actions, Kind
+from ..stage_placement import there_and_back
+from .descriptor import Orders, PipelineShape, Schedule
 
 
-def dualpipev(ranks: int, micro_batches: int) -> tuple[Actions, ...]:
-    """DualPipeV by rank; ``micro_batches`` is at least 2 × ``ranks``."""
-    return tuple(_rank_actions(rank, ranks, micro_batches) for rank in range(ranks))
+def dualpipev(shape: PipelineShape) -> Orders:
+    """By rank."""
+    return tuple(_rank_actions(rank, shape.ranks, shape.micro_batches) for rank in range(shape.ranks))
 
 
 class _Writer:
@@ -104,3 +107,24 @@ def _cool_down(writer: _Writer, rank: int, behind: int) -> None:
         (writer.input_gradient if halves else writer.backward)(0)
     for _ in range(rank + 1):
         writer.weight_gradient()
+
+
+def rules(shape: PipelineShape) -> list[Fault]:
+    """Two micro-batches for each rank, which the first steps send in."""
+    least = 2 * shape.ranks
+    if shape.micro_batches >= least:
+        return []
+    expected = f"at least {least} with schedule dualpipev, two for each of {shape.ranks} ranks"
+    return [shape.micro_batch_fault(expected)]
+
+
+SCHEDULE = Schedule(
+    name="dualpipev",
+    place=100,
+    generate=dualpipev,
+    virtual_stages=2,
+    stage_rank=there_and_back,
+    splits_backward=True,
+    overlaps=True,
+    rules=rules,
+)

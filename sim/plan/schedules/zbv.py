@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import Counter
 
 from ..action import Action, Actions, Kind
+from ..stage_placement import there_and_back
+from .descriptor import Orders, PipelineShape, Schedule
 
 
-def zbv(ranks: int, micro_batches: int) -> tuple[Actions, ...]:
-    """ZB-V by rank; with fewer micro-batches than 2 × ``ranks`` - 1, those that it has not are left out."""
-    return tuple(_rank_actions(rank, ranks, micro_batches) for rank in range(ranks))
+def zbv(shape: PipelineShape) -> Orders:
+    """By rank; with fewer micro-batches than 2 × ``ranks`` - 1, those that it has not are left out."""
+    return tuple(_rank_actions(rank, shape.ranks, shape.micro_batches) for rank in range(shape.ranks))
 
 
 class _Writer:
@@ -71,3 +73,14 @@ def _cool_down(writer: _Writer, rank: int, ranks: int) -> None:
     for chunk in (1, 0):
         for _ in range(writer.missing(chunk)):
             writer.add(chunk, Kind.WEIGHT_GRADIENT)
+
+
+SCHEDULE = Schedule(
+    name="zbv",
+    place=90,
+    generate=zbv,
+    virtual_stages=2,
+    stage_rank=there_and_back,
+    splits_backward=True,
+    searched_with=(2,),
+)

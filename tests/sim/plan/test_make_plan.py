@@ -10,8 +10,8 @@ from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.partition import shard
-from traincast.sim.plan.schedules import schedule
-from traincast.sim.plan.strategy import SCHEDULES, Strategy
+from traincast.sim.plan.schedules import schedule, schedule_names
+from traincast.sim.plan.strategy import Strategy
 from traincast.sim.plan.strategy_rules import strategy_faults
 
 
@@ -85,7 +85,7 @@ def test_shards_balance_parameters(tiny_model):
         ({"dp": 3}, "job.global_batch: 8 -> expected a multiple of dp 3 × micro_batch 1 = 3"),
         ({"pp": 5}, "strategy.pp: pp 5 × vp 1 -> expected at most 4 stages, the model's layers"),
         ({"tp": 8}, "strategy.tp: 8 -> expected a divisor of the 4 attention heads"),
-        ({"schedule": "1f2b"}, f"strategy.schedule: 1f2b -> expected {' | '.join(SCHEDULES)}"),
+        ({"schedule": "1f2b"}, f"strategy.schedule: 1f2b -> expected {' | '.join(schedule_names())}"),
         ({"servers": 1}, "strategy.servers: 1 -> expected 0 with gradient_exchange allreduce"),
         (
             {"synchrony": "async"},

@@ -16,7 +16,8 @@ from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan import Plan, Stage
 from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict, read_plan, write_plan
-from traincast.sim.plan.strategy import SCHEDULES, Strategy
+from traincast.sim.plan.schedules import schedule_names
+from traincast.sim.plan.strategy import Strategy
 
 MODEL = Model(
     name="small",
@@ -142,7 +143,7 @@ def test_everything_tampered_with_is_told_at_once(tmp_path):
         (
             '"schedule": "1f1b"',
             '"schedule": "2f2b"',
-            f"p.json:schedule: strategy.schedule: 2f2b -> expected {' | '.join(SCHEDULES)}",
+            f"p.json:schedule: strategy.schedule: 2f2b -> expected {' | '.join(schedule_names())}",
         ),
         ('"layers": 4', '"layers": 0', "p.json:layers: model.decoder.layers: 0 -> expected at least 1"),
         (

@@ -10,9 +10,11 @@ from traincast.sim.engine.pipeline.pipeline import in_flight, pipeline_timeline
 from traincast.sim.errors import InputError
 from traincast.sim.plan.action import Kind
 from traincast.sim.plan.pass_times import PassTimes
-from traincast.sim.plan.schedules import GENERATED, rank_stages, schedule, schedule_faults, stage_rank
+from traincast.sim.plan.schedules import generated_names, rank_stages, schedule, schedule_faults, stage_rank
 
-sizes = st.tuples(st.sampled_from(GENERATED), st.integers(1, 6), st.integers(1, 3), st.integers(1, 14))
+sizes = st.tuples(
+    st.sampled_from(generated_names()), st.integers(1, 6), st.integers(1, 3), st.integers(1, 14)
+)
 seconds = st.floats(0.1, 3.0)
 
 

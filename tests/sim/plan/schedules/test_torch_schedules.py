@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from traincast.sim.plan.action import Action, Actions, Kind
-from traincast.sim.plan.schedules import gpipe, one_f_one_b, schedule, schedule_faults
+from traincast.sim.plan.schedules import schedule, schedule_faults
 
 torch = pytest.importorskip("torch")
 schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
@@ -81,27 +81,28 @@ def multi_stage(schedule_class: Any, ranks: int, virtual: int, micro_batches: in
 @sizes
 def test_gpipe_does_what_torch_does(stages: int, micro_batches: int) -> None:
     """As played, on every stage."""
-    assert gpipe(stages, micro_batches) == played(schedules.ScheduleGPipe, stages, micro_batches)
+    ours = schedule("gpipe", stages, 1, micro_batches)
+    assert ours == played(schedules.ScheduleGPipe, stages, micro_batches)
 
 
 @sizes
 def test_one_f_one_b_does_what_torch_does(stages: int, micro_batches: int) -> None:
     """As played, on every stage."""
-    assert one_f_one_b(stages, micro_batches) == played(schedules.Schedule1F1B, stages, micro_batches)
+    assert schedule("1f1b", stages, 1, micro_batches) == played(schedules.Schedule1F1B, stages, micro_batches)
 
 
 @sizes
 def test_gpipe_is_torchs_table(stages: int, micro_batches: int) -> None:
     """ScheduleGPipe's pipeline order."""
     theirs = schedules.ScheduleGPipe(NotingStage(0, stages), micro_batches)
-    assert gpipe(stages, micro_batches) == table(theirs.pipeline_order)
+    assert schedule("gpipe", stages, 1, micro_batches) == table(theirs.pipeline_order)
 
 
 @sizes
 def test_one_f_one_b_is_torchs_table_but_for_the_last_stage(stages: int, micro_batches: int) -> None:
     """Schedule1F1B's pipeline order; on its last stage torch counts forwards from 1, not as it then runs."""
     made = schedules.Schedule1F1B(NotingStage(0, stages), micro_batches)
-    theirs, ours = table(made.pipeline_order), one_f_one_b(stages, micro_batches)
+    theirs, ours = table(made.pipeline_order), schedule("1f1b", stages, 1, micro_batches)
     assert theirs[:-1] == ours[:-1]
     off_by_one = tuple(
         Action(a.stage, a.kind, a.micro_batch + 1) if a.kind is Kind.FORWARD else a for a in ours[-1]
