@@ -8,17 +8,17 @@ unsupported: a guessed architecture costs a guessed time.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from ..errors import Fault, InputError
 from ..files.document import Document, did_you_mean, log_doubts, printable, raise_faults, shown
 from ..files.reader import load_document
 from .decoder import Decoder
 from .hf_families import ACTIVATIONS, FAMILIES, Family
+from .hf_keys import KeyReader, is_size
 from .model import Model
 from .model_file import is_model_file, read_model_file
 from .networks.presets import NETWORKS, network_preset
@@ -27,14 +27,9 @@ MODELS_DIRECTORY = Path(__file__).parents[2] / "models"
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".onnx", ".msgpack")
 
-MAX_SIZE = 10**8
-"""Of any dimension; the largest known vocabularies have 10^6 entries."""
-MAX_LAYERS = 10_000
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _MOE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
-_MAY_BE_NONE = ("dense_layers", "shared_count", "shared_ffn")
-"""Sizes that may be 0."""
 _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
@@ -125,14 +120,8 @@ def check_hf_config(document: Document) -> tuple[Model | None, list[Fault], list
     return (None if reading.errors else model), reading.errors, reading.warnings
 
 
-class _Reading:
-    """One configuration while it is read; collects what is wrong with it."""
-
-    def __init__(self, document: Document):
-        self.document = document
-        self.data: dict[str, Any] = document.data
-        self.errors: list[Fault] = []
-        self.warnings: list[Fault] = []
+class _Reading(KeyReader):
+    """The Decoder of one configuration."""
 
     def model(self) -> Model | None:
         self._ignored_code()
@@ -149,12 +138,6 @@ class _Reading:
         self._declared_parameters(model)
         self._sliding_window(sizes["max_positions"])
         return model
-
-    def _error(self, key: str, found: str, expected: str = "", hint: str = "") -> None:
-        self.errors.append(self.document.fault((key,), found, expected, hint))
-
-    def _warn(self, key: str, found: str, hint: str) -> None:
-        self.warnings.append(self.document.fault((key,), found, hint=hint))
 
     def _ignored_code(self) -> None:
         for key in _CODE_KEYS:
@@ -202,8 +185,8 @@ class _Reading:
             with_experts = " | ".join(name for name, one in FAMILIES.items() if one.has_experts)
             self._error(key, shown(self.data[key]), "a dense model", f"experts are read of {with_experts}")
         per_token = self.data.get("num_experts_per_tok")
-        experts = next((self.data[key] for key in _MOE_KEYS[:3] if _is_size(self.data.get(key))), None)
-        if _is_size(per_token) and experts is not None and per_token > experts:
+        experts = next((self.data[key] for key in _MOE_KEYS[:3] if is_size(self.data.get(key))), None)
+        if is_size(per_token) and experts is not None and per_token > experts:
             self._error("num_experts_per_tok", str(per_token), f"at most the {experts} experts")
 
     def _sizes(self, family: Family) -> dict[str, int]:
@@ -219,33 +202,6 @@ class _Reading:
                 key = self._key(family.aliases["heads"])
                 self._error(key, str(heads), f"a divisor of the hidden size {hidden}")
         return known if self.errors else family.derive(known)
-
-    def _key(self, keys: tuple[str, ...]) -> str:
-        """The key of ``keys`` that the file uses; the usual one where it uses none."""
-        return next((key for key in keys if self.data.get(key) is not None), keys[0])
-
-    def _size(self, name: str, keys: tuple[str, ...], family: Family) -> int:
-        """A whole number; 0 where it is absent or wrong."""
-        if not keys:
-            return 0
-        key = self._key(keys)
-        value = self.data.get(key)
-        if value is None:
-            if name in family.required:
-                others = f" (or {', '.join(keys[1:])})" if keys[1:] else ""
-                hint = self._near(key)
-                self._error(key, "missing", f"a whole number{others}", hint)
-            return 0
-        least, limit = int(name not in _MAY_BE_NONE), MAX_LAYERS if name == "layers" else MAX_SIZE
-        if not _is_size(value) or not least <= value <= limit:
-            self._error(key, shown(value), f"a whole number from {least} to {limit}")
-            return 0
-        return value
-
-    def _near(self, key: str) -> str:
-        others = [k for k in self.data if isinstance(k, str) and k != key]
-        near = difflib.get_close_matches(key, others, n=1, cutoff=0.8)
-        return f"the file has {printable(near[0])}" if near else ""
 
     def _choices(self, family: Family) -> dict[str, Any]:
         """The Decoder's fields that are not sizes."""
@@ -267,14 +223,6 @@ class _Reading:
                 self._error(key, shown(value), " | ".join(_DTYPES))
         return choices
 
-    def _flag(self, key: str, default: bool) -> bool:
-        value = self.data.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            self._error(key, shown(value), "true or false")
-        return bool(value)
-
     def _consistent(self, sizes: dict[str, int]) -> bool:
         if sizes["heads"] % sizes["kv_heads"]:
             self._error(
@@ -285,19 +233,9 @@ class _Reading:
             self._error("first_k_dense_replace", found, f"at most the {sizes['layers']} layers")
         return not self.errors
 
-    def _name(self) -> str:
-        """The file's own name; that of its directory where the file is called config.json."""
-        path = Path(self.document.file)
-        named = self.data.get("_name_or_path")
-        if path.name != "config.json":
-            return path.stem
-        if isinstance(named, str) and named.strip("./ "):
-            return printable(named.rstrip("/").split("/")[-1])
-        return path.resolve().parent.name or "model"
-
     def _declared_parameters(self, model: Model) -> None:
         declared = self.data.get("num_parameters")
-        if _is_size(declared) and abs(model.parameters - declared) > 0.01 * declared:
+        if is_size(declared) and abs(model.parameters - declared) > 0.01 * declared:
             self._error(
                 "num_parameters", f"{declared:,}", f"{model.parameters:,} by the other keys, within 1 %"
             )
@@ -305,10 +243,6 @@ class _Reading:
     def _sliding_window(self, max_positions: int) -> None:
         window = self.data.get("sliding_window")
         used = self.data.get("use_sliding_window", True)
-        if used and _is_size(window) and window < max_positions:
+        if used and is_size(window) and window < max_positions:
             hint = "attention is costed over the whole sequence"
             self._warn("sliding_window", f"{window} ignored", hint)
-
-
-def _is_size(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
