@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..hardware.cluster import Accelerator, Cluster
+from ..plan.action import Kind
 from ..plan.plan import Plan
-from .compute import Costs
+from .costs import Costs
+from .stage import StageCosts
 
 
 def accelerators_of(cluster: Cluster) -> list[Accelerator]:
@@ -64,4 +66,4 @@ class MixedCosts:
     def _seconds(self, costs: Costs, pipeline_rank: int) -> float:
         layers = self.plan.job.model.layers
         held = [layers[i] for stage in self.plan.rank_stages(pipeline_rank) for i in stage.layer_indices]
-        return sum(costs.forward_s(layer) + costs.backward_s(layer) for layer in held)
+        return StageCosts(costs).compute_s(held, Kind.FORWARD, Kind.BACKWARD)

@@ -6,19 +6,21 @@ it, and what follows its last backward. Messages between ranks are left out.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..model.layer import Layer
+from ..plan.action import Kind
 from ..plan.job import Job
 from ..plan.partition import partition
 from ..plan.plan import Stage
 from ..plan.schedules import find_schedule
 from ..plan.strategy import Strategy
 from .accelerator_mix import accelerators_of
-from .compute import Costs
-from .traffic import gathering, reduction, split_parameters
+from .compute import concurrency_factor
+from .costs import Costs
+from .stage import StageCosts
+from .traffic import reduction, split_parameters
 
 ROUNDING = 1e-9
 """Relative margin of the bound for sums that the simulation adds up in another order."""
@@ -59,7 +61,7 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
     slowdown = _slowdown(costs, strategy)
     staged = costs.cluster.host is not None and costs.cluster.host.host_staged
     parts = partition(job, strategy)
-    times = _StageCosts(costs, slowdown)
+    times = _Stages(costs, slowdown)
     stages = [times.of(stage) for stage in parts]
     held, schedule = _held(strategy), find_schedule(strategy.schedule)
     tails = [
@@ -112,22 +114,10 @@ def _sharding_s(costs: Costs, held: list[Stage]) -> float:
     if not strategy.shards_parameters or strategy.replicas == 1:
         return 0.0
     micro_batches = strategy.micro_batches(job)
-    gathers = 2 * micro_batches if strategy.reshard_after_forward else 1
+    gatherings = 2 * micro_batches if strategy.reshard_after_forward else 1
     reductions = micro_batches if strategy.reduces_every_micro_batch else 1
     layers = [job.model.layers[i] for stage in held for i in stage.layer_indices]
-    total = 0.0
-    for layer, count in Counter(_alike(layers)).items():
-        size = split_parameters([layer], strategy)
-        gathering_s = sum(one.count * costs.group_s(one) for one in gathering(job, strategy, *size))
-        reduction_s = sum(costs.group_s(one) for one in reduction(job, strategy, *size))
-        total += count * (gathers * gathering_s + reductions * reduction_s)
-    return total
-
-
-def _alike(layers: Sequence[Layer]) -> list[Layer]:
-    """``layers``, each as the first of its kind."""
-    first = {layer.kind: layer for layer in reversed(layers)}
-    return [first[layer.kind] for layer in layers]
+    return StageCosts(costs).sharding_s(layers, gatherings=gatherings, reductions=reductions)
 
 
 def _cores_s(
@@ -145,39 +135,30 @@ def _cores_s(
 
 
 def _slowdown(costs: Costs, strategy: Strategy) -> float:
-    return costs.concurrency_factor(min(strategy.world_size, costs.cluster.accelerators_per_node))
+    return concurrency_factor(costs.cluster, min(strategy.world_size, costs.cluster.accelerators_per_node))
 
 
-class _StageCosts:
-    """Seconds of stages; those with as many layers of each kind cost the same."""
+class _Stages:
+    """Times of stages; those with the same kinds of layers have the same."""
 
     def __init__(self, costs: Costs, slowdown: float):
-        self.costs, self.slowdown = costs, slowdown
-        self._known: dict[tuple[tuple[str, int], ...], _StageTimes] = {}
+        self.costs, self.slowdown = StageCosts(costs), slowdown
+        self._layers = costs.job.model.layers
+        self._known: dict[tuple[str, ...], _StageTimes] = {}
 
     def of(self, stage: Stage) -> _StageTimes:
-        layers = self.costs.job.model.layers[stage.first_layer : stage.end_layer]
-        counts = Counter(layer.kind for layer in layers)
-        key = tuple(sorted(counts.items()))
+        layers = self._layers[stage.first_layer : stage.end_layer]
+        key = tuple([layer.kind for layer in layers])
         if key not in self._known:
-            self._known[key] = self._times([(layer, counts[layer.kind]) for layer in _one_of_each(layers)])
+            self._known[key] = self._times(layers)
         return self._known[key]
 
-    def _times(self, alike: list[tuple[Layer, int]]) -> _StageTimes:
-        """``alike`` is one layer of each kind and how many there are of it."""
-        costs = self.costs
-
-        def seconds(cost: Callable[[Layer], float]) -> float:
-            return sum(count * cost(layer) for layer, count in alike)
-
-        def exchanges(backward: bool) -> float:
-            return seconds(lambda layer: sum(s for _, s in costs.exchanges(layer, backward=backward)))
-
-        forward = seconds(costs.forward_s) * self.slowdown
-        backward = seconds(costs.backward_s) * self.slowdown
+    def _times(self, layers: Sequence[Layer]) -> _StageTimes:
+        forward = self.costs.compute_s(layers, Kind.FORWARD) * self.slowdown
+        backward = self.costs.compute_s(layers, Kind.BACKWARD) * self.slowdown
         return _StageTimes(
-            forward_s=forward + exchanges(False),
-            backward_s=backward + exchanges(True),
+            forward_s=forward + self.costs.exchanges_s(layers, backward=False),
+            backward_s=backward + self.costs.exchanges_s(layers, backward=True),
             compute_s=forward + backward,
         )
 
@@ -186,22 +167,17 @@ def _tail(
     costs: Costs, job: Job, pipeline_rank: int, held: list[Stage], slowdown: float, staged: bool
 ) -> _Tail:
     layers, strategy = job.model.layers, costs.strategy
-    dense, experts = split_parameters((layers[i] for stage in held for i in stage.layer_indices), strategy)
+    own = [layers[i] for stage in held for i in stage.layer_indices]
     steps_itself = strategy.gradient_exchange != "parameter_server"
     first = pipeline_rank * strategy.replicas * strategy.tp
 
     def reduce(buckets: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
         counted = buckets if staged else buckets[-1:]
         sizes = [split_parameters((layers[i] for i in bucket), strategy) for bucket in counted]
-        return tuple(
-            sum(costs.group_s(one, first) for one in reduction(job, strategy, *size)) for size in sizes
-        )
+        found = [reduction(job, strategy, *size) for size in sizes]
+        return tuple(sum(costs.communication.group_s(one, first) for one in own) for own in found)
 
     return _Tail(
-        step_s=costs.step_s(dense, experts) * slowdown if steps_itself else 0.0,
+        step_s=StageCosts(costs).step_s(own) * slowdown if steps_itself else 0.0,
         reduce_s=tuple(reduce(stage.buckets) for stage in held),
     )
-
-
-def _one_of_each(layers: Sequence[Layer]) -> list[Layer]:
-    return list({layer.kind: layer for layer in layers}.values())

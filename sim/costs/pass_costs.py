@@ -12,13 +12,9 @@ from ..plan.job import Job
 from ..plan.partition import partition
 from ..plan.pass_times import PassTimes
 from ..plan.strategy import Strategy
-from .compute import Costs
+from .costs import Costs
+from .stage import StageCosts
 from .traffic import message_bytes
-
-OVERLAP_SLOWDOWN = 0.189
-"""How much longer compute takes while a collective runs beside it, which takes multiprocessors and memory
-bandwidth from it: mean over models and devices (Lee et al. 2025, "Characterizing Compute-Communication
-Overlap in GPU-Accelerated Distributed Deep Learning", arXiv:2507.03114)."""
 
 
 class Exchange(NamedTuple):
@@ -43,6 +39,7 @@ class PassCosts:
 
     def __init__(self, costs: Costs, slowdown: float):
         self.costs, self.slowdown = costs, slowdown
+        self._stage = StageCosts(costs)
         self._known: dict[tuple, PassCost] = {}
 
     def of(self, action: Action, layers: tuple[tuple[int, ...], ...]) -> PassCost:
@@ -58,39 +55,14 @@ class PassCosts:
         return self._known[key]
 
     def _pass(self, kind: Kind, layers: list[Layer]) -> PassCost:
-        costs = self.costs
-        if kind is Kind.FORWARD:
-            seconds, flops = costs.forward_s, costs.forward_flops
-        elif kind is Kind.BACKWARD:
-            seconds, flops = costs.backward_s, costs.backward_flops
-        elif kind is Kind.INPUT_GRADIENT:
-            seconds, flops = costs.input_gradient_s, self._input_flops
-        else:
-            seconds, flops = costs.weight_gradient_s, costs.forward_flops
         exchanges = () if kind is Kind.WEIGHT_GRADIENT else self._exchanges(layers, kind is not Kind.FORWARD)
-        compute_s = sum(self._beside_traffic_s(kind, layer, seconds(layer)) for layer in layers)
-        return PassCost(compute_s * self.slowdown, sum(map(flops, layers)), exchanges)
-
-    def _beside_traffic_s(self, kind: Kind, layer: Layer, seconds: float) -> float:
-        """``seconds`` of a layer's compute, slower while parameters are gathered and gradients scattered
-        beside it. A processor that moves the bytes itself hides nothing, so nothing is slowed."""
-        strategy = self.costs.strategy
-        if not strategy.shards_parameters or self.costs.cluster.host is not None:
-            return seconds
-        traffic_s = 0.0
-        if kind is Kind.FORWARD or strategy.reshard_after_forward:
-            traffic_s += self.costs.gathering_s(layer)
-        if kind is not Kind.FORWARD and strategy.reduces_every_micro_batch:
-            traffic_s += self.costs.reduction_s(layer)
-        return seconds + OVERLAP_SLOWDOWN * min(seconds, traffic_s)
-
-    def _input_flops(self, layer: Layer) -> float:
-        return self.costs.backward_flops(layer) - self.costs.forward_flops(layer)
+        seconds = self._stage.pass_s(layers, kind)
+        return PassCost(seconds * self.slowdown, self._stage.flops(layers, kind), exchanges)
 
     def _exchanges(self, layers: Iterable[Layer], backward: bool) -> tuple[Exchange, ...]:
         sums: dict[tuple[str, str], tuple[float, float]] = {}
         for layer in layers:
-            for one, seconds in self.costs.exchanges(layer, backward=backward):
+            for one, seconds in self.costs.exchanges.of(layer, backward=backward):
                 place = (one.dimension, one.group)
                 before = sums.get(place, (0.0, 0.0))
                 sums[place] = (before[0] + seconds, before[1] + one.total_bytes)
@@ -98,7 +70,7 @@ class PassCosts:
 
 
 def _side_by_side(parts: list[PassCost]) -> PassCost:
-    """Two passes on one device: each one's exchanges hide behind the other's compute (DeepSeek-AI 2024,
+    """Two passes on one device: each one's exchanges overlap with the other's compute (DeepSeek-AI 2024,
     DeepSeek-V3, section 3.2.1), and only what is longer than all compute shows."""
     compute = sum(part.compute_s for part in parts)
     exchanges = [exchange for part in parts for exchange in part.exchanges]
@@ -124,5 +96,5 @@ def pass_times(job: Job, strategy: Strategy, cluster: Cluster) -> PassTimes:
         forward_s=seconds(Kind.FORWARD),
         input_gradient_s=seconds(Kind.INPUT_GRADIENT),
         weight_gradient_s=seconds(Kind.WEIGHT_GRADIENT),
-        transfer_s=costs.transfer_s(message_bytes(job, strategy), 0, places) if deep else 0.0,
+        transfer_s=costs.communication.transfer_s(message_bytes(job, strategy), 0, places) if deep else 0.0,
     )

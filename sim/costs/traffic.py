@@ -16,6 +16,7 @@ from ..kernels.recompute import repeated_blocks
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK, Layer
 from ..plan.job import Job
+from ..plan.partition import held_parameters
 from ..plan.strategy import Strategy
 
 FP32_BYTES = 4
@@ -222,6 +223,16 @@ def split_parameters(layers: Iterable[Layer], strategy: Strategy) -> tuple[float
         whole = layer.whole_parameters
         dense += whole + (layer.parameters - layer.expert_parameters - whole) / strategy.tp
     return dense, experts
+
+
+def gradient_bytes(job: Job, strategy: Strategy, parameters: float) -> float:
+    """Bytes of the gradients of so many parameters, as accumulated and reduced."""
+    return parameters * strategy.gradient_bytes(job)
+
+
+def layers_gradient_bytes(job: Job, strategy: Strategy, layers: Iterable[Layer]) -> float:
+    """Bytes of the gradients of ``layers`` on one rank."""
+    return sum(gradient_bytes(job, strategy, held_parameters(layer, strategy)) for layer in layers)
 
 
 def reduction(job: Job, strategy: Strategy, dense: float, experts: float) -> tuple[Collective, ...]:

@@ -11,8 +11,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ..costs.accelerator_mix import MixedCosts
+from ..costs.compute import concurrency_factor
 from ..costs.pass_costs import PassCosts
-from ..costs.traffic import Collective, message_bytes, split_parameters
+from ..costs.stage import StageCosts
+from ..costs.traffic import Collective, gradient_bytes, message_bytes
 from ..errors import InputError
 from ..hardware.cluster import Cluster
 from ..memory.layer_bytes import kept_bytes
@@ -82,7 +84,7 @@ class _Walk:
             self.slowness.multiply(ranks, factor)
         self.placement = Placement(self.program, cluster, plan.world_size)
         self.messenger = Messenger(self.program, self.placement, self.costs)
-        slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
+        slowdown = concurrency_factor(cluster, self.placement.ranks_per_node)
         self.slowdown = slowdown
         self.pass_costs = [PassCosts(self.mixed.of(rank), slowdown) for rank in range(plan.strategy.pp)]
         self.staged = cluster.host is not None and cluster.host.host_staged
@@ -239,7 +241,7 @@ class _Walk:
         else:
             after = [rank.offloaded[place], *([rank.passes[step.after]] if step.after in rank.passes else [])]
         op = self.program.add(
-            self.costs.host_s(size),
+            self.costs.communication.host_s(size),
             (self.program.stream(rank.number, "host"),),
             after=[(one, 0.0) for one in after],
             spans=(self._label(rank.number, action, "host"),),
@@ -304,7 +306,7 @@ class _Walk:
         action: Action,
         collective: Collective,
     ) -> int:
-        one_s = self.costs.collective_s(collective.operation, collective.size_bytes, members)
+        one_s = self.costs.communication.collective_s(collective.operation, collective.size_bytes, members)
         streams = [self.program.stream(r, "dp") for r in present]
         if self.staged:
             # The processor that computes also moves the bytes, so nothing hides behind compute.
@@ -334,8 +336,7 @@ class _Walk:
         ends = (self.stage_ranks[0], self.stage_ranks[-1])
         members = tuple(sorted(end * self.places + place for end in ends))
         turn = rank.meetings.get((action, "tied"), 0)
-        decoder = self.plan.job.model.decoder
-        size = self.costs.gradient_bytes(decoder.vocab * decoder.hidden / self.plan.strategy.tp)
+        size = gradient_bytes(self.plan.job, self.plan.strategy, self._embedding_parameters())
         collective = Collective(dimension="dp", operation="all_reduce", size_bytes=size, group="replicas")
         op = self._meet(rank, (members, turn), members, [(rank.last_op, 0.0)], action, collective)
         if op is None:
@@ -344,15 +345,19 @@ class _Walk:
         rank.reduced.append(op)
         return True
 
+    def _embedding_parameters(self) -> float:
+        """Those of the table, on one rank."""
+        decoder = self.plan.job.model.decoder
+        return decoder.vocab * decoder.hidden / self.plan.strategy.tp
+
     # Updates
 
     def _step(self, rank: _Rank, action: Action) -> None:
-        layers, strategy = self.plan.job.model.layers, self.plan.strategy
-        held = self.plan.rank_stages(rank.pipeline_rank)
-        dense, experts = split_parameters((layers[i] for s in held for i in s.layer_indices), strategy)
-        if self.plan.has_copied_embedding and held[-1].index == len(self.plan.stages) - 1:
-            dense += self.plan.job.model.decoder.vocab * self.plan.job.model.decoder.hidden / strategy.tp
-        seconds = self.mixed.of(rank.pipeline_rank).step_s(dense, experts) * self.slowdown
+        layers, held = self.plan.job.model.layers, self.plan.rank_stages(rank.pipeline_rank)
+        has_copy = self.plan.has_copied_embedding and held[-1].index == len(self.plan.stages) - 1
+        copied = self._embedding_parameters() if has_copy else 0.0
+        stage = StageCosts(self.mixed.of(rank.pipeline_rank))
+        seconds = stage.step_s([layers[i] for s in held for i in s.layer_indices], copied) * self.slowdown
         after = [(op, 0.0) for op in rank.reduced]
         op = self.placement.compute(rank.number, seconds, after, self._label(rank.number, action))
         rank.last_op = op

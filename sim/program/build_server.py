@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..costs.compute import Costs
+from ..costs.compute import concurrency_factor
+from ..costs.costs import Costs
+from ..costs.stage import StageCosts
+from ..costs.traffic import layers_gradient_bytes
 from ..hardware.cluster import Cluster
 from ..plan.action import Action, Kind
 from ..plan.plan import Plan
@@ -36,11 +39,12 @@ class _Servers:
         queued = plan.server_ranks if plan.strategy.synchrony == "async" else ()
         self.placement = Placement(self.program, cluster, plan.world_size, queued)
         self.messenger = Messenger(self.program, self.placement, self.costs)
-        self.slowdown = self.costs.concurrency_factor(self.placement.ranks_per_node)
+        self.slowdown = concurrency_factor(cluster, self.placement.ranks_per_node)
         self.workers = range(plan.strategy.dp)
         self.built = Built(self.program, list(range(plan.world_size)))
         layers = plan.job.model.layers
-        self.shard_bytes = [sum(self.costs.layer_gradient_bytes(layers[i]) for i in s) for s in plan.shards]
+        shards = [[layers[i] for i in shard] for shard in plan.shards]
+        self.shard_bytes = [layers_gradient_bytes(plan.job, plan.strategy, own) for own in shards]
         self.shard_parameters = [sum(layers[i].parameters for i in s) for s in plan.shards]
 
     def synchronous(self) -> None:
@@ -70,7 +74,7 @@ class _Servers:
                     self.built.updates.append((worker, number, pulled[number], step))
 
     def _step_s(self, number: int) -> float:
-        return self.costs.optimizer_s(self.shard_parameters[number]) * self.slowdown
+        return self.costs.optimizer.update_s(self.shard_parameters[number]) * self.slowdown
 
     def _label(self, rank: int, action: Action, stream: str = COMPUTE) -> SpanLabel:
         return SpanLabel(rank, stream, str(action), *action.numbers)
@@ -106,17 +110,12 @@ class _Servers:
     def _compute(self, worker: int, pulled: Sequence[int]) -> int:
         """The worker's forwards and backwards, in the plan's order; returns the last."""
         layers = self.plan.job.model.layers
-        costs = self.costs
+        stage = StageCosts(self.costs)
         op = -1
         for action in self.plan.actions[0]:
-            if action.kind is Kind.FORWARD:
-                seconds = sum(map(costs.forward_s, layers))
-                flops = sum(map(costs.forward_flops, layers))
-            elif action.kind is Kind.BACKWARD:
-                seconds = sum(map(costs.backward_s, layers))
-                flops = sum(map(costs.backward_flops, layers))
-            else:
+            if action.kind not in (Kind.FORWARD, Kind.BACKWARD):
                 continue
+            seconds, flops = stage.compute_s(layers, action.kind), stage.flops(layers, action.kind)
             after = [(p, 0.0) for p in pulled] if op < 0 else []
             op = self.placement.compute(
                 worker, seconds * self.slowdown, after, self._label(worker, action), flops

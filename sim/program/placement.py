@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from ..costs.compute import Costs
+from ..costs.costs import Costs
 from ..hardware.cluster import Cluster
 from .program import Program, SpanLabel
 
@@ -116,6 +116,6 @@ class Messenger:
     def _times(self, size_bytes: float, source: int, target: int) -> tuple[float, float]:
         key = (size_bytes, source, target)
         if key not in self.known:
-            wall = self.costs.transfer_s(*key)
-            self.known[key] = (wall, min(self.costs.transfer_cpu_s(size_bytes), wall))
+            wall = self.costs.communication.transfer_s(*key)
+            self.known[key] = (wall, min(self.costs.communication.transfer_cpu_s(size_bytes), wall))
         return self.known[key]

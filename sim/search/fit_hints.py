@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 
-from ..costs.compute import Costs
+from ..costs.costs import Costs
 from ..costs.lower_bound import lower_bound_s
 from ..costs.pass_costs import pass_times
+from ..costs.remembered import Remembered
 from ..hardware.cluster import Cluster
 from ..memory.peak import memory
 from ..plan.job import Job
@@ -83,7 +84,7 @@ def hints(plan: Plan, cluster: Cluster, *, most: int = 8) -> tuple[Hint, ...]:
     for together in range(1, MOST_TOGETHER + 1):
         if together <= 2 or len(found) < most:
             found += _fitting(plan.job, cluster, _combined(plan.strategy, changes, together), known)
-    remembered: dict[tuple, float] = {}
+    remembered = Remembered()
     found.sort(key=lambda item: _bound_s(plan.job, cluster, item.strategy, remembered))
     before = simulate(plan, cluster, samples=0).step_time_s
     peak = max(place.total_bytes for place in memory(plan, cluster))
@@ -157,7 +158,7 @@ def _combined(strategy: Strategy, changes: list[Change], together: int) -> Itera
         yield changed
 
 
-def _bound_s(job: Job, cluster: Cluster, strategy: Strategy, remembered: dict[tuple, float]) -> float:
+def _bound_s(job: Job, cluster: Cluster, strategy: Strategy, remembered: Remembered) -> float:
     return lower_bound_s(Costs(cluster, job, strategy, remembered), job, strategy)
 
 

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ..costs.compute import Costs
+from ..costs.costs import Costs
 from ..costs.lower_bound import lower_bound_s
+from ..costs.remembered import Remembered
 from ..errors import NoPlanError
 from ..gc_pause import no_garbage_collection
 from ..hardware.cluster import Cluster
@@ -134,7 +135,7 @@ def _bounded(
     Whether they fit in memory is asked later, and only of those that could be among the best.
     """
     bounds: list[tuple[float, str, Strategy]] = []
-    remembered: dict[tuple, float] = {}
+    remembered = Remembered()
     everything = list(strategies)
     for number, strategy in enumerate(everything):
         result.considered += 1

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..costs.compute import Costs
+from ..costs.compute import concurrency_factor
+from ..costs.costs import Costs
+from ..costs.stage import StageCosts
+from ..costs.traffic import layers_gradient_bytes
 from ..hardware.cluster import Cluster
 from ..hardware.straggler_factors import link_factor, persistent_factors, transient_factors
 from ..plan.action import Action, Actions, Kind
@@ -98,9 +101,9 @@ def update_model(
     gradients = max(1, count) * (2 if s.server_replicas > 1 else 1)
     if name in ("async", "stale", "backup"):
         gradients = ROUNDS
-    layers = plan.job.model.layers
-    sizes = [sum(costs.layer_gradient_bytes(layers[i]) for i in own) for own in plan.shards]
-    parameters = [sum(layers[i].parameters for i in own) for own in plan.shards]
+    shards = [[plan.job.model.layers[i] for i in shard] for shard in plan.shards]
+    sizes = [layers_gradient_bytes(plan.job, s, own) for own in shards]
+    parameters = [sum(layer.parameters for layer in own) for own in shards]
     crowding = _crowding(plan, cluster, costs)
     interface = _interface_of(plan, cluster)
     latency, rates = _network(plan, cluster, costs, max(sizes), interface)
@@ -108,7 +111,7 @@ def update_model(
         synchrony=s.synchrony,
         compute_s=_compute_s(plan, cluster, costs, crowding, (s.dp, gradients), seed, sample),
         shard_bytes=sizes,
-        apply_s=[costs.optimizer_s(count) * crowding for count in parameters],
+        apply_s=[costs.optimizer.update_s(count) * crowding for count in parameters],
         servers=s.servers,
         replicas=s.server_replicas,
         colocated=s.servers_colocated,
@@ -124,7 +127,7 @@ def _crowding(plan: Plan, cluster: Cluster, costs: Costs) -> float:
     if cluster.host is None:
         return 1.0
     ranks = min(plan.world_size, cluster.accelerators_per_node)
-    return max(1.0, ranks / cluster.host.cores) * costs.concurrency_factor(ranks)
+    return max(1.0, ranks / cluster.host.cores) * concurrency_factor(cluster, ranks)
 
 
 def _compute_s(
@@ -139,7 +142,7 @@ def _compute_s(
     """float64[worker, gradient]; a worker that averages steps its own parameters after each gradient."""
     seconds = sum(_pass_seconds(plan, costs)) * plan.micro_batches * crowding
     if plan.strategy.protocol[0] == "local":
-        seconds += costs.optimizer_s(sum(layer.parameters for layer in plan.job.model.layers)) * crowding
+        seconds += costs.optimizer.update_s(plan.job.model.parameters) * crowding
     factors = persistent_factors(cluster, plan.world_size)
     if sample is not None:
         factors = factors * transient_factors(cluster, seed, sample, plan.world_size)
@@ -152,7 +155,8 @@ def _compute_s(
 def _pass_seconds(plan: Plan, costs: Costs) -> tuple[float, float]:
     """Of one micro-batch: forward and backward."""
     layers = plan.job.model.layers
-    return sum(map(costs.forward_s, layers)), sum(map(costs.backward_s, layers))
+    stage = StageCosts(costs)
+    return stage.compute_s(layers, Kind.FORWARD), stage.compute_s(layers, Kind.BACKWARD)
 
 
 def _interface_of(plan: Plan, cluster: Cluster) -> list[int]:
@@ -169,8 +173,8 @@ def _network(
 ) -> tuple[float, list[float]]:
     """Latency, and the bandwidth of every interface, as a message to the farthest rank sees them."""
     ends = (0, plan.world_size - 1) if plan.world_size > 1 else (0, 0)
-    latency = costs.transfer_s(1.0, *ends)
-    whole = costs.transfer_s(size_bytes, *ends)
+    latency = costs.communication.transfer_s(1.0, *ends)
+    whole = costs.communication.transfer_s(size_bytes, *ends)
     rate = max(1.0, size_bytes - 1.0) / max(whole - latency, 1e-12)
     per_node = cluster.accelerators_per_node
     rates = [rate] * (max(interface) + 1)
@@ -198,11 +202,8 @@ def _passes(plan: Plan, costs: Costs, record: UpdateRecord, worker: int, turn: i
     forward, backward = _pass_seconds(plan, costs)
     weights = np.array([forward if a.kind is Kind.FORWARD else backward for a in own])
     edges = start + (end - start) * np.concatenate([[0.0], np.cumsum(weights)]) / weights.sum()
-    layers = plan.job.model.layers
-    flops = {
-        Kind.FORWARD: sum(map(costs.forward_flops, layers)),
-        Kind.BACKWARD: sum(map(costs.backward_flops, layers)),
-    }
+    stage = StageCosts(costs)
+    flops = {kind: stage.flops(plan.job.model.layers, kind) for kind in (Kind.FORWARD, Kind.BACKWARD)}
     return [
         Span(
             worker,
@@ -224,7 +225,7 @@ def _messages(
 ) -> list[Span]:
     """A round's pull and push of one shard, on the worker and on its server."""
     layers = plan.job.model.layers
-    size = sum(costs.layer_gradient_bytes(layers[i]) for i in plan.shards[number])
+    size = layers_gradient_bytes(plan.job, plan.strategy, [layers[i] for i in plan.shards[number]])
     place = (worker, turn, number)
     found = []
     for kind, start, end in (

@@ -10,7 +10,7 @@ import pytest
 from traincast.sim.calibration.fit import fit_cluster
 from traincast.sim.calibration.fit_compute import curve_of, line_of
 from traincast.sim.calibration.fit_transport import left_out_errors, rising
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
 from traincast.sim.model.decoder import Decoder
@@ -136,10 +136,11 @@ def test_the_costs_of_a_plan_are_the_profiles(exact):
     """The simulator asks for a layer of this model and gets what was measured."""
     job = Job(model=Model(name="m", decoder=DECODER), global_batch=8, seq_len=128, precision="fp32")
     costs = Costs(exact, job, Strategy(micro_batch=2))
-    assert costs.forward_s(job.model.layers[1]) == pytest.approx(2 * FORWARD["block"])
-    assert costs.optimizer_s(1e6) == pytest.approx(OVERHEAD + 1e6 * PER_PARAMETER)
-    assert costs.collective_s("all_reduce", 2**20, range(2)) == pytest.approx(3 * (LATENCY + 2**20 / LINK))
-    assert costs.transfer_cpu_s(2**20) == pytest.approx((LATENCY + 2**20 / LINK) / 2)
+    assert costs.compute.forward_s(job.model.layers[1]) == pytest.approx(2 * FORWARD["block"])
+    assert costs.optimizer.update_s(1e6) == pytest.approx(OVERHEAD + 1e6 * PER_PARAMETER)
+    seconds = costs.communication.collective_s("all_reduce", 2**20, range(2))
+    assert seconds == pytest.approx(3 * (LATENCY + 2**20 / LINK))
+    assert costs.communication.transfer_cpu_s(2**20) == pytest.approx((LATENCY + 2**20 / LINK) / 2)
 
 
 def test_ranks_share_the_memory(exact):

@@ -8,7 +8,7 @@ import pytest
 from machines import gpt, gpu, gpu_cluster
 from machines import job as make_job
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
 from traincast.sim.costs.lower_bound import lower_bound_s
 from traincast.sim.hardware.cluster import NodeGroup
 from traincast.sim.memory.peak import memory

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import NVLINK, cpu_cluster, gpt, gpt3_175b, gpu, gpu_cluster, job, llama
 
-from traincast.sim.costs.compute import Costs
-from traincast.sim.costs.traffic import boundary_bytes
+from traincast.sim.costs.compute import concurrency_factor
+from traincast.sim.costs.costs import Costs
+from traincast.sim.costs.stage import StageCosts
+from traincast.sim.costs.traffic import boundary_bytes, layers_gradient_bytes
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster import Cluster, LayerProfile, OptimizerCost
 from traincast.sim.hardware.cluster_file import read_cluster
@@ -21,6 +23,7 @@ from traincast.sim.kernels.layer_profiles import line
 from traincast.sim.kernels.roofline import kernel_s, kernels_s
 from traincast.sim.model.layer import Layer
 from traincast.sim.network import algorithms as collectives
+from traincast.sim.plan.action import Kind
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
 
@@ -52,10 +55,6 @@ def profile(kind: str = "block", micro_batch: int = 1, **changes) -> LayerProfil
 def profiled(*profiles: LayerProfile) -> Cluster:
     cluster = cpu_cluster()
     return replace(cluster, accelerator=replace(cluster.accelerator, layer_profiles=profiles))
-
-
-def total(costs: Costs, method: str) -> float:
-    return sum(getattr(costs, method)(layer) for layer in costs.job.model.layers)
 
 
 def test_a_kernel_takes_the_slower_of_arithmetic_and_memory():
@@ -106,10 +105,10 @@ def test_a_profile_is_used_as_it_is():
     """And the layers that have none follow the roofline."""
     costs = Costs(profiled(profile()), job(), Strategy())
     embedding, block, head = costs.job.model.layers[0], costs.job.model.layers[1], costs.job.model.layers[-1]
-    assert (costs.forward_s(block), costs.backward_s(block)) == (2e-3, 4e-3)
+    assert (costs.compute.forward_s(block), costs.compute.backward_s(block)) == (2e-3, 4e-3)
     plain = Costs(cpu_cluster(), job(), Strategy())
-    assert costs.forward_s(head) == plain.forward_s(head)
-    assert costs.forward_s(embedding) == plain.forward_s(embedding)
+    assert costs.compute.forward_s(head) == plain.compute.forward_s(head)
+    assert costs.compute.forward_s(embedding) == plain.compute.forward_s(embedding)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +117,15 @@ def test_a_profile_is_used_as_it_is():
 def test_a_profile_of_another_shape_is_not_used(changes: dict):
     """Any field that differs."""
     block = job().model.layers[1]
-    plain = Costs(cpu_cluster(), job(), Strategy()).forward_s(block)
-    assert Costs(profiled(profile(**changes)), job(), Strategy()).forward_s(block) == plain
+    plain = Costs(cpu_cluster(), job(), Strategy()).compute.forward_s(block)
+    assert Costs(profiled(profile(**changes)), job(), Strategy()).compute.forward_s(block) == plain
 
 
 def test_recompute_adds_to_a_profile():
     """Full repeats the forward; selective attention's share of it."""
     block = job().model.layers[1]
     none, selective, full = (
-        Costs(profiled(profile()), job(), Strategy(recompute=r)).backward_s(block)
+        Costs(profiled(profile()), job(), Strategy(recompute=r)).compute.backward_s(block)
         for r in ("none", "selective", "full")
     )
     assert (none, full) == (4e-3, 6e-3)
@@ -137,7 +136,7 @@ def test_other_micro_batches_lie_on_the_line():
     """1 ms + 1 ms a sample through 1 and 4 samples gives 3 ms for 2, 9 ms for 8."""
     cluster = profiled(profile(micro_batch=1), profile(micro_batch=4))
     block = job().model.layers[1]
-    times = [Costs(cluster, job(), Strategy(micro_batch=mb)).forward_s(block) for mb in (1, 2, 4, 8)]
+    times = [Costs(cluster, job(), Strategy(micro_batch=mb)).compute.forward_s(block) for mb in (1, 2, 4, 8)]
     assert times == pytest.approx([2e-3, 3e-3, 5e-3, 9e-3])
 
 
@@ -145,7 +144,7 @@ def test_one_profile_scales_by_the_roofline():
     """To other micro-batches and tensor-parallel degrees, in the right direction."""
     cluster = profiled(profile(micro_batch=2))
     block = job().model.layers[1]
-    of = lambda **how: Costs(cluster, job(), Strategy(**how)).forward_s(block)  # noqa: E731
+    of = lambda **how: Costs(cluster, job(), Strategy(**how)).compute.forward_s(block)  # noqa: E731
     assert of(micro_batch=1) < of(micro_batch=2) == 3e-3 < of(micro_batch=4) <= 6e-3
     assert 1.5e-3 <= of(micro_batch=2, tp=2) < 3e-3
 
@@ -171,14 +170,15 @@ def test_flops_are_those_of_the_papers():
     """All layers' FLOPs on all ranks are the hardware FLOPs of the step."""
     for recompute in ("none", "selective", "full"):
         costs = Costs(gpu_cluster(), BIG, Strategy(tp=8, micro_batch=2, recompute=recompute))
-        done = 8 * (total(costs, "forward_flops") + total(costs, "backward_flops"))
+        stage, layers = StageCosts(costs), costs.job.model.layers
+        done = 8 * sum(stage.flops(layers, kind) for kind in (Kind.FORWARD, Kind.BACKWARD))
         expected = hardware_flops_per_token(BIG.model, 2048, recompute) * 2 * 2048
         assert done == pytest.approx(expected, rel=1e-12)
 
 
 def exchanged(costs: Costs, layer: Layer, *, backward: bool = False) -> tuple[float, float]:
     """Bytes and seconds of all exchanges of one pass through ``layer``."""
-    found = costs.exchanges(layer, backward=backward)
+    found = costs.exchanges.of(layer, backward=backward)
     return sum(one.total_bytes for one, _ in found), sum(seconds for _, seconds in found)
 
 
@@ -188,7 +188,7 @@ def test_a_block_sends_two_all_reduces_each_way():
     size = 2048 * 12288 * 2
     costs = Costs(gpu_cluster(), BIG, Strategy(tp=8, stack="megatron-2021"))
     again = Costs(gpu_cluster(), BIG, Strategy(tp=8, recompute="full", stack="megatron-2021"))
-    once = costs.collective_s("all_reduce", size, range(8))
+    once = costs.communication.collective_s("all_reduce", size, range(8))
     assert exchanged(costs, block) == exchanged(costs, block, backward=True) == (2 * size, 2 * once)
     assert exchanged(again, block, backward=True) == (4 * size, 4 * once)
 
@@ -199,7 +199,7 @@ def test_sequence_parallelism_gathers_and_scatters_instead():
         Costs(gpu_cluster(), BIG, Strategy(tp=8, sequence_parallel=parallel)) for parallel in (False, True)
     )
     block = BIG.model.layers[1]
-    names = [one.operation for one, _ in split.exchanges(block, backward=False)]
+    names = [one.operation for one, _ in split.exchanges.of(block, backward=False)]
     assert names == ["all_gather", "reduce_scatter"]
     assert exchanged(split, block)[0] == 2 * exchanged(whole, block)[0]
 
@@ -217,7 +217,7 @@ def test_what_no_group_shares_is_not_sent():
     """A single rank."""
     costs = Costs(gpu_cluster(), BIG, Strategy())
     for layer in BIG.model.layers[:2]:
-        assert costs.exchanges(layer, backward=False) == costs.exchanges(layer, backward=True) == ()
+        assert costs.exchanges.of(layer, backward=False) == costs.exchanges.of(layer, backward=True) == ()
 
 
 def test_ring_attention_hides_behind_attention():
@@ -236,12 +236,13 @@ def test_ring_attention_hides_behind_attention():
 def test_the_optimizer_is_measured_or_bound_by_memory():
     """AdamW reads and writes 28 bytes a parameter in fp32, 30 with bf16 weights, clipping 12 more."""
     measured = gpu(optimizer_costs={"adamw": OptimizerCost(overhead_s=1e-3, per_parameter_s=1e-9)})
-    assert Costs(gpu_cluster(accelerator=measured), job(), Strategy()).optimizer_s(1e6) == pytest.approx(2e-3)
+    costs = Costs(gpu_cluster(accelerator=measured), job(), Strategy())
+    assert costs.optimizer.update_s(1e6) == pytest.approx(2e-3)
     whole = gpu(memory_efficiency=((1.0, 1.0),), launch_overhead_s=0.0)
     for precision, per_parameter in (("fp32", 40), ("bf16", 42)):
         costs = Costs(gpu_cluster(accelerator=whole), job(precision=precision), Strategy())
-        assert costs.optimizer_s(1e9) == pytest.approx(per_parameter * 1e9 / 2.04e12)
-        assert costs.optimizer_s(0) == 0
+        assert costs.optimizer.update_s(1e9) == pytest.approx(per_parameter * 1e9 / 2.04e12)
+        assert costs.optimizer.update_s(0) == 0
 
 
 def test_gradients_are_reduced_in_fp32_for_bf16_weights():
@@ -249,15 +250,15 @@ def test_gradients_are_reduced_in_fp32_for_bf16_weights():
     block = BIG.model.layers[1]
     whole = block.whole_parameters
     held = (block.parameters - whole) / 8 + whole
-    assert Costs(gpu_cluster(), BIG, Strategy(tp=8)).layer_gradient_bytes(block) == held * 4
+    assert layers_gradient_bytes(BIG, Strategy(tp=8), [block]) == held * 4
 
 
 def test_transfers_take_their_path():
     """Within a node by NVLink, between nodes by the NIC."""
     costs = Costs(gpu_cluster(), BIG, Strategy(tp=4, pp=4))
-    assert costs.transfer_s(1e9, 0, 4) == collectives.point_to_point_s(1e9, 300e9, 2e-6)
-    assert costs.transfer_s(1e9, 4, 8) == collectives.point_to_point_s(1e9, 25e9, 5e-6)
-    assert costs.transfer_cpu_s(1e9) == 0
+    assert costs.communication.transfer_s(1e9, 0, 4) == collectives.point_to_point_s(1e9, 300e9, 2e-6)
+    assert costs.communication.transfer_s(1e9, 4, 8) == collectives.point_to_point_s(1e9, 25e9, 5e-6)
+    assert costs.communication.transfer_cpu_s(1e9) == 0
 
 
 def test_transfers_of_a_stage_share_the_nodes_link():
@@ -265,23 +266,21 @@ def test_transfers_of_a_stage_share_the_nodes_link():
     cluster = gpu_cluster()
     shared = replace(cluster, links={**cluster.links, "ib": replace(cluster.links["ib"], per_node=True)})
     costs = Costs(shared, BIG, Strategy(tp=4, pp=4))
-    assert costs.transfer_s(1e9, 4, 8) == collectives.point_to_point_s(1e9, 25e9 / 4, 5e-6)
+    assert costs.communication.transfer_s(1e9, 4, 8) == collectives.point_to_point_s(1e9, 25e9 / 4, 5e-6)
 
 
 def test_host_staged_messages_cost_processor_time():
     """As measured, on each side."""
     costs = Costs(cpu_cluster(), job(), Strategy(pp=2))
-    assert costs.transfer_s(1e6, 0, 1) == pytest.approx(4e-4)
-    assert costs.transfer_cpu_s(1e6) == pytest.approx(2e-4)
+    assert costs.communication.transfer_s(1e6, 0, 1) == pytest.approx(4e-4)
+    assert costs.communication.transfer_cpu_s(1e6) == pytest.approx(2e-4)
 
 
 def test_collectives_go_by_the_strategys_algorithm():
     """A ring, a tree, or the cheaper."""
     size, ranks = 1e5, range(0, 32, 8)
-    seconds = {
-        a: Costs(gpu_cluster(), BIG, Strategy(collective_algorithm=a)).collective_s("all_reduce", size, ranks)
-        for a in ("ring", "tree", "auto")
-    }
+    by = {a: Costs(gpu_cluster(), BIG, Strategy(collective_algorithm=a)) for a in ("ring", "tree", "auto")}
+    seconds = {a: c.communication.collective_s("all_reduce", size, ranks) for a, c in by.items()}
     assert seconds["ring"] == collectives.ring_all_reduce_s(size, 4, 25e9, 5e-6)
     assert seconds["tree"] == collectives.tree_all_reduce_s(size, 4, 25e9, 5e-6)
     assert seconds["auto"] == min(seconds["ring"], seconds["tree"])
@@ -289,9 +288,8 @@ def test_collectives_go_by_the_strategys_algorithm():
 
 def test_ranks_at_once_slow_each_other_down():
     """By the host's curve; not on GPUs."""
-    costs = Costs(cpu_cluster(), job(), Strategy())
-    assert [costs.concurrency_factor(n) for n in (1, 2, 4)] == [1.0, 1.2, 1.2]
-    assert Costs(gpu_cluster(), job(), Strategy()).concurrency_factor(8) == 1.0
+    assert [concurrency_factor(cpu_cluster(), n) for n in (1, 2, 4)] == [1.0, 1.2, 1.2]
+    assert concurrency_factor(gpu_cluster(), 8) == 1.0
 
 
 @given(STRATEGIES, st.floats(1, 20))
@@ -306,8 +304,8 @@ def test_better_hardware_never_hurts(strategy: Strategy, factor: float):
     ):
         fast = Costs(gpu_cluster(accelerator=better), own, strategy)
         for layer in own.model.layers:
-            assert fast.forward_s(layer) <= slow.forward_s(layer)
-            assert fast.backward_s(layer) <= slow.backward_s(layer)
+            assert fast.compute.forward_s(layer) <= slow.compute.forward_s(layer)
+            assert fast.compute.backward_s(layer) <= slow.compute.backward_s(layer)
 
 
 @given(STRATEGIES)
@@ -316,9 +314,9 @@ def test_recompute_costs_in_its_order(strategy: Strategy):
     own = job(llama(kv_heads=8))
     block = own.model.layers[1]
     by = {r: Costs(gpu_cluster(), own, replace(strategy, recompute=r)) for r in ("none", "selective", "full")}
-    seconds = [costs.backward_s(block) for costs in by.values()]
+    seconds = [costs.compute.backward_s(block) for costs in by.values()]
     assert seconds == sorted(set(seconds))
-    assert len({costs.forward_s(block) for costs in by.values()}) == 1
+    assert len({costs.compute.forward_s(block) for costs in by.values()}) == 1
 
 
 def test_a_megatron_layer_is_near_its_measurement():
@@ -330,8 +328,8 @@ def test_a_megatron_layer_is_near_its_measurement():
     for attention in ("unfused", "flash"):
         strategy = Strategy(tp=8, micro_batch=4, attention=attention)
         costs, block = Costs(read_cluster("dgx-a100"), own, strategy), own.model.layers[1]
-        forward = costs.forward_s(block) + exchanged(costs, block)[1]
-        backward = costs.backward_s(block) + exchanged(costs, block, backward=True)[1]
+        forward = costs.compute.forward_s(block) + exchanged(costs, block)[1]
+        backward = costs.compute.backward_s(block) + exchanged(costs, block, backward=True)[1]
         seconds[attention] = forward, backward
     assert seconds["unfused"] == pytest.approx((7.7e-3, 11.9e-3), rel=0.1)
     for quick, slow in zip(seconds["flash"], seconds["unfused"], strict=True):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
 from traincast.sim.costs.traffic import layer_collectives
 from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.model.hf_config import read_model
@@ -23,7 +23,7 @@ def seconds(ep: int, dispatch: str, job: Job = JOB) -> float:
     strategy = Strategy(dp=ep, ep=ep, expert_dispatch=dispatch)
     found = layer_collectives(job, strategy, "moe_block", backward=False)
     (collective,) = [one for one in found if one.dimension == "ep"]
-    return Costs(CLUSTER, job, strategy).group_s(collective)
+    return Costs(CLUSTER, job, strategy).communication.group_s(collective)
 
 
 def test_inside_a_node_both_are_one():
@@ -39,8 +39,8 @@ def test_between_two_nodes_a_quarter_travels():
     smaller = replace(collective, size_bytes=collective.size_bytes * (1 - 2**-8) / 4)
     inside = replace(collective, count=1)
     costs = Costs(CLUSTER, JOB, strategy)
-    between = costs.group_s(smaller)
-    within = costs.collective_s("all_to_all", inside.size_bytes, range(8))
+    between = costs.communication.group_s(smaller)
+    within = costs.communication.collective_s("all_to_all", inside.size_bytes, range(8))
     assert seconds(16, "per_node") == pytest.approx(max(between, within), rel=1e-12)
     assert seconds(16, "per_node") < seconds(16, "all_to_all")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import INFINIBAND, NVLINK, cpu_cluster, gpt3_175b, gpu_cluster, job, llama
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
 from traincast.sim.costs.lower_bound import lower_bound_s
 from traincast.sim.hardware.cluster import Cluster
 from traincast.sim.plan.job import Job
@@ -85,7 +85,7 @@ def test_the_bubble_of_alike_stages_is_p_minus_one():
     strategy = Strategy(pp=4, micro_batch=1, stack="torchtitan-compile")  # no launch is waited for
     costs = Costs(CLUSTERS["gpus"], own, strategy)
     block = model.layers[1]
-    both = 8 * (costs.forward_s(block) + costs.backward_s(block))
+    both = 8 * (costs.compute.forward_s(block) + costs.compute.backward_s(block))
     step = simulate(make_plan(own, strategy), CLUSTERS["gpus"]).step_time_s
     assert step == pytest.approx((16 + 4 - 1) * both, rel=0.06)
 

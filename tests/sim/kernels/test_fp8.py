@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.kernels.fp8 import BF16 as UNCHANGED
@@ -81,7 +81,7 @@ def test_a_block_of_large_products_is_faster_in_fp8_and_the_head_is_not():
     cluster = read_cluster("hgx-h100")
     blocks = JOB.model.layers[1], JOB.model.layers[-1]
     block, head = (
-        Costs(cluster, BF16, ONE).forward_s(layer) / Costs(cluster, JOB, ONE).forward_s(layer)
+        Costs(cluster, BF16, ONE).compute.forward_s(layer) / Costs(cluster, JOB, ONE).compute.forward_s(layer)
         for layer in blocks
     )
     assert 1.0 < block < 2.0
@@ -91,11 +91,12 @@ def test_a_block_of_large_products_is_faster_in_fp8_and_the_head_is_not():
 def test_the_optimizer_writes_the_fp8_weights_too():
     """Once a step, not once a micro-batch."""
     cluster = read_cluster("hgx-h100")
-    assert Costs(cluster, JOB, ONE).optimizer_s(1e9) > Costs(cluster, BF16, ONE).optimizer_s(1e9)
+    fp8, bf16 = (Costs(cluster, job, ONE).optimizer for job in (JOB, BF16))
+    assert fp8.update_s(1e9) > bf16.update_s(1e9)
 
 
 def test_an_accelerator_without_fp8_is_refused():
     """An A100 has no fp8 units."""
     cluster = read_cluster("dgx-a100")
     with pytest.raises(InputError, match="fp8"):
-        Costs(cluster, JOB, ONE).forward_s(JOB.model.layers[1])
+        Costs(cluster, JOB, ONE).compute.forward_s(JOB.model.layers[1])

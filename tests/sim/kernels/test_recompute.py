@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
+from traincast.sim.costs.rank_flops import backward_flops
 from traincast.sim.costs.traffic import layer_collectives
 from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.kernels.flops import hardware_flops_per_token, layer_flops, model_flops_per_token
@@ -73,7 +74,7 @@ def test_policies_stand_in_order_of_time_and_memory():
     """What is kept falls as what is repeated grows."""
     policies = ["none", "selective", "selective_op", "full"]
     costs = [Costs(CLUSTER, JOB, Strategy(recompute=policy)) for policy in policies]
-    seconds = [one.backward_s(BLOCK_LAYER) for one in costs]
+    seconds = [one.compute.backward_s(BLOCK_LAYER) for one in costs]
     kept = [kept_bytes(JOB, Strategy(recompute=policy), BLOCK) for policy in policies]
     assert seconds == sorted(seconds)
     assert kept == sorted(kept, reverse=True)
@@ -92,7 +93,7 @@ def test_some_blocks_cost_their_share():
     some = Strategy(recompute="full", recompute_blocks=16)
     three = (Strategy(), some, Strategy(recompute="full"))
     assert repeated_blocks(JOB, some) == 0.5
-    seconds = [Costs(CLUSTER, JOB, s).backward_s(BLOCK_LAYER) for s in three]
+    seconds = [Costs(CLUSTER, JOB, s).compute.backward_s(BLOCK_LAYER) for s in three]
     kept = [kept_bytes(JOB, s, BLOCK) for s in three]
     assert seconds[1] == pytest.approx((seconds[0] + seconds[2]) / 2, rel=1e-12)
     assert kept[1] == pytest.approx((kept[0] + kept[2]) / 2, rel=1e-12)
@@ -118,7 +119,7 @@ def test_hardware_flops_count_what_is_repeated():
 def test_flops_of_a_pass_count_what_is_repeated():
     """A tensor-parallel rank does its part of them."""
     base, again = (
-        Costs(CLUSTER, JOB, Strategy(tp=4, recompute=policy)).backward_flops(BLOCK_LAYER)
+        backward_flops(JOB, Strategy(tp=4, recompute=policy), BLOCK_LAYER)
         for policy in ("none", "selective_op")
     )
     products = 2 * 4096 * (1024 + 4096 + JOB.model.decoder.ffn)
@@ -159,7 +160,7 @@ def test_tensor_traffic_hides_behind_products(backward: bool):
     """With overlap_tensor what shows is less, and nothing is less than nothing."""
     plain = Strategy(tp=8, sequence_parallel=True, stack="torchtitan")
     shown = [
-        [seconds for _, seconds in Costs(CLUSTER, JOB, s).exchanges(BLOCK_LAYER, backward=backward)]
+        [seconds for _, seconds in Costs(CLUSTER, JOB, s).exchanges.of(BLOCK_LAYER, backward=backward)]
         for s in (plain, replace(plain, overlap_tensor=True))
     ]
     assert all(0.0 <= hidden < whole for whole, hidden in zip(*shown, strict=True))
@@ -172,11 +173,11 @@ def test_tensor_traffic_shows_what_is_longer_than_its_products():
     job = Job(model=read_model("llama3.1-405b"), global_batch=8, seq_len=8192)
     layer = job.model.layers[1]
     whole, shown = (
-        sum(seconds for _, seconds in Costs(slow, job, s).exchanges(layer, backward=False))
+        sum(seconds for _, seconds in Costs(slow, job, s).exchanges.of(layer, backward=False))
         for s in (plain, replace(plain, overlap_tensor=True))
     )
     assert 0.0 < shown < whole
-    assert whole - shown <= Costs(slow, job, plain).forward_s(layer)
+    assert whole - shown <= Costs(slow, job, plain).compute.forward_s(layer)
 
 
 def test_overlap_needs_sequence_parallelism():
@@ -201,7 +202,7 @@ def test_tokens_to_experts_travel_beside_another_micro_batch():
     layer, plain = job.model.layers[1], Strategy(dp=8, ep=8)
     overlapped = replace(plain, overlap_experts=True)
     whole, shown = (
-        sum(seconds for _, seconds in Costs(CLUSTER, job, s).exchanges(layer, backward=False))
+        sum(seconds for _, seconds in Costs(CLUSTER, job, s).exchanges.of(layer, backward=False))
         for s in (plain, overlapped)
     )
     assert whole > 0.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from machines import gpu, gpu_cluster, job, llama
 
-from traincast.sim.costs.compute import Costs
-from traincast.sim.costs.pass_costs import OVERLAP_SLOWDOWN, PassCosts
+from traincast.sim.costs.costs import Costs
+from traincast.sim.costs.pass_costs import PassCosts
+from traincast.sim.costs.stage import OVERLAP_SLOWDOWN
 from traincast.sim.kernels.gemm_efficiency import alignment_efficiency, narrow_efficiency
 from traincast.sim.kernels.kernel import Kernel
 from traincast.sim.kernels.roofline import kernel_s, kernels_s
@@ -88,6 +89,6 @@ def test_compute_is_slower_beside_gathering():
     sharded = Strategy(dp=8, sharding="fsdp", stack="torchtitan")
     costs = Costs(gpu_cluster(), own, sharded)
     block = own.model.layers[1]
-    beside = min(costs.forward_s(block), costs.gathering_s(block))
-    assert compute_s(sharded) == pytest.approx(costs.forward_s(block) + OVERLAP_SLOWDOWN * beside)
-    assert compute_s(Strategy(dp=8, stack="torchtitan")) == pytest.approx(costs.forward_s(block))
+    beside = min(costs.compute.forward_s(block), costs.communication.gathering_s(block))
+    assert compute_s(sharded) == pytest.approx(costs.compute.forward_s(block) + OVERLAP_SLOWDOWN * beside)
+    assert compute_s(Strategy(dp=8, stack="torchtitan")) == pytest.approx(costs.compute.forward_s(block))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
 from traincast.sim.errors import InputError
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
@@ -33,12 +33,13 @@ def test_pipeline_lies_between_the_closed_forms_of_its_stages(tiny_job, round_cl
     plan = make_plan(tiny_job, strategy)
     costs = Costs(cluster, tiny_job, strategy)
     layers = tiny_job.model.layers
+    compute = costs.compute
     both = [
-        sum(costs.forward_s(layers[i]) + costs.backward_s(layers[i]) for i in stage.layer_indices)
+        sum(compute.forward_s(layers[i]) + compute.backward_s(layers[i]) for i in stage.layer_indices)
         for stage in plan.stages
     ]
     trace = simulate(plan, cluster, engine=engine)
-    steps = max(costs.optimizer_s(plan.stage_parameters(s)) for s in range(2))
+    steps = max(costs.optimizer.update_s(plan.stage_parameters(s)) for s in range(2))
     micro_batches = strategy.micro_batches(tiny_job)
     lower = (micro_batches + 1) * min(both)
     upper = (micro_batches + 1) * max(both) + steps
@@ -49,8 +50,8 @@ def test_single_rank_is_the_sum_of_its_parts(tiny_job, round_cluster):
     strategy = Strategy(micro_batch=2)
     costs = Costs(round_cluster, tiny_job, strategy)
     layers = tiny_job.model.layers
-    expected = 4 * sum(costs.forward_s(layer) + costs.backward_s(layer) for layer in layers)
-    expected += costs.optimizer_s(tiny_job.model.parameters)
+    expected = 4 * sum(costs.compute.forward_s(layer) + costs.compute.backward_s(layer) for layer in layers)
+    expected += costs.optimizer.update_s(tiny_job.model.parameters)
     trace = simulate(make_plan(tiny_job, strategy), round_cluster)
     assert trace.step_time_s == pytest.approx(expected, rel=1e-12)
     assert [span.action for span in trace.spans] == [

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
+from traincast.sim.costs.traffic import layers_gradient_bytes
 from traincast.sim.hardware.stragglers import Straggler, Stragglers
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
@@ -42,11 +43,11 @@ def test_a_synchronous_step_is_what_its_parts_add_up_to(tiny_job, round_cluster)
     plan = planned(tiny_job, "sync", servers=1)
     costs = Costs(round_cluster, plan.job, plan.strategy)
     layers = plan.job.model.layers
-    compute = sum(costs.forward_s(layer) + costs.backward_s(layer) for layer in layers)
-    size = sum(map(costs.layer_gradient_bytes, layers))
-    latency, whole = costs.transfer_s(1.0, 0, 4), costs.transfer_s(size, 0, 4)
+    compute = sum(costs.compute.forward_s(layer) + costs.compute.backward_s(layer) for layer in layers)
+    size = layers_gradient_bytes(plan.job, plan.strategy, layers)
+    latency, whole = costs.communication.transfer_s(1.0, 0, 4), costs.communication.transfer_s(size, 0, 4)
     message = whole - latency
-    apply = costs.optimizer_s(sum(layer.parameters for layer in layers))
+    apply = costs.optimizer.update_s(sum(layer.parameters for layer in layers))
     expected = 2 * (latency + message) + 3 * message + compute + apply
     assert simulate(plan, round_cluster).step_time_s == pytest.approx(expected, rel=1e-3)
 

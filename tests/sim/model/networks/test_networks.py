@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from traincast.sim.costs.compute import Costs
+from traincast.sim.costs.costs import Costs
 from traincast.sim.costs.traffic import message_bytes
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster_file import read_cluster
@@ -178,7 +178,7 @@ def test_windows_of_three_are_computed_by_winograd_where_that_is_faster():
         b.conv(b.image(channels, 56, 56), channels, window, padding=window // 2)
         model = Model(name="one", network=b.network())
         own = Job(model=model, global_batch=64, seq_len=1, precision="fp32")
-        seconds = Costs(cluster, own, Strategy(micro_batch=64)).forward_s(model.layers[0])
+        seconds = Costs(cluster, own, Strategy(micro_batch=64)).compute.forward_s(model.layers[0])
         return 64 * model_flops_per_token(model, 1) / 3 / seconds / cluster.accelerator.peak_flops["fp32"]
 
     assert forward(3, 256) > 1.0
@@ -191,8 +191,8 @@ def test_more_images_take_no_less_and_each_takes_no_more():
         steps = {}
         for size in (1, 2, 8, 32):
             own = job(name, global_batch=size)
-            costs = Costs(cluster, own, Strategy(micro_batch=size))
-            steps[size] = sum(costs.forward_s(one) + costs.backward_s(one) for one in own.model.layers)
+            compute = Costs(cluster, own, Strategy(micro_batch=size)).compute
+            steps[size] = sum(compute.forward_s(one) + compute.backward_s(one) for one in own.model.layers)
         assert sorted(steps.values()) == list(steps.values())
         assert steps[32] / 32 < steps[8] / 8 < steps[1]
 
@@ -242,7 +242,7 @@ def test_plans_are_written_read_and_simulated(strategy):
     step = simulate(read, cluster).step_time_s
     assert step == simulate(plan, cluster).step_time_s
     costs = Costs(cluster, plan.job, strategy)
-    alone = sum(costs.forward_s(one) + costs.backward_s(one) for one in plan.job.model.layers)
+    alone = sum(costs.compute.forward_s(one) + costs.compute.backward_s(one) for one in plan.job.model.layers)
     assert step >= alone * plan.micro_batches / strategy.pp
 
 
@@ -349,7 +349,7 @@ def test_autocast_norms_and_softmax_are_in_fp32():
     def whole(stack):
         images = job(precision="fp16")
         costs = Costs(read_cluster("dgx-a100"), images, Strategy(micro_batch=64, stack=stack))
-        return sum(map(costs.forward_s, images.model.layers))
+        return sum(map(costs.compute.forward_s, images.model.layers))
 
     assert whole(cast) == whole(plain)
 
