@@ -88,7 +88,7 @@ PHASES = (
     Phase(
         key="offload",
         label="to and from host memory",
-        kinds=(),
+        kinds=("OFFLOAD", "FETCH"),
         streams=("host",),
         colour="#999933",
         hatch="..",

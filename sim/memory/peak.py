@@ -156,7 +156,7 @@ def rank_walk(plan: Plan, pipeline_rank: int) -> Walk:
     """What is kept on one pipeline rank, pass by pass."""
     held = plan.rank_stages(pipeline_rank)
     sizes = {stage.index: _stage_bytes(plan, stage) for stage in held}
-    offloads = plan.strategy.offload in ("activations", "both")
+    offloads = plan.strategy.offloads_activations
     # Offloaded, only the micro-batches at work and fetched ahead are on the device.
     limit = 2 * max(size.kept for size in sizes.values()) if offloads else float("inf")
     return walk(plan.actions[pipeline_rank], sizes, limit)

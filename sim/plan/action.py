@@ -31,6 +31,10 @@ class Kind(StrEnum):
     """Gather a stage's parameters, block after block, ahead of the passes that need them (FSDP)."""
     RESHARD = "RESHARD"
     """Drop the gathered parameters."""
+    OFFLOAD = "OFFLOAD"
+    """A micro-batch's activations of a stage to host memory."""
+    FETCH = "FETCH"
+    """The same back."""
     REDUCE_GRAD = "REDUCE_GRAD"
     """Sum a bucket of gradients over the replicas: each keeps all of them, or, sharded, its own part."""
     REDUCE_TIED = "REDUCE_TIED"
@@ -57,6 +61,7 @@ _OF_SERVER = ("server", "worker")
 _NUMBERS: dict[Kind, tuple[str, str]] = {
     **dict.fromkeys((Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT), _PASS),
     **dict.fromkeys((Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B, Kind.OVERLAP), _PASS),
+    **dict.fromkeys((Kind.OFFLOAD, Kind.FETCH), _PASS),
     **dict.fromkeys((Kind.RESHARD, Kind.REDUCE_TIED, Kind.PUSH, Kind.PULL), ("stage", "")),
     Kind.UNSHARD: ("stage", "ahead"),
     Kind.REDUCE_GRAD: ("stage", "bucket"),

@@ -8,7 +8,7 @@ believes nothing: the structure is checked first, then the rules of job and stra
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Fault, InputError
@@ -19,7 +19,8 @@ from ..model.decoder import Decoder
 from ..model.model import Model
 from ..model.model_file import network_faults
 from ..model.networks.network import Network
-from .action import Action, Actions, Kind
+from .action import Action, Kind
+from .earlier_versions import server_actions, worker_actions
 from .job import Job
 from .plan import Plan
 from .soundness import validate
@@ -161,31 +162,16 @@ def _decoder_faults(document: Document, form: PlanForm) -> list[Fault]:
 
 def _read(form: PlanForm) -> Plan:
     model = Model(name=form.model.name, source=form.model.source, **_architecture(form))
+    strategy = Strategy(**dict(form.strategy))
     return Plan(
         job=Job(model=model, **dict(form.job)),
-        strategy=Strategy(**dict(form.strategy)),
+        strategy=strategy,
         stages=tuple(stage.read(index) for index, stage in enumerate(form.stages)),
-        actions=form.actions,
-        server_actions=tuple(_named(own, number) for number, own in enumerate(form.server_actions)),
+        actions=worker_actions(form.actions, strategy),
+        server_actions=server_actions(form.server_actions),
         shards=form.shards,
         cluster=dict(form.cluster),
     )
-
-
-def _named(actions: Actions, server: int) -> Actions:
-    """Actions of ``server``, where earlier versions wrote `STEP` for APPLY, and 0 for every server."""
-    if not any(action.kind is Kind.STEP for action in actions):
-        return actions
-    worker, named = -1, []
-    at_once = [action.kind for action in actions].count(Kind.STEP) > 1
-    for action in actions:
-        if action.kind is Kind.STEP:
-            action = Action.of(Kind.APPLY, server=server, worker=worker if at_once else -1)
-        elif action.worker >= 0:
-            worker = action.worker
-            action = replace(action, server=server)
-        named.append(action)
-    return tuple(named)
 
 
 def _architecture(form: PlanForm) -> dict[str, Any]:

@@ -6,6 +6,7 @@ The actions are played in unit time: an action can run once what it needs was do
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from ..errors import Fault, InputError
 from .action import Action, Actions, Kind
@@ -16,6 +17,7 @@ _SENT_BY = {Kind.RECV_F: (Kind.SEND_F, -1), Kind.RECV_B: (Kind.SEND_B, +1)}
 
 _GRADIENTS = (Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
 _PASSES = (Kind.FORWARD, *_GRADIENTS)
+_OF_MICRO_BATCHES = (*_PASSES, Kind.OFFLOAD, Kind.FETCH)
 _REPEATED = (Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD, Kind.REDUCE_TIED, Kind.STEP, Kind.AVERAGE)
 """Actions that a step may have several times."""
 
@@ -71,7 +73,7 @@ def _count_faults(plan: Plan) -> list[Fault]:
         for stage in sorted({part.stage for part in parts_of_stages}):
             for index in range(micro_batches):
                 faults += _micro_batch_faults(rank, stage, index, counts)
-        faults += _surplus_faults(rank, counts, micro_batches)
+        faults += [*_surplus_faults(rank, counts, micro_batches), *_offload_faults(rank, counts)]
     missing = sorted(set(range(len(plan.stages))) - set(holders))
     if missing and not faults:
         faults.append(Fault(path="actions", found=f"no actions of stages {missing}", expected="all stages"))
@@ -102,10 +104,21 @@ def _surplus_faults(rank: int, counts: Counter[Action], micro_batches: int) -> l
     for action, count in counts.items():
         if count > 1 and action.kind not in _REPEATED:
             faults.append(Fault(path=f"actions[{rank}]", found=f"{action} {count} times", expected="once"))
-        if action.kind in _PASSES and not 0 <= action.micro_batch < micro_batches:
+        if action.kind in _OF_MICRO_BATCHES and not 0 <= action.micro_batch < micro_batches:
             expected = f"micro-batches 0 to {micro_batches - 1}"
             faults.append(Fault(path=f"actions[{rank}]", found=str(action), expected=expected))
     return faults
+
+
+def _offload_faults(rank: int, counts: Counter[Action]) -> list[Fault]:
+    """What goes to the host comes back, and nothing else does."""
+    twins = {Kind.OFFLOAD: Kind.FETCH, Kind.FETCH: Kind.OFFLOAD}
+    wanted = [(action, replace(action, kind=twins[action.kind])) for action in counts if action.kind in twins]
+    return [
+        Fault(path=f"actions[{rank}]", found=f"{action} without {twin}", expected="both or none")
+        for action, twin in wanted
+        if twin not in counts
+    ]
 
 
 def _micro_batch_faults(rank: int, stage: int, index: int, counts: Counter[Action]) -> list[Fault]:
@@ -169,7 +182,9 @@ def _needs(action: Action, ranks: tuple[int, ...]) -> list[Action]:
         return [Action(stage, Kind.FORWARD, index), *gradient]
     if kind in (Kind.WEIGHT_GRADIENT, Kind.SEND_B):
         return [Action(stage, Kind.BACKWARD, index)]
-    return [Action(stage, Kind.FORWARD, index)] if kind is Kind.SEND_F else []
+    if kind is Kind.FETCH:
+        return [Action(stage, Kind.OFFLOAD, index)]
+    return [Action(stage, Kind.FORWARD, index)] if kind in (Kind.SEND_F, Kind.OFFLOAD) else []
 
 
 def _input(

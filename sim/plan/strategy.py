@@ -190,6 +190,11 @@ class Strategy:
         """Steps in which a pipeline that is never drained fills, and in which it would empty."""
         return -(-2 * self.pp // self.micro_batches(job))
 
+    @property
+    def offloads_activations(self) -> bool:
+        """Whether activations wait for their backward in host memory."""
+        return self.offload in ("activations", "both")
+
     def gradient_bytes(self, job: Job) -> int:
         """Bytes of one gradient as accumulated and reduced: in the weights' own precision where the software
         does so."""

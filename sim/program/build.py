@@ -25,7 +25,7 @@ from .built import Built
 from .placement import COMPUTE, Messenger, Placement
 from .program import Program, SpanLabel
 from .slowdown import Slowness
-from .steps import Step, steps_of
+from .steps import Step, StepKind, WaitsFor, steps_of
 
 RING_PATTERNS = {"all_reduce": "ring", "reduce_scatter": "half_ring", "all_gather": "half_ring"}
 """How the members of a collective pass data on, step by step (`stepwise.py`)."""
@@ -54,15 +54,18 @@ class _Rank:
     outputs: dict[tuple[Kind, int, int], int] = field(default_factory=dict)
     """By (F or B, stage, micro-batch): the operation after which it can be sent on."""
     passes: dict[int, int] = field(default_factory=dict)
-    """By number: the operation that ends a pass."""
+    """By number: the operation that ends a block of a pass."""
     gathered: dict[int, list[int]] = field(default_factory=dict)
-    """By number of the pass: what gathers its parameters, or fetches its activations."""
+    """By number of a block: what gathers its parameters."""
     buckets: dict[tuple[int, int], int] = field(default_factory=dict)
     """By (stage, bucket): the operation after which its gradients are whole."""
     reduced: list[int] = field(default_factory=list)
     """Reductions since the last optimizer step."""
     stepped: list[int] = field(default_factory=list)
     offloaded: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By (stage, micro-batch): the operation after which its activations are in host memory."""
+    fetched: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By (stage, micro-batch): the operation after which they are back, for the pass that needs them."""
     meetings: dict[tuple[Action, str], int] = field(default_factory=dict)
     """How often it was in a collective: the n-th of one rank is the n-th of all members."""
     last_op: int = -1
@@ -125,11 +128,11 @@ class _Walk:
     def _try(self, rank: _Rank, step: Step) -> bool:
         """Add what ``step`` costs; False if it must wait for another rank."""
         kind = step.action.kind
-        if step.what == "pass":
+        if step.kind is StepKind.BLOCK:
             self._pass(rank, step)
-        elif step.what == "collective":
+        elif step.kind is StepKind.COLLECTIVE:
             return self._collective(rank, step)
-        elif step.what in ("offload", "fetch"):
+        elif step.kind is StepKind.HOST:
             self._to_host(rank, step)
         elif kind in (Kind.SEND_F, Kind.SEND_B):
             self._send(rank, step.action)
@@ -182,7 +185,9 @@ class _Walk:
         receive = {Kind.FORWARD: Kind.RECV_F, Kind.BACKWARD: Kind.RECV_B, Kind.INPUT_GRADIENT: Kind.RECV_B}
         parts = [part for part in step.action.passes if part.kind in receive]
         asked = [Action(part.stage, receive[part.kind], part.micro_batch) for part in parts]
-        return [rank.received[action] for action in asked if action in rank.received]
+        received = [rank.received[action] for action in asked if action in rank.received]
+        places = [(part.stage, part.micro_batch) for part in parts if part.kind is not Kind.FORWARD]
+        return [*received, *(rank.fetched.pop(place) for place in places if place in rank.fetched)]
 
     def _remember_outputs(self, rank: _Rank, step: Step, op: int) -> None:
         for part in step.action.passes:
@@ -230,13 +235,15 @@ class _Walk:
         return pipeline_rank * self.places + rank.number % self.places
 
     def _to_host(self, rank: _Rank, step: Step) -> None:
-        """Activations to host memory after their forward, back before their backward."""
+        """A micro-batch's activations to host memory after the rank's last operation, or back after its last
+        block."""
         action = step.action
         layers = self.plan.job.model.layers
         kinds = (layers[i].kind for i in step.layers[0])
         size = sum(kept_bytes(self.plan.job, self.plan.strategy, kind) for kind in kinds)
         place = (action.stage, action.micro_batch)
-        if step.what == "offload":
+        leaves = action.kind is Kind.OFFLOAD
+        if leaves:
             after = [rank.last_op]
         else:
             after = [rank.offloaded[place], *([rank.passes[step.after]] if step.after in rank.passes else [])]
@@ -247,10 +254,7 @@ class _Walk:
             spans=(self._label(rank.number, action, "host"),),
             size_bytes=size,
         )
-        if step.what == "offload":
-            rank.offloaded[place] = op
-        else:
-            rank.gathered.setdefault(step.number, []).append(op)
+        (rank.offloaded if leaves else rank.fetched)[place] = op
 
     # Collectives
 
@@ -265,16 +269,16 @@ class _Walk:
         if op is None:
             return False
         rank.meetings[place] = turn + 1
-        if step.waits_for == "pass":
+        if step.waits_for is WaitsFor.BLOCK:
             rank.gathered.setdefault(step.number, []).append(op)
         else:
             rank.reduced.append(op)
         return True
 
     def _collective_inputs(self, rank: _Rank, step: Step) -> list[tuple[int, float]]:
-        if step.waits_for == "pass":
+        if step.waits_for is WaitsFor.BLOCK:
             return [(rank.passes[step.after], 0.0)] if step.after in rank.passes else []
-        if step.waits_for == "bucket":
+        if step.waits_for is WaitsFor.BUCKET:
             return [(rank.buckets[step.action.stage, step.action.bucket], 0.0)]
         return [(rank.last_op, 0.0)]
 

@@ -14,7 +14,7 @@ from traincast.sim.plan.strategy import Strategy
 
 number = st.integers(0, 10**6)
 maybe = st.integers(-1, 10**6)
-PASSES = ["F", "B", "I", "W", "SEND_F", "RECV_F", "SEND_B", "RECV_B"]
+PASSES = ["F", "B", "I", "W", "SEND_F", "RECV_F", "SEND_B", "RECV_B", "OFFLOAD", "FETCH"]
 actions = st.one_of(
     st.builds(Action, number, st.sampled_from([Kind(kind) for kind in PASSES]), maybe),
     st.builds(Action.of, st.just(Kind.UNSHARD), stage=number, ahead=maybe),
@@ -36,19 +36,18 @@ def test_text_form_round_trips(action):
 
 
 def test_every_kind_but_overlap_is_read_with_what_its_numbers_stand_for():
-    texts = (
-        "2F0 2B0 2I0 2W0 2SEND_F0 2RECV_F0 2SEND_B0 2RECV_B0 2UNSHARD1 2RESHARD 2REDUCE_GRAD0 2REDUCE_TIED"
-    )
+    texts = "2F0 2B0 2I0 2W0 2SEND_F0 2RECV_F0 2SEND_B0 2RECV_B0 2OFFLOAD0 2FETCH0"
+    texts += " 2UNSHARD1 2RESHARD 2REDUCE_GRAD0 2REDUCE_TIED"
     texts += " 0PULL 0PUSH 1PULL0 1PUSH0 1APPLY 2STEP 2AVERAGE"
     read = [Action.parse(text) for text in texts.split()]
     assert {action.kind for action in read} == set(Kind) - {Kind.OVERLAP}
-    assert all(action.stage == 2 for action in read[:12])
-    assert all(action.micro_batch == 0 for action in read[:8])
-    assert (read[8].ahead, read[10].bucket) == (1, 0)
-    assert [(action.server, action.worker) for action in read[12:17]] == [
+    assert all(action.stage == 2 for action in read[:14])
+    assert all(action.micro_batch == 0 for action in read[:10])
+    assert (read[10].ahead, read[12].bucket) == (1, 0)
+    assert [(action.server, action.worker) for action in read[14:19]] == [
         (-1, -1), (-1, -1), (1, 0), (1, 0), (1, -1),
     ]  # fmt: skip
-    assert [(action.stage, action.rank) for action in read[17:]] == [(-1, 2), (-1, 2)]
+    assert [(action.stage, action.rank) for action in read[19:]] == [(-1, 2), (-1, 2)]
 
 
 @pytest.mark.parametrize("text", ["", "F0", "0", "0f0", "0X1", "0F-1", "0F0 ", "0F0x", "0 F0", "0STEP1"])

@@ -215,6 +215,23 @@ def test_servers_of_earlier_versions_are_read(synchrony, earlier):
     assert plan_from_dict({**plan_to_dict(plan), "server_actions": [earlier] * 2}) == plan
 
 
+@pytest.mark.parametrize(
+    ("fields", "left_out"),
+    [
+        ({"sharding": "fsdp", "prefetch": 2}, [("UNSHARD2", "UNSHARD")]),
+        ({"offload": "both"}, [("0OFFLOAD0 ", ""), ("0OFFLOAD1 ", ""), ("0FETCH0 ", ""), ("0FETCH1 ", "")]),
+    ],
+)
+def test_what_earlier_versions_left_to_readers_is_filled_in(fields, left_out):
+    plan = make_plan(JOB, Strategy(dp=2, **fields))
+    data = plan_to_dict(plan)
+    earlier = data["actions"][0]
+    for word, instead in left_out:
+        assert word in earlier
+        earlier = earlier.replace(word, instead)
+    assert plan_from_dict({**data, "actions": [earlier]}) == plan
+
+
 def test_a_server_does_nothing_of_another(tmp_path):
     plan = make_plan(JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=1))
     data = plan_to_dict(plan)

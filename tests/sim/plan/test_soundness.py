@@ -63,6 +63,14 @@ def test_deadlock_is_shown_on_the_grid(plan):
             "actions[1]: 1F2 -> expected micro-batches 0 to 1",
         ),
         (
+            "1RECV_F0 1F0 1OFFLOAD0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 1STEP",
+            "actions[1]: 1OFFLOAD0 without 1FETCH0 -> expected both or none",
+        ),
+        (
+            "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1FETCH1 1B1 1SEND_B1 1STEP",
+            "actions[1]: 1FETCH1 without 1OFFLOAD1 -> expected both or none",
+        ),
+        (
             "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 0RESHARD 1STEP",
             "actions[1]: 0RESHARD -> expected no action of stage 0, which rank 0 holds",
         ),

@@ -8,20 +8,20 @@ from machines import job, llama
 
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
-from traincast.sim.program.steps import Step, steps_of
+from traincast.sim.program.steps import Step, StepKind, steps_of
 
 JOB = job(llama(layers=2), global_batch=4)
 """Layers: 0 embedding, 1 and 2 blocks, 3 head."""
 
 
 def shown(step: Step) -> str:
-    if step.what == "pass":
+    if step.kind is StepKind.BLOCK:
         layers = ",".join(str(i) for part in step.layers for i in part)
         return f"{step.action}[{layers}]"
-    if step.what == "collective":
+    if step.kind is StepKind.COLLECTIVE:
         assert step.collective is not None
         return f"{step.collective.operation}({step.action})"
-    return str(step.action) if step.what == "other" else f"{step.what}({step.action})"
+    return str(step.action)
 
 
 def cut(strategy: Strategy, rank: int = 0, *, batch: int = 4) -> list[str]:
@@ -89,8 +89,8 @@ def test_zero1_gathers_after_the_step():
 
 def test_offloaded_activations_come_back_one_pass_ahead():
     assert cut(Strategy(offload="activations", schedule="gpipe"), batch=2) == [
-        "0F0[0,1,2,3]", "offload(0F0)", "fetch(0B0)", "0F1[0,1,2,3]", "offload(0F1)", "fetch(0B1)",
-        "0B0[0,1,2,3]", "0B1[0,1,2,3]", "0STEP",
+        "0F0[0,1,2,3]", "0OFFLOAD0", "0FETCH0", "0F1[0,1,2,3]", "0OFFLOAD1", "0FETCH1", "0B0[0,1,2,3]",
+        "0B1[0,1,2,3]", "0STEP",
     ]  # fmt: skip
 
 

@@ -1,0 +1,49 @@
+"""Actions as plan files of earlier versions have them, in today's words.
+
+They left to readers how far ahead parameters are gathered and where activations are offloaded, and named no
+server in what servers do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .action import Action, Actions, Kind
+from .passes.offload import add_offload
+from .schedules import Orders
+from .strategy import Strategy
+
+
+def worker_actions(lists: Orders, strategy: Strategy) -> Orders:
+    """The lists with what the strategy says of prefetch and offload written into them where it is missing."""
+    if strategy.shards_parameters:
+        lists = tuple(tuple(_gathered(action, strategy.prefetch) for action in own) for own in lists)
+    kinds = {action.kind for own in lists for action in own}
+    if strategy.offloads_activations and kinds.isdisjoint((Kind.OFFLOAD, Kind.FETCH)):
+        lists = add_offload(lists)
+    return lists
+
+
+def _gathered(action: Action, ahead: int) -> Action:
+    is_plain = action.kind is Kind.UNSHARD and action.ahead < 0
+    return replace(action, ahead=ahead) if is_plain else action
+
+
+def server_actions(lists: Orders) -> Orders:
+    """The lists with each server's number, and APPLY for its `STEP`."""
+    return tuple(_named(own, number) for number, own in enumerate(lists))
+
+
+def _named(actions: Actions, server: int) -> Actions:
+    if not any(action.kind is Kind.STEP for action in actions):
+        return actions
+    worker, named = -1, []
+    at_once = [action.kind for action in actions].count(Kind.STEP) > 1
+    for action in actions:
+        if action.kind is Kind.STEP:
+            action = Action.of(Kind.APPLY, server=server, worker=worker if at_once else -1)
+        elif action.worker >= 0:
+            worker = action.worker
+            action = replace(action, server=server)
+        named.append(action)
+    return tuple(named)
