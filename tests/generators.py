@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from traincast.sim.hardware.stragglers import SlowLink, Straggler, Stragglers, Transient
 from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
 from traincast.sim.plan.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
@@ -266,3 +267,20 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 def any_strategies() -> st.SearchStrategy[Strategy]:
     """Fields that need not go together, nor be valid."""
     return st.builds(Strategy, **FIELDS)
+
+
+@st.composite
+def drawn_stragglers(draw: st.DrawFn, world_size: int, nodes: int) -> Stragglers:
+    """Slow ranks, nodes and links, and ranks that are slow in single steps."""
+    ranks = draw(st.sets(st.integers(0, world_size - 1), max_size=3))
+    slow_nodes = draw(st.sets(st.integers(0, nodes - 1), max_size=1))
+    links = draw(st.sets(st.integers(0, nodes - 1), max_size=2))
+    transient = Transient(probability=0.3, factors=((0.5, 1.2), (1.0, 3.0)))
+    return Stragglers(
+        persistent=(
+            *(Straggler(kind="rank", place=rank, factor=1.5) for rank in sorted(ranks)),
+            *(Straggler(kind="node", place=node, factor=2.0) for node in sorted(slow_nodes)),
+        ),
+        slow_links=tuple(SlowLink(node=node, bandwidth=0.25) for node in sorted(links)),
+        transient=draw(st.sampled_from([None, transient])),
+    )

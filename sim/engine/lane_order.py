@@ -67,6 +67,49 @@ def lane_order(flat: FlatProgram) -> LaneOrder:
     )
 
 
+def as_numbered(flat: FlatProgram) -> LaneOrder:
+    """The order in which operations are numbered, where each waits for smaller numbers alone."""
+    source_from, source, delay = _by_target(flat)
+    kernel: Callable[..., int] = rows_kernel
+    readers = np.diff(flat.edge_from)
+    if worthwhile(rows_kernel, flat.operations, COMPILE_FROM, LOADED_FROM):
+        row = np.empty(flat.operations, dtype=np.int64)
+        rows = compiled(kernel)(source_from, source, readers.copy(), row)
+    else:
+        placed = [0] * flat.operations
+        rows = kernel(source_from.tolist(), source.tolist(), readers.tolist(), placed)
+        row = np.array(placed, dtype=np.int64)
+    return LaneOrder(
+        operations=np.arange(flat.operations),
+        row=row,
+        rows=rows,
+        source_from=source_from,
+        source=source,
+        delay=delay,
+        is_last=readers == 0,
+    )
+
+
+def rows_kernel(source_from: Any, source: Any, readers: Any, row: Any) -> int:
+    """Fill ``row`` for operations taken as they are numbered; gives how many rows there are."""
+    free = list(range(0))
+    rows = 0
+    for op in range(len(row)):
+        if free:
+            row[op] = free.pop()
+        else:
+            row[op] = rows
+            rows += 1
+        if readers[op] == 0:
+            free.append(row[op])
+        for edge in range(source_from[op], source_from[op + 1]):
+            before = source[edge]
+            readers[before] -= 1
+            if readers[before] == 0:
+                free.append(row[before])
+    return rows
+
+
 def _by_target(flat: FlatProgram) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The edges by the operation that they lead to."""
     by_target = np.argsort(flat.edge_to, kind="stable")

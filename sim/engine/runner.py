@@ -47,46 +47,23 @@ class Played:
     """Lane 0, and those that are slower or faster than it."""
 
 
-class ProgramRunner:
-    """Runs one built Program, as often as is wanted."""
+class Runner:
+    """What runs have in common: the factors on durations, as the cluster has them."""
 
-    def __init__(self, built: Built, cluster: Cluster, world_size: int, engine: str = "compiled"):
-        if engine not in ENGINES:
-            raise InputError(f"engine {engine!r} is unknown; expected {' | '.join(ENGINES)}")
-        self.built, self.cluster, self.engine = built, cluster, engine
-        self.world_size = world_size
-        self.program = built.program
+    def __init__(self, cluster: Cluster, world_size: int, slowness: np.ndarray | None):
+        self.cluster, self.world_size, self.slowness = cluster, world_size, slowness
 
     def deterministic(self) -> Played:
         """No jitter and no transient stragglers."""
-        if self.built.slowness is None:
-            starts, ends = import_module(ENGINES[self.engine], __package__).run(self.program)
-            alike = LaneRun(lane=0, starts=starts, ends=ends)
-            return Played(makespan=float(max(ends, default=0.0)), lanes=(alike,))
-        factors = LaneFactors(slow=self.built.slowness)
-        lanes = self._lanes_to_show(self.built.slowness)
-        if self.engine == "simpy" or self._has_resources:
-            return self._unfolded(factors, lanes)
-        times = run_lanes(self._folded, factors, keep=[(0, lane) for lane in lanes])
-        runs = [
-            LaneRun(lane=lane, starts=times.starts[place], ends=times.ends[place])
-            for place, lane in enumerate(lanes)
-        ]
-        return Played(makespan=float(times.makespans[0]), lanes=tuple(runs))
+        raise NotImplementedError
 
     def makespans(self, count: int, seed: int) -> list[float]:
         """Of ``count`` runs with factors drawn, over all lanes."""
-        factors = self._factors(count, seed)
-        if self._has_resources or self.program.lanes == 1:
-            return [max(self._flat_run(factors, sample)) for sample in range(count)]
-        return run_lanes(self._folded, factors).makespans.tolist()
+        raise NotImplementedError
 
     def ends(self, count: int, seed: int) -> list[Seconds]:
         """Of the same runs, when each operation ended on lane 0."""
-        factors = self._factors(count, seed)
-        if self._has_resources or self.program.lanes == 1:
-            return [self._flat_run(factors, sample) for sample in range(count)]
-        return list(run_lanes(self._folded, factors, keep=[(sample, 0) for sample in range(count)]).ends)
+        raise NotImplementedError
 
     def _factors(self, count: int, seed: int) -> LaneFactors:
         return LaneFactors(
@@ -102,7 +79,7 @@ class ProgramRunner:
 
     def _slow(self, count: int, seed: int) -> np.ndarray | None:
         """Rows of slowness by sample: what is always so, times the transient stragglers of each."""
-        always = self.built.slowness
+        always = self.slowness
         if self.cluster.stragglers is None or self.cluster.stragglers.transient is None:
             return always
         rows = np.ones(self.world_size) if always is None else always
@@ -111,6 +88,48 @@ class ProgramRunner:
             own = transient_factors(self.cluster, seed, sample, self.world_size)
             drawn[sample, : self.world_size] *= own
         return drawn
+
+
+class ProgramRunner(Runner):
+    """Runs one built Program, as often as is wanted."""
+
+    def __init__(self, built: Built, cluster: Cluster, world_size: int, engine: str = "compiled"):
+        if engine not in ENGINES:
+            raise InputError(f"engine {engine!r} is unknown; expected {' | '.join(ENGINES)}")
+        super().__init__(cluster, world_size, built.slowness)
+        self.built, self.engine = built, engine
+        self.program = built.program
+
+    def deterministic(self) -> Played:
+        """No jitter and no transient stragglers."""
+        if self.built.slowness is None:
+            starts, ends = import_module(ENGINES[self.engine], __package__).run(self.program)
+            alike = LaneRun(lane=0, starts=starts, ends=ends)
+            return Played(makespan=float(max(ends, default=0.0)), lanes=(alike,))
+        factors = LaneFactors(slow=self.built.slowness)
+        lanes = lanes_to_show(self.built.slowness, self.built.ranks, self.program.lanes)
+        if self.engine == "simpy" or self._has_resources:
+            return self._unfolded(factors, lanes)
+        times = run_lanes(self._folded, factors, keep=[(0, lane) for lane in lanes])
+        runs = [
+            LaneRun(lane=lane, starts=times.starts[place], ends=times.ends[place])
+            for place, lane in enumerate(lanes)
+        ]
+        return Played(makespan=float(times.makespans[0]), lanes=tuple(runs))
+
+    def makespans(self, count: int, seed: int) -> list[float]:
+        """Of ``count`` runs with factors drawn, over all lanes."""
+        factors = self._factors(count, seed)
+        if self._has_resources:
+            return [max(self._flat_run(factors, sample)) for sample in range(count)]
+        return run_lanes(self._folded, factors).makespans.tolist()
+
+    def ends(self, count: int, seed: int) -> list[Seconds]:
+        """Of the same runs, when each operation ended on lane 0."""
+        factors = self._factors(count, seed)
+        if self._has_resources:
+            return [self._flat_run(factors, sample) for sample in range(count)]
+        return list(run_lanes(self._folded, factors, keep=[(sample, 0) for sample in range(count)]).ends)
 
     @property
     def _has_resources(self) -> bool:
@@ -133,13 +152,6 @@ class ProgramRunner:
         drawn = factors.durations(durations, sample, ranks=self._owners)
         return run_flat(self._flat, drawn)[1]
 
-    def _lanes_to_show(self, slowness: np.ndarray) -> list[int]:
-        """Lane 0, and lanes on which some rank differs from lane 0's."""
-        lanes = self.program.lanes
-        by_stage = np.stack([slowness[rank : rank + lanes] for rank in self.built.ranks])
-        differs = (by_stage != by_stage[:, :1]).any(axis=0)
-        return [0, *np.flatnonzero(differs).tolist()[:SHOWN_LANES]]
-
     def _unfolded(self, factors: LaneFactors, lanes: list[int]) -> Played:
         """All lanes written out, which either engine runs."""
         unfolded = unfold(self.program)
@@ -157,3 +169,10 @@ class ProgramRunner:
             for lane in lanes
         ]
         return Played(makespan=float(ends.max(initial=0.0)), lanes=tuple(runs))
+
+
+def lanes_to_show(slowness: np.ndarray, ranks: Sequence[int], lanes: int) -> list[int]:
+    """Lane 0, and lanes on which some rank differs from lane 0's."""
+    by_stage = np.stack([slowness[rank : rank + lanes] for rank in ranks])
+    differs = (by_stage != by_stage[:, :1]).any(axis=0)
+    return [0, *np.flatnonzero(differs).tolist()[:SHOWN_LANES]]

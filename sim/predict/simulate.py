@@ -11,13 +11,16 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ..engine.runner import LaneRun, Played, ProgramRunner, Seconds
+from ..engine.runner import Played, ProgramRunner, Runner, Seconds
+from ..engine.step_runner import StepRunner
 from ..hardware.cluster import Cluster
 from ..memory.peak import memory
 from ..plan.plan import Plan
-from ..program.build import Built, build_program
-from ..program.program import Program
-from ..trace.trace import Span, Trace
+from ..program.build import build_program
+from ..program.built import Built
+from ..program.span_rows import SpanRows
+from ..program.step_arrays import StepArrays, step_arrays
+from ..trace.trace import Spans, Trace, joined
 from ..updates.predict import plays_updates, predict_updates
 
 ASYNC_ROUNDS = 12
@@ -48,26 +51,26 @@ def simulate(
     samples: int = 0,
     seed: int = 0,
     stepwise: bool = False,
+    spans: bool = True,
 ) -> Trace:
     """Predict one step of ``plan`` on ``cluster``.
 
     ``samples`` > 0 also draws that many steps, each with the cluster's jitter on every operation and its
     calibration residual on the whole; the spans are always the deterministic ones. The same ``seed`` gives
     the same numbers. ``stepwise`` plays ring collectives step by step, each member from its own ready time,
-    where ranks differ.
+    where ranks differ. Without ``spans`` the trace has none, which takes a fraction of the time.
 
     Raises:
         InputError: the plan's actions wait for each other, or the engine is unknown.
     """
     if plays_updates(plan, cluster):
         return _simulate_updates(plan, cluster, engine, samples, seed)
-    built = build_program(plan, cluster, ASYNC_ROUNDS, stepwise=stepwise)
-    runner = ProgramRunner(built, cluster, plan.world_size, engine)
+    built, runner = _runner(plan, cluster, engine, stepwise)
     played = runner.deterministic()
     step = step_time_s(plan, built, played.lanes[0].ends, played.makespan)
-    drawn = _draw(plan, cluster, runner, step, samples, seed) if samples else (step,)
-    return Trace.of(
-        [span for run in played.lanes for span in _spans(built.program, run)],
+    drawn = _draw(plan, cluster, runner, built, step, samples, seed) if samples else (step,)
+    return Trace(
+        spans=_spans(built.rows, played) if spans else Spans.of(()),
         source="predicted",
         world_size=plan.world_size,
         step_times_s=drawn,
@@ -76,6 +79,16 @@ def simulate(
         ),
         metadata=_metadata(plan, cluster, built, played, engine, seed, step),
     )
+
+
+def _runner(plan: Plan, cluster: Cluster, engine: str, stepwise: bool) -> tuple[Built | StepArrays, Runner]:
+    """What is run: arrays where the plan repeats itself, else, and for the reference, every operation."""
+    if engine == "compiled":
+        step = step_arrays(plan, cluster, stepwise=stepwise)
+        if step is not None:
+            return step, StepRunner(step, cluster, plan.world_size)
+    built = build_program(plan, cluster, ASYNC_ROUNDS, stepwise=stepwise)
+    return built, ProgramRunner(built, cluster, plan.world_size, engine)
 
 
 def _simulate_updates(plan: Plan, cluster: Cluster, engine: str, samples: int, seed: int) -> Trace:
@@ -101,7 +114,7 @@ def _simulate_updates(plan: Plan, cluster: Cluster, engine: str, samples: int, s
     )
 
 
-def step_time_s(plan: Plan, built: Built, ends: Seconds, makespan: float) -> float:
+def step_time_s(plan: Plan, built: Built | StepArrays, ends: Seconds, makespan: float) -> float:
     """Seconds of one step: the makespan, or, asynchronous, the time in which ``dp`` updates are applied.
 
     The latter is ``dp`` over the sum of the workers' rates. Rates are taken after a warm-up and until the
@@ -123,7 +136,7 @@ def step_time_s(plan: Plan, built: Built, ends: Seconds, makespan: float) -> flo
     return plan.strategy.dp / sum(rates)
 
 
-def _steady_step_s(plan: Plan, built: Built, ends: Seconds) -> float:
+def _steady_step_s(plan: Plan, built: Built | StepArrays, ends: Seconds) -> float:
     """The mean of the steps in which a pipeline that never drains is full, by the first rank's updates."""
     steps, filling = plan.strategy.steps(plan.job), plan.strategy.filling_steps(plan.job)
     of_first = [ends[op] for rank, op in built.steps if rank == built.ranks[0]]
@@ -140,7 +153,13 @@ def staleness(built: Built, starts: Seconds, ends: Seconds) -> list[int]:
 
 
 def _draw(
-    plan: Plan, cluster: Cluster, runner: ProgramRunner, step: float, samples: int, seed: int
+    plan: Plan,
+    cluster: Cluster,
+    runner: Runner,
+    built: Built | StepArrays,
+    step: float,
+    samples: int,
+    seed: int,
 ) -> tuple[float, ...]:
     """``samples`` step times: with jitter and transient stragglers, times the error that the calibration
     leaves.
@@ -148,7 +167,7 @@ def _draw(
     The error's factors are the lognormal's own quantiles in an order drawn from ``seed``, so a few samples
     already have its median, 1, and its spread.
     """
-    steps = _drawn_steps(plan, runner, samples, seed) if runner.has_factors else [step] * samples
+    steps = _drawn_steps(plan, runner, built, samples, seed) if runner.has_factors else [step] * samples
     return _with_residual(cluster, steps, seed)
 
 
@@ -161,36 +180,31 @@ def _with_residual(cluster: Cluster, steps: list[float], seed: int) -> tuple[flo
     return tuple(s * factor for s, factor in zip(steps, factors, strict=True))
 
 
-def _drawn_steps(plan: Plan, runner: ProgramRunner, samples: int, seed: int) -> list[float]:
-    if runner.built.updates or plan.strategy.is_unflushed:
-        return [step_time_s(plan, runner.built, ends, max(ends)) for ends in runner.ends(samples, seed)]
-    return [step_time_s(plan, runner.built, (), makespan) for makespan in runner.makespans(samples, seed)]
+def _drawn_steps(
+    plan: Plan, runner: Runner, built: Built | StepArrays, samples: int, seed: int
+) -> list[float]:
+    if built.updates or plan.strategy.is_unflushed:
+        return [step_time_s(plan, built, ends, max(ends)) for ends in runner.ends(samples, seed)]
+    return [step_time_s(plan, built, (), makespan) for makespan in runner.makespans(samples, seed)]
 
 
-def _spans(program: Program, run: LaneRun) -> list[Span]:
-    """One span for each label of an operation on a lane; operations with a parent lengthen its span."""
-    last: dict[int, float] = {}
-    flops: dict[int, float] = {}
-    for op in program.operations:
-        root = op.id if op.parent < 0 else op.parent
-        last[root] = max(last.get(root, 0.0), float(run.ends[op.id]))
-        flops[root] = flops.get(root, 0.0) + op.flops
-    return [
-        Span(
-            label.rank + run.lane,
-            label.stream,
-            label.action,
-            label.stage,
-            label.micro_batch,
-            float(run.starts[op.id]),
-            last[op.id],
-            op.size_bytes,
-            flops[op.id],
+def _spans(rows: SpanRows, played: Played) -> Spans:
+    """The spans of all lanes that are shown, in order."""
+    whole = []
+    for run in played.lanes:
+        columns = rows.columns
+        columns["rank"] = columns["rank"] + run.lane
+        whole.append(
+            Spans(
+                **columns,
+                start=np.asarray(run.starts)[rows.begins],
+                end=np.asarray(run.ends)[rows.ends],
+                step=np.zeros(len(rows.begins), dtype=np.int64),
+                streams=rows.streams,
+                tokens=rows.tokens,
+            )
         )
-        for op in program.operations
-        if op.parent < 0
-        for label in op.spans
-    ]
+    return joined(whole).in_order()
 
 
 def _peak_memory(plan: Plan, cluster: Cluster, ranks: list[int]) -> dict[int, float]:
@@ -206,7 +220,7 @@ def _peak_memory(plan: Plan, cluster: Cluster, ranks: list[int]) -> dict[int, fl
 def _metadata(
     plan: Plan,
     cluster: Cluster,
-    built: Built,
+    built: Built | StepArrays,
     played: Played,
     engine: str,
     seed: int,
@@ -219,9 +233,9 @@ def _metadata(
         "seed": seed,
         "deterministic_step_time_s": step,
         "folded": len(built.ranks) < plan.world_size,
-        "lanes": built.program.lanes,
+        "lanes": built.lanes,
     }
-    if built.updates:
+    if isinstance(built, Built) and built.updates:
         run = played.lanes[0]
         metadata["staleness"] = staleness(built, run.starts, run.ends)
     return metadata

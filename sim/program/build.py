@@ -21,7 +21,7 @@ from ..memory.layer_bytes import kept_bytes
 from ..plan.action import BACKWARDS, Action, Kind
 from ..plan.plan import Plan
 from .build_server import build_server_program
-from .built import Built
+from .built import Built, Made
 from .placement import COMPUTE, Messenger, Placement
 from .program import Program, SpanLabel
 from .slowdown import Slowness
@@ -109,12 +109,13 @@ class _Walk:
         """By collective: the members that have arrived, with what their part comes after."""
         self.met: dict[tuple, int] = {}
         """By collective: its operation."""
+        self.made: list[Made] = []
 
     def built(self) -> Built:
         while any(rank.queue for rank in self.ranks.values()):
             progress = False
             for rank in self.ranks.values():
-                while rank.queue and self._try(rank, rank.queue[0]):
+                while rank.queue and self._made(rank, rank.queue[0]):
                     rank.queue.popleft()
                     progress = True
             if not progress:
@@ -123,7 +124,16 @@ class _Walk:
                 )
                 raise InputError(f"the plan's actions wait for each other: {stuck}")
         steps = [(rank.number, op) for rank in self.ranks.values() for op in rank.stepped]
-        return Built(self.program, list(self.ranks), steps=steps, slowness=self.slowness.table)
+        slowness = self.slowness.table
+        return Built(self.program, list(self.ranks), steps=steps, slowness=slowness, made=self.made)
+
+    def _made(self, rank: _Rank, step: Step) -> bool:
+        """`_try`, remembering which operations it made."""
+        begin = len(self.program.operations)
+        done = self._try(rank, step)
+        if done:
+            self.made.append(Made(rank.pipeline_rank, step, range(begin, len(self.program.operations))))
+        return done
 
     def _try(self, rank: _Rank, step: Step) -> bool:
         """Add what ``step`` costs; False if it must wait for another rank."""

@@ -7,6 +7,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .program import Program
+from .span_rows import SpanRows, labelled
+from .steps import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one step of a rank came to; a step that waited for others may have come to nothing itself."""
+
+    pipeline_rank: int
+    step: Step
+    operations: range
 
 
 @dataclass(slots=True)
@@ -22,3 +33,16 @@ class Built:
     """(rank, operation) of every optimizer step, in order on each rank."""
     slowness: np.ndarray | None = None
     """Factors on time by row, as operations name them (`slowness.py`); None where all ranks are alike."""
+    made: list[Made] = field(default_factory=list)
+    """Where workers alone were built: what each of their steps came to, in order."""
+
+    @property
+    def lanes(self) -> int:
+        """Like ranks that each operation stands for."""
+        return self.program.lanes
+
+    @property
+    def rows(self) -> SpanRows:
+        """The spans that the program's operations show."""
+        own = np.arange(len(self.program.operations))
+        return labelled(self.program, own, own, np.full(len(own), -1), own, {})

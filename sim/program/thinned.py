@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..plan.action import Action, Kind
+from ..plan.action import Kind
 from ..plan.plan import Plan
 
 KINDS = tuple(Kind)
@@ -65,9 +65,7 @@ class Columns:
 
 def columns_of(plan: Plan) -> Columns:
     """The columns of the plan's actions."""
-    rows = [
-        (CODE[action.kind], action.stage, action.micro_batch) for own in plan.actions for action in own
-    ]
+    rows = [(CODE[action.kind], action.stage, action.micro_batch) for own in plan.actions for action in own]
     kind, stage, micro_batch = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     passes = np.flatnonzero(among(kind, (*_PASSES, Kind.OVERLAP)))
     parts = np.stack([passes, kind[passes], stage[passes], micro_batch[passes]], axis=1)

@@ -17,7 +17,7 @@ from .span_columns import Span, Spans, joined
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["SCHEMA", "Span", "Spans", "Trace", "merge_traces"]
+__all__ = ["SCHEMA", "Span", "Spans", "Trace", "joined", "merge_traces"]
 
 SCHEMA = "traincast.trace/1"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from generators import any_strategies, jobs_and_strategies, models
+from generators import any_strategies, drawn_stragglers, jobs_and_strategies, models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import cpu_cluster, gpu_cluster
@@ -13,7 +13,6 @@ from traincast.sim.engine import compiled as engine_compiled
 from traincast.sim.engine import reference as engine_simpy
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster import Cluster
-from traincast.sim.hardware.stragglers import SlowLink, Straggler, Stragglers, Transient
 from traincast.sim.memory.peak import memory
 from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
@@ -58,23 +57,6 @@ def test_engines_agree_on_shared_cores(drawn: tuple[Job, Strategy], rounds: int)
     agree(*drawn, cpu_cluster(ranks=drawn[1].world_size, cores=2), rounds)
 
 
-@st.composite
-def some_stragglers(draw: st.DrawFn, world_size: int, nodes: int) -> Stragglers:
-    """Slow ranks, nodes and links, and ranks that are slow in single steps."""
-    ranks = draw(st.sets(st.integers(0, world_size - 1), max_size=3))
-    slow_nodes = draw(st.sets(st.integers(0, nodes - 1), max_size=1))
-    links = draw(st.sets(st.integers(0, nodes - 1), max_size=2))
-    transient = Transient(probability=0.3, factors=((0.5, 1.2), (1.0, 3.0)))
-    return Stragglers(
-        persistent=(
-            *(Straggler(kind="rank", place=rank, factor=1.5) for rank in sorted(ranks)),
-            *(Straggler(kind="node", place=node, factor=2.0) for node in sorted(slow_nodes)),
-        ),
-        slow_links=tuple(SlowLink(node=node, bandwidth=0.25) for node in sorted(links)),
-        transient=draw(st.sampled_from([None, transient])),
-    )
-
-
 @settings(max_examples=350, deadline=None)
 @given(jobs_and_strategies(max_degree=2), st.data())
 def test_folded_runs_equal_unfolded_ones(drawn: tuple[Job, Strategy], data: st.DataObject) -> None:
@@ -82,7 +64,7 @@ def test_folded_runs_equal_unfolded_ones(drawn: tuple[Job, Strategy], data: st.D
     engine gives for every rank by itself."""
     job, strategy = drawn
     cluster = gpu_cluster(nodes=16, per_node=2, jitter=data.draw(st.sampled_from([0.0, 0.1])))
-    cluster = replace(cluster, stragglers=data.draw(some_stragglers(strategy.workers, cluster.nodes)))
+    cluster = replace(cluster, stragglers=data.draw(drawn_stragglers(strategy.workers, cluster.nodes)))
     plan, stepwise = make_plan(job, strategy), data.draw(st.booleans())
     lanes, written_out = (
         simulate(plan, cluster, engine=engine, samples=2, seed=5, stepwise=stepwise)
