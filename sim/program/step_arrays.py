@@ -20,6 +20,7 @@ from .build import build_program
 from .built import Built, Made
 from .ring_steps import PATTERNS
 from .span_rows import SpanRows, labelled
+from .steps import StepKind, WaitsFor
 from .thinned import CODE, Thinned, thin
 
 LARGEST_SHARE = 0.25
@@ -83,13 +84,21 @@ def step_arrays(
     """
     strategy = plan.strategy
     gathers = strategy.shards_parameters and strategy.replicas > 1
-    offloads = strategy.offload in ("activations", "both")
-    if cluster.host is not None or strategy.gradient_exchange == "parameter_server" or gathers or offloads:
+    if cluster.host is not None or strategy.gradient_exchange == "parameter_server" or gathers:
         return None
     thinned = thin(plan)
-    if thinned is None or (thinned.share > LARGEST_SHARE and not always):
+    if thinned is None or (thinned.share > LARGEST_SHARE and not always) or _has_copies(thinned.plan):
         return None
     return _Repeated(thinned, build_program(thinned.plan, cluster, stepwise=stepwise)).arrays()
+
+
+def _has_copies(plan: Plan) -> bool:
+    """Whether parameters are gathered, or activations copied, for one pass."""
+    return any(
+        action.kind in (Kind.OFFLOAD, Kind.FETCH) or (action.kind is Kind.UNSHARD and action.ahead >= 0)
+        for own in plan.actions
+        for action in own
+    )
 
 
 class _Repeated:
@@ -131,11 +140,13 @@ class _Repeated:
         whole: list[set[tuple[int, int]]] = [set() for _ in queues]
         for made in self.built.made:
             rank, step = made.pipeline_rank, made.step
-            behind = step.waits_for == "bucket" and (step.action.stage, step.action.bucket) in whole[rank]
+            behind = (
+                step.waits_for is WaitsFor.BUCKET and (step.action.stage, step.action.bucket) in whole[rank]
+            )
             repeats = not step.is_first or self._goes_on(made, found.get(places[rank], []))
             if not behind and not repeats:
                 places[rank] = self._next(queues[rank], made)
-            if step.what == "pass" and step.bucket >= 0:
+            if step.kind is StepKind.BLOCK and step.bucket >= 0:
                 whole[rank].add((step.action.stage, step.bucket))
             found.setdefault(places[rank], []).append(made)
         return found
@@ -151,7 +162,11 @@ class _Repeated:
     def _goes_on(made: Made, before: list[Made]) -> bool:
         """Whether a collective is another of the same action."""
         step = made.step
-        if step.what != "collective" or not before or before[-1].step.what != "collective":
+        if (
+            step.kind is not StepKind.COLLECTIVE
+            or not before
+            or before[-1].step.kind is not StepKind.COLLECTIVE
+        ):
             return False
         last = before[-1].step
         return last.action is step.action and last.collective is not step.collective
@@ -172,7 +187,7 @@ class _Repeated:
             begin = int(self.op[place])
             self.of_template[begin : begin + len(ids)] = ids
             self.whole[ids] = np.arange(begin, begin + len(ids))
-            passes = [part.operations[-1] for part in parts if part.step.what == "pass"]
+            passes = [part.operations[-1] for part in parts if part.step.kind is StepKind.BLOCK]
             if passes:
                 self.result[place] = self.whole[passes[-1]]
 
@@ -254,7 +269,7 @@ class _Repeated:
         found: dict[int, list[int]] = {}
         for parts in self.made.values():
             for part in parts:
-                if part.step.what == "pass" or part.step.action.kind in (Kind.SEND_F, Kind.SEND_B):
+                if part.step.kind is StepKind.BLOCK or part.step.action.kind in (Kind.SEND_F, Kind.SEND_B):
                     continue
                 for op in part.operations:
                     last = {operations[source].streams[0]: source for source, _ in operations[op].after}
@@ -267,7 +282,7 @@ class _Repeated:
         numbered = np.zeros(len(self.program.operations), dtype=np.bool_)
         for parts in self.made.values():
             for part in parts:
-                if part.step.what == "pass" or part.step.action.kind in (Kind.SEND_F, Kind.SEND_B):
+                if part.step.kind is StepKind.BLOCK or part.step.action.kind in (Kind.SEND_F, Kind.SEND_B):
                     numbered[part.operations.start : part.operations.stop] = True
         moved = np.where(numbered[self.of_template], columns.micro_batch[of_action], -1)
         texts = {}
