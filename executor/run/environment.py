@@ -6,7 +6,7 @@ import torch
 
 from ...sim.errors import EnvironmentMismatchError
 from ...sim.plan.plan import Plan
-from ...sim.plan.schedules import find_schedule, schedules
+from ...sim.plan.schedules import find_schedule, is_registered, schedules
 from ...sim.plan.strategy import Strategy
 from ..model import recompute
 from ..parallel.process_groups import device_kind, devices
@@ -61,6 +61,8 @@ def _simulated_only(strategy: Strategy) -> list[str]:
     ]
     if strategy.pp > 1 and not find_schedule(strategy.schedule).is_plain:
         found.append(f"schedule {strategy.schedule}")
+    elif is_registered(strategy.schedule):
+        found.append(f"schedule {strategy.schedule}, which the ranks' own processes do not know")
     if strategy.vp > 1:
         found.append(f"vp {strategy.vp}")
     if strategy.sharding != "ddp":

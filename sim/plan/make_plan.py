@@ -20,7 +20,7 @@ from .passes.transfers import add_transfers
 from .passes.unsharding import add_gathering, add_unsharding
 from .passes.updates import add_step
 from .plan import Plan, Stage
-from .schedules import CARRIED, Orders, find_schedule, schedule, schedule_faults
+from .schedules import CARRIED, Orders, Schedule, find_schedule, schedule, schedule_faults
 from .strategy import Strategy
 from .strategy_rules import strategy_faults
 
@@ -48,7 +48,8 @@ def make_plan(
         raise InputError(faults)
     passes = sketch(job, strategy, orders=orders, times=times)
     if orders is None:
-        actions = _schedule_with_transfers(*_order_of(job, strategy), times)
+        _, *sizes = _order_of(job, strategy)
+        actions = _schedule_with_transfers(find_schedule(strategy.schedule), *sizes, times)
     else:
         actions = add_transfers(orders)
     if strategy.protocol[0] == "local":
@@ -116,10 +117,10 @@ def _csv_faults(strategy: Strategy, micro_batches: int, orders: Orders) -> list[
 
 @lru_cache(maxsize=128)
 def _schedule_with_transfers(
-    name: str, ranks: int, virtual: int, micro_batches: int, times: PassTimes | None
+    found: Schedule, ranks: int, virtual: int, micro_batches: int, times: PassTimes | None
 ) -> Orders:
-    """Kept, since a search asks for the same one again and again."""
-    return add_transfers(schedule(name, ranks, virtual, micro_batches, times))
+    """Kept, since a search asks for the same one again and again; a name may be registered anew."""
+    return add_transfers(schedule(found.name, ranks, virtual, micro_batches, times))
 
 
 def _with_updates(actions: Orders, job: Job, strategy: Strategy, stages: tuple[Stage, ...]) -> Orders:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..hardware.cluster import Cluster
 from ..plan.job import Job
-from ..plan.schedules import Schedule, schedules
+from ..plan.schedules import Schedule, is_registered, schedules
 from ..plan.strategy import Strategy
 
 MAX_MICRO_BATCH = 64
@@ -75,7 +75,7 @@ def _orders(job: Job, cluster: Cluster, pp: int) -> list[tuple[str, int]]:
     """(schedule, virtual stages) worth trying: on a host's processes only what they can run."""
     if pp == 1:
         return [(Strategy().schedule, 1)]
-    tried = [one for one in schedules() if one.is_plain or not cluster.host]
+    tried = [one for one in schedules() if not cluster.host or (one.is_plain and not is_registered(one.name))]
     return [(one.name, vp) for one in tried for vp in one.searched_with if _divides(one, vp, pp, job)]
 
 

@@ -12,7 +12,7 @@ generates.
 from .carried import CARRIED
 from .descriptor import Orders, PipelineShape, Schedule, Unflushed
 from .orders import generated_names, rank_stages, schedule, schedule_faults, stage_rank
-from .registry import find_schedule, register, schedule_names, schedules, unregister
+from .registry import find_schedule, is_registered, register, schedule_names, schedules, unregister
 
 __all__ = [
     "CARRIED",
@@ -22,6 +22,7 @@ __all__ = [
     "Unflushed",
     "find_schedule",
     "generated_names",
+    "is_registered",
     "rank_stages",
     "register",
     "schedule",

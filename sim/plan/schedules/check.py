@@ -6,6 +6,7 @@ whole. So a schedule from outside is checked when it is registered; those of thi
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
@@ -18,11 +19,15 @@ from .order_arrays import PASS_KINDS
 LARGEST = 4, 3, 9
 """Ranks, virtual stages where they are free, and micro-batches of the largest pipeline that is tried."""
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
+
 _GRADIENTS = (Kind.BACKWARD, Kind.INPUT_GRADIENT)
 
 
 def check_schedule(schedule: Schedule) -> None:
     """Raise InputError where the orders of ``schedule`` are not sound or not what its descriptor says."""
+    if not _NAME.match(schedule.name):
+        raise InputError(f"schedule {schedule.name!r}; expected a name of a-z, 0-9, '.', '_' and '-'")
     tried = 0
     for shape in _shapes(schedule):
         if schedule.generate is None or schedule.rules(shape):
