@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from ..plan.schedules import generated_names
 from ..plan.strategy import Strategy
 from . import derivations
 from .left_out import LeftOutError
@@ -56,15 +57,8 @@ PER_NODE = ("deepep", "hybridep")
 SEQUENCE_PARALLEL = ("sequence parallelism", "+ sp")
 NOT_OVERLAPPED = ("not overlapped", "no bucketed overlap")
 """Words of the notes where gradients are reduced after backward."""
-SCHEDULES = {
-    "": "1f1b",
-    "1f1b": "1f1b",
-    "1f1b-i": "interleaved",
-    "interleaved 1f1b": "interleaved",
-    "gpipe": "gpipe",
-    "zb-1p": "zb-1p",
-    "zb-2p": "zb-2p",
-}
+SCHEDULES = {"": "1f1b", "1f1b-i": "interleaved", "interleaved 1f1b": "interleaved"}
+"""What tables call a schedule that has another name here."""
 
 
 def precision_of(row: Row) -> str:
@@ -141,8 +135,9 @@ def _virtual_stages(row: Row, pp: int) -> int:
 
 
 def _schedule(row: Row, vp: int) -> str:
-    name = SCHEDULES.get(row.get("schedule").lower())
-    if name is None:
+    said = row.get("schedule").lower()
+    name = SCHEDULES.get(said, said)
+    if name not in generated_names():
         raise LeftOutError(f"schedule {row.get('schedule')} not modelled")
     return "interleaved" if vp > 1 and name == "1f1b" else name
 
