@@ -76,6 +76,8 @@ def _orders(job: Job, cluster: Cluster, pp: int) -> list[tuple[str, int]]:
     if pp == 1:
         return [(Strategy().schedule, 1)]
     tried = [one for one in schedules() if not cluster.host or (one.is_plain and not is_registered(one.name))]
+    # What leaves the number of stages open comes last, with one after the other.
+    tried.sort(key=lambda one: one.virtual_stages is None)
     return [(one.name, vp) for one in tried for vp in one.searched_with if _divides(one, vp, pp, job)]
 
 
