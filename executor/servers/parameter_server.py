@@ -121,7 +121,7 @@ class ServerWorker:
             self._note(action, number, issued, None)
 
     def _note(self, action: Action, number: int, issued: object, end: object) -> None:
-        size = self.buffers[number].numel() * 4
+        size = self.plan.sizes.shards[number]
         key = f"{action.kind}:{self.rank}:{number}"
         self.recorder.add(action, "ps", issued, end, size_bytes=size, key=key, channel=f"ps{key}")
 
@@ -222,7 +222,7 @@ class Server:
         self.optimizer.step()
 
     def _note(self, kind: Kind, worker: int, issued: object, end: object, step: int) -> None:
-        size = self.buffers[worker].numel() * 4
+        size = self.plan.sizes.shards[self.number]
         key = f"{kind}:{worker}:{self.number}"
         action = Action.of(kind, server=self.number, worker=worker)
         self.recorder.add(action, "ps", issued, end, size_bytes=size, key=key, channel=f"ps{key}", step=step)

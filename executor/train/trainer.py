@@ -175,8 +175,8 @@ class Trainer:
         self._note_message(action, issued, after if waited else None)
 
     def _note_message(self, action: Action, issued: object, end: object) -> None:
-        strategy, job = self.plan.strategy, self.plan.job
-        size = strategy.micro_batch * job.seq_len * job.model.decoder.hidden * job.bytes_per_value
+        upstream = action.kind in (Kind.SEND_F, Kind.RECV_B)
+        size = self.plan.sizes.messages[action.stage if upstream else action.stage - 1]
         channel = "pp-forward" if action.kind in (Kind.SEND_F, Kind.RECV_F) else "pp-backward"
         key = self._message_key(action)
         self.recorder.add(action, "pp", issued, end, size_bytes=size, key=key, channel=channel)

@@ -15,8 +15,8 @@ from ..network import transport as network
 from ..plan.job import Job
 from ..plan.rank_groups import Groups
 from ..plan.strategy import Strategy
+from ..plan.traffic import Collective, gathering, reduction, split_parameters
 from .remembered import Remembered
-from .traffic import Collective, gathering, reduction, split_parameters
 
 
 class CommunicationCosts:

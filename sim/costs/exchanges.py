@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..model.layer import BLOCK, Layer
+from ..plan.traffic import Collective
 from .communication import CommunicationCosts
 from .compute import ComputeCosts
 from .tensor_overlap import exposed_s
-from .traffic import Collective, layer_collectives
+from .traffic import layer_collectives
 
 
 class ExchangeCosts:

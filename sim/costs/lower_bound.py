@@ -16,11 +16,11 @@ from ..plan.partition import partition
 from ..plan.plan import Stage
 from ..plan.schedules import find_schedule
 from ..plan.strategy import Strategy
+from ..plan.traffic import reduction, split_parameters
 from .accelerator_mix import accelerators_of
 from .compute import concurrency_factor
 from .costs import Costs
 from .stage import StageCosts
-from .traffic import reduction, split_parameters
 
 ROUNDING = 1e-9
 """Relative margin of the bound for sums that the simulation adds up in another order."""

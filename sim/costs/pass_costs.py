@@ -12,9 +12,9 @@ from ..plan.job import Job
 from ..plan.partition import partition
 from ..plan.pass_times import PassTimes
 from ..plan.strategy import Strategy
+from ..plan.traffic import message_bytes
 from .costs import Costs
 from .stage import StageCosts
-from .traffic import message_bytes
 
 
 class Exchange(NamedTuple):

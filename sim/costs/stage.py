@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from ..model.layer import Layer
 from ..plan.action import Kind
+from ..plan.traffic import split_parameters
 from .costs import Costs
 from .rank_flops import backward_flops, forward_flops
-from .traffic import split_parameters
 
 OVERLAP_SLOWDOWN = 0.189
 """How much longer compute takes while a collective runs next to it, which takes multiprocessors and memory

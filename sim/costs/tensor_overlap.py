@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..plan.strategy import Strategy
-from .traffic import Collective
+from ..plan.traffic import Collective
 
 TENSOR_OVERLAP = 0.5
 """Of the traffic that products beside it could hide, what they do hide: decomposed products are smaller, and

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..costs.traffic import split_parameters
 from ..kernels.optimizer_step import MASTER_BYTES
 from ..plan.job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
-from ..plan.partition import held_parameters
 from ..plan.plan import Plan, Stage
 from ..plan.schedules import find_schedule
+from ..plan.traffic import held_parameters, split_parameters
 
 FP32_BYTES = 4
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..costs.accelerator_mix import stage_accelerators
-from ..costs.traffic import message_bytes
 from ..hardware.cluster import Accelerator, Cluster
 from ..model.layer import BLOCK, BLOCKS, EMBEDDING, HEAD
 from ..plan.job import Job
-from ..plan.partition import held_parameters
 from ..plan.plan import Plan, Stage
 from ..plan.strategy import Strategy
+from ..plan.traffic import held_parameters, message_bytes
 from .layer_bytes import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss import loss_bytes
 from .parameters import rank_states, state_bytes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from ..model.layer import Layer
 from ..model.model import Model
 from ..model.networks.network import Network, layer_flops
 from .job import Job
 from .plan import Stage
 from .strategy import DDP_BUCKET_BYTES, Strategy
+from .traffic import held_parameters
 
 DDP_FIRST_BUCKET_BYTES = 2**20
 """torch.distributed._DEFAULT_FIRST_BUCKET_BYTES: where its bucket size is the default, DDP's first bucket is
@@ -85,13 +85,6 @@ def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ..
     if current:
         buckets.append(tuple(current))
     return tuple(buckets)
-
-
-def held_parameters(layer: Layer, strategy: Strategy) -> float:
-    """Parameters of a layer on one rank, before any sharding: tp divides all but what is whole everywhere, ep
-    the experts'."""
-    experts, whole = layer.expert_parameters, layer.whole_parameters
-    return whole + (layer.parameters - experts - whole + experts / strategy.ep) / strategy.tp
 
 
 def shard(model: Model, servers: int) -> tuple[tuple[int, ...], ...]:

@@ -6,6 +6,7 @@ at any scale: there is one list for each pipeline rank and one for each paramete
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,6 +16,15 @@ from .action import Actions
 from .job import Job
 from .schedules import CARRIED, find_schedule
 from .strategy import Strategy
+from .traffic import (
+    Collective,
+    averaging,
+    gathering,
+    layers_gradient_bytes,
+    message_bytes,
+    reduction,
+    split_parameters,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,18 @@ class Stage:
     @property
     def layer_indices(self) -> range:
         return range(self.first_layer, self.end_layer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Bytes of a plan's messages, as whoever runs it sends them."""
+
+    messages: tuple[float, ...]
+    """By stage but the last: one micro-batch's activations to the next stage; their gradients come back."""
+    buckets: tuple[tuple[float, ...], ...]
+    """By stage and bucket: the gradients that a rank has before they are reduced."""
+    shards: tuple[float, ...]
+    """By server: the gradients that a worker pushes; as much as it pulls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +125,39 @@ class Plan:
         if self.is_server(rank):
             return self.server_actions[rank - self.strategy.workers]
         return self.actions[self.coordinates(rank)[0]]
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Bytes of every message between stages, replicas and servers."""
+        job, strategy, layers = self.job, self.strategy, self.job.model.layers
+        reduced = [
+            [
+                sum(c.size_bytes for c in self.reductions(s.index, b) if c.group != "shard_replicas")
+                for b in range(len(s.buckets))
+            ]
+            for s in self.stages
+        ]
+        return Sizes(
+            messages=tuple(message_bytes(job, strategy, layers[s.end_layer - 1]) for s in self.stages[:-1]),
+            buckets=tuple(map(tuple, reduced)),
+            shards=tuple(layers_gradient_bytes(job, strategy, [layers[i] for i in s]) for s in self.shards),
+        )
+
+    def reductions(self, stage: int, bucket: int) -> tuple[Collective, ...]:
+        """What sums a bucket of gradients over the replicas, one after the other."""
+        return reduction(self.job, self.strategy, *self._held(self.stages[stage].buckets[bucket]))
+
+    def gatherings(self, layers: Iterable[int]) -> tuple[Collective, ...]:
+        """What gathers the parameters of ``layers`` from their shards."""
+        return gathering(self.job, self.strategy, *self._held(layers))
+
+    def averages(self, stage: int) -> tuple[Collective, ...]:
+        """What averages a stage's parameters over the replicas."""
+        return averaging(self.job, *self._held(self.stages[stage].layer_indices))
+
+    def _held(self, layers: Iterable[int]) -> tuple[float, float]:
+        """Dense and expert parameters of ``layers`` on one rank, before sharding."""
+        return split_parameters((self.job.model.layers[i] for i in layers), self.strategy)
 
     @property
     def has_copied_embedding(self) -> bool:

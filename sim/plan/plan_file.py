@@ -22,7 +22,7 @@ from ..model.networks.network import Network
 from .action import Action, Kind
 from .earlier_versions import server_actions, worker_actions
 from .job import Job
-from .plan import Plan
+from .plan import Plan, Sizes
 from .soundness import validate
 from .strategy import Strategy
 from .strategy_rules import strategy_faults
@@ -86,6 +86,15 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "actions": [" ".join(map(str, actions)) for actions in plan.actions],
         "server_actions": [" ".join(map(str, actions)) for actions in plan.server_actions],
         "shards": [list(shard) for shard in plan.shards],
+        "sizes": _plain(plan.sizes),
+    }
+
+
+def _plain(sizes: Sizes) -> dict[str, Any]:
+    return {
+        "messages": list(sizes.messages),
+        "buckets": [list(own) for own in sizes.buckets],
+        "shards": list(sizes.shards),
     }
 
 
@@ -120,7 +129,7 @@ def _plan(document: Document) -> Plan:
     raise_faults(_decoder_faults(document, form))
     plan = _read(form)
     raise_faults([_located(document, fault) for fault in _rule_faults(plan)])
-    raise_faults(_part_faults(document, plan))
+    raise_faults(_part_faults(document, plan) or _size_faults(document, plan, form))
     try:
         validate(plan)
     except InputError as error:
@@ -229,6 +238,21 @@ def _bucket_faults(document: Document, plan: Plan) -> list[Fault]:
             expected = f"each bucket of the rank's stages: {sorted(wanted)}"
             faults.append(document.fault(("actions", rank), found, expected))
     return faults
+
+
+def _size_faults(document: Document, plan: Plan, form: PlanForm) -> list[Fault]:
+    """Sizes are written for readers; they follow from job and strategy, and plans of earlier versions have
+    none."""
+    if form.sizes is None:
+        return []
+    expected = _plain(plan.sizes)
+    return [
+        document.fault(
+            ("sizes", name), shown(given), shown(expected[name]), "leave out sizes, or write these"
+        )
+        for name, given in form.sizes
+        if given != expected[name]
+    ]
 
 
 def _shard_faults(document: Document, plan: Plan) -> list[Fault]:

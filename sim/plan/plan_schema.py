@@ -101,6 +101,19 @@ ActionLists = Annotated[
 ]
 
 
+Bytes = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
+
+
+class SizesForm(BaseModel):
+    """Bytes of messages."""
+
+    model_config = _STRICT
+
+    messages: list[Bytes]
+    buckets: list[list[Bytes]]
+    shards: list[Bytes]
+
+
 class PlanForm(BaseModel):
     """A whole plan."""
 
@@ -114,4 +127,5 @@ class PlanForm(BaseModel):
     actions: ActionLists
     server_actions: ActionLists = ()
     shards: Annotated[tuple[Layers, ...], Field(strict=False)] = ()
+    sizes: SizesForm | None = None
     cluster: dict[str, str | int | float | bool] = Field(default_factory=dict)

@@ -14,12 +14,12 @@ from ..costs.accelerator_mix import MixedCosts
 from ..costs.compute import concurrency_factor
 from ..costs.pass_costs import PassCosts
 from ..costs.stage import StageCosts
-from ..costs.traffic import Collective, gradient_bytes, message_bytes
 from ..errors import InputError
 from ..hardware.cluster import Cluster
 from ..memory.layer_bytes import kept_bytes
 from ..plan.action import BACKWARDS, Action, Kind
 from ..plan.plan import Plan
+from ..plan.traffic import Collective, gradient_bytes
 from .build_server import build_server_program
 from .built import Built, Made
 from .placement import COMPUTE, Messenger, Placement
@@ -91,12 +91,6 @@ class _Walk:
         self.slowdown = slowdown
         self.pass_costs = [PassCosts(self.mixed.of(rank), slowdown) for rank in range(plan.strategy.pp)]
         self.staged = cluster.host is not None and cluster.host.host_staged
-        layers = plan.job.model.layers
-        self.message_bytes = [
-            message_bytes(plan.job, plan.strategy, layers[max(0, stage.end_layer - 1)])
-            for stage in plan.stages
-        ]
-        """Of what each stage passes on."""
         self.stage_ranks = plan.stage_ranks
         self.places = plan.strategy.replicas * plan.strategy.tp
         """Ranks of one pipeline stage."""
@@ -218,7 +212,7 @@ class _Walk:
         receive = Action(stage, Kind.RECV_F if forward else Kind.RECV_B, action.micro_batch)
         output = rank.outputs[Kind.FORWARD if forward else Kind.BACKWARD, action.stage, action.micro_batch]
         transfer = self.messenger.send(
-            self.message_bytes[min(action.stage, stage)],
+            self.plan.sizes.messages[min(action.stage, stage)],
             rank.number,
             target,
             after=[(output, 0.0)],
@@ -236,7 +230,7 @@ class _Walk:
             return False
         stage = action.stage + (-1 if action.kind is Kind.RECV_F else 1)
         source = self._counterpart(rank, self.stage_ranks[stage])
-        size = self.message_bytes[min(action.stage, stage)]
+        size = self.plan.sizes.messages[min(action.stage, stage)]
         rank.received[action] = self.messenger.receive(transfer, size, source, rank.number)
         return True
 

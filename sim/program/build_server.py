@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from ..costs.compute import concurrency_factor
 from ..costs.costs import Costs
 from ..costs.stage import StageCosts
-from ..costs.traffic import layers_gradient_bytes
 from ..hardware.cluster import Cluster
 from ..plan.action import Action, Kind
 from ..plan.plan import Plan
@@ -43,8 +42,6 @@ class _Servers:
         self.workers = range(plan.strategy.dp)
         self.built = Built(self.program, list(range(plan.world_size)))
         layers = plan.job.model.layers
-        shards = [[layers[i] for i in shard] for shard in plan.shards]
-        self.shard_bytes = [layers_gradient_bytes(plan.job, plan.strategy, own) for own in shards]
         self.shard_parameters = [sum(layers[i].parameters for i in s) for s in plan.shards]
 
     def synchronous(self) -> None:
@@ -89,7 +86,7 @@ class _Servers:
             self._label(server, Action.of(kind, server=number, worker=worker), "ps"),
         )
         return self.messenger.send(
-            self.shard_bytes[number],
+            self.plan.sizes.shards[number],
             source,
             target,
             after=after,
@@ -104,7 +101,7 @@ class _Servers:
         for number, server in enumerate(self.plan.server_ranks):
             after = [(stepped[number], 0.0)] if number in stepped else []
             transfer = self._message(number, worker, Kind.PULL, after)
-            pulled.append(self.messenger.receive(transfer, self.shard_bytes[number], server, worker))
+            pulled.append(self.messenger.receive(transfer, self.plan.sizes.shards[number], server, worker))
         return pulled
 
     def _compute(self, worker: int, pulled: Sequence[int]) -> int:
@@ -129,4 +126,4 @@ class _Servers:
 
     def _arrive(self, sends: list[int], number: int, worker: int) -> int:
         server = self.plan.server_ranks[number]
-        return self.messenger.receive(sends[number], self.shard_bytes[number], worker, server)
+        return self.messenger.receive(sends[number], self.plan.sizes.shards[number], worker, server)

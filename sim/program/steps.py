@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ..costs.traffic import Collective, averaging, gathering, reduction, split_parameters
 from ..plan.action import Action, Kind
 from ..plan.blocks import PASSES, Block, blocks_of
 from ..plan.plan import Plan
+from ..plan.traffic import Collective
 
 
 class StepKind(Enum):
@@ -65,7 +65,7 @@ def steps_of(plan: Plan, pipeline_rank: int) -> list[Step]:
 
 class _Cutter:
     def __init__(self, plan: Plan, pipeline_rank: int):
-        self.plan, self.job, self.strategy = plan, plan.job, plan.strategy
+        self.plan = plan
         self.actions, self.blocks = plan.actions[pipeline_rank], blocks_of(plan, pipeline_rank)
         self.cut: list[Step] = []
         self.whole: dict[tuple[int, int], int] = {}
@@ -91,26 +91,18 @@ class _Cutter:
             self.cut.append(Step(action=action, kind=StepKind.HOST, layers=layers, after=self.passed - 1))
         elif kind is Kind.UNSHARD:
             if action.ahead < 0:
-                self._collectives(action, self._gathering(self._layers(action.stage)), WaitsFor.LAST)
+                self._collectives(action, self.plan.gatherings(self._layers(action.stage)), WaitsFor.LAST)
         elif kind is Kind.REDUCE_GRAD:
-            dense, experts = self._parameters(self.plan.stages[action.stage].buckets[action.bucket])
-            waits_for = WaitsFor.BUCKET if self.strategy.overlap_gradients else WaitsFor.LAST
-            self._collectives(action, reduction(self.job, self.strategy, dense, experts), waits_for)
+            waits_for = WaitsFor.BUCKET if self.plan.strategy.overlap_gradients else WaitsFor.LAST
+            self._collectives(action, self.plan.reductions(action.stage, action.bucket), waits_for)
         elif kind is Kind.AVERAGE:
             for stage in self.plan.rank_stages(action.rank):
-                dense, experts = self._parameters(tuple(stage.layer_indices))
-                self._collectives(action, averaging(self.job, dense, experts), WaitsFor.LAST)
+                self._collectives(action, self.plan.averages(stage.index), WaitsFor.LAST)
         elif kind is not Kind.RESHARD:
             self.cut.append(Step(action=action, kind=StepKind.OTHER))
 
     def _layers(self, stage: int) -> tuple[int, ...]:
         return tuple(self.plan.stages[stage].layer_indices)
-
-    def _parameters(self, layers: tuple[int, ...]) -> tuple[float, float]:
-        return split_parameters((self.job.model.layers[i] for i in layers), self.strategy)
-
-    def _gathering(self, layers: tuple[int, ...]) -> tuple[Collective, ...]:
-        return gathering(self.job, self.strategy, *self._parameters(layers))
 
     def _collectives(self, action: Action, collectives: tuple[Collective, ...], waits_for: WaitsFor) -> None:
         """Those that follow the first wait for it by the order of their stream. What reduces a bucket is
@@ -144,7 +136,7 @@ class _Cutter:
 
     def _gather_ahead(self, action: Action, block: Block) -> None:
         issued = self.passed - block.ahead
-        for collective in self._gathering(tuple(i for part in block.layers for i in part)):
+        for collective in self.plan.gatherings(i for part in block.layers for i in part):
             step = Step(
                 action=Action(action.stage, Kind.UNSHARD),
                 kind=StepKind.COLLECTIVE,

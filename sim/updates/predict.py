@@ -14,7 +14,6 @@ import numpy as np
 from ..costs.compute import concurrency_factor
 from ..costs.costs import Costs
 from ..costs.stage import StageCosts
-from ..costs.traffic import layers_gradient_bytes
 from ..hardware.cluster import Cluster
 from ..hardware.straggler_factors import link_factor, persistent_factors, transient_factors
 from ..plan.action import Action, Actions, Kind
@@ -102,15 +101,14 @@ def update_model(
     if name in ("async", "stale", "backup"):
         gradients = ROUNDS
     shards = [[plan.job.model.layers[i] for i in shard] for shard in plan.shards]
-    sizes = [layers_gradient_bytes(plan.job, s, own) for own in shards]
     parameters = [sum(layer.parameters for layer in own) for own in shards]
     crowding = _crowding(plan, cluster, costs)
     interface = _interface_of(plan, cluster)
-    latency, rates = _network(plan, cluster, costs, max(sizes), interface)
+    latency, rates = _network(plan, cluster, costs, max(plan.sizes.shards), interface)
     return UpdateModel(
         synchrony=s.synchrony,
         compute_s=_compute_s(plan, cluster, costs, crowding, (s.dp, gradients), seed, sample),
-        shard_bytes=sizes,
+        shard_bytes=plan.sizes.shards,
         apply_s=[costs.optimizer.update_s(count) * crowding for count in parameters],
         servers=s.servers,
         replicas=s.server_replicas,
@@ -224,8 +222,7 @@ def _messages(
     costs: Costs, plan: Plan, record: UpdateRecord, worker: int, turn: int, number: int, server: int
 ) -> list[Span]:
     """A round's pull and push of one shard, on the worker and on its server."""
-    layers = plan.job.model.layers
-    size = layers_gradient_bytes(plan.job, plan.strategy, [layers[i] for i in plan.shards[number]])
+    size = plan.sizes.shards[number]
     place = (worker, turn, number)
     found = []
     for kind, start, end in (

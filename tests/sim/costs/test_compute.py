@@ -12,7 +12,6 @@ from machines import NVLINK, cpu_cluster, gpt, gpt3_175b, gpu, gpu_cluster, job,
 from traincast.sim.costs.compute import concurrency_factor
 from traincast.sim.costs.costs import Costs
 from traincast.sim.costs.stage import StageCosts
-from traincast.sim.costs.traffic import boundary_bytes, layers_gradient_bytes
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster import Cluster, LayerProfile, OptimizerCost
 from traincast.sim.hardware.cluster_file import read_cluster
@@ -26,6 +25,7 @@ from traincast.sim.network import algorithms as collectives
 from traincast.sim.plan.action import Kind
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.traffic import boundary_bytes, layers_gradient_bytes
 
 SHAPE = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
 BIG = Job(model=gpt3_175b(), global_batch=64, seq_len=2048)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 from machines import gpt, llama
 
-from traincast.sim.costs.traffic import (
-    averaging,
-    boundary_bytes,
-    gathering,
-    layer_collectives,
-    message_bytes,
-    reduction,
-    split_parameters,
-)
+from traincast.sim.costs.traffic import layer_collectives
 from traincast.sim.model.hf_config import read_model
 from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.traffic import (
+    averaging,
+    boundary_bytes,
+    gathering,
+    message_bytes,
+    reduction,
+    split_parameters,
+)
 
 JOB = Job(model=gpt(4, 1024, 16, 51200), global_batch=64, seq_len=2048)
 

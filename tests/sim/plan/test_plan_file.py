@@ -170,8 +170,8 @@ def test_everything_tampered_with_is_told_at_once(tmp_path):
             " -> expected each bucket of the rank's stages: [(1, 0)]",
         ),
         (
-            '"shards": []',
-            '"shards": [[0]]',
+            '"shards": [],',
+            '"shards": [[0]],',
             "p.json:shards: shards: 1 lists -> expected 0, one for each server",
         ),
     ],

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from traincast.sim.costs.costs import Costs
-from traincast.sim.costs.traffic import layers_gradient_bytes
 from traincast.sim.hardware.stragglers import Straggler, Stragglers
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.traffic import layers_gradient_bytes
 from traincast.sim.predict.simulate import simulate
 
 PROTOCOLS = ("sync", "async", "stale:1", "backup:1", "local:2")

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from traincast.sim.costs.costs import Costs
-from traincast.sim.costs.traffic import message_bytes
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster_file import read_cluster
 from traincast.sim.kernels.flops import hardware_flops_per_token, model_flops_per_token
@@ -23,6 +22,7 @@ from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict
 from traincast.sim.plan.strategy import Strategy
 from traincast.sim.plan.strategy_rules import strategy_faults
+from traincast.sim.plan.traffic import message_bytes
 from traincast.sim.predict.simulate import simulate
 
 PUBLISHED = {

@@ -1,0 +1,89 @@
+"""Bytes between stages, replicas and servers: what is sent is received, in the sizes of the plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from generators import jobs_and_strategies
+from hypothesis import given, settings
+from machines import gpu_cluster, job, llama
+
+from traincast.sim.errors import InputError
+from traincast.sim.plan.action import Kind
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict
+from traincast.sim.plan.strategy import Strategy
+from traincast.sim.predict.simulate import simulate
+
+JOB = job(llama(layers=4), global_batch=8)
+RECEIVED = {Kind.SEND_F: (Kind.RECV_F, 1), Kind.SEND_B: (Kind.RECV_B, -1)}
+"""By kind of send: its receive, and where its stage is."""
+
+
+@settings(deadline=None)
+@given(jobs_and_strategies())
+def test_every_send_has_its_receive(drawn):
+    plan = make_plan(*drawn)
+    actions = [action for own in plan.actions for action in own]
+    sent = Counter(
+        (RECEIVED[a.kind][0], a.stage + RECEIVED[a.kind][1], a.micro_batch)
+        for a in actions
+        if a.kind in RECEIVED
+    )
+    received = Counter(
+        (a.kind, a.stage, a.micro_batch) for a in actions if a.kind in (Kind.RECV_F, Kind.RECV_B)
+    )
+    assert sent == received
+    assert set(sent.values()) <= {1}
+
+
+@settings(deadline=None)
+@given(jobs_and_strategies())
+def test_every_pull_and_push_of_a_worker_is_a_servers_too(drawn):
+    plan = make_plan(*drawn)
+    for kind in (Kind.PULL, Kind.PUSH):
+        asked = sum(action.kind is kind for action in plan.actions[0])
+        for own in plan.server_actions:
+            served = Counter(action.worker for action in own if action.kind is kind)
+            assert served == dict.fromkeys(range(plan.strategy.dp), asked)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Strategy(pp=4, micro_batch=2),
+        Strategy(pp=2, vp=2, schedule="interleaved", micro_batch=2),
+        Strategy(pp=2, dp=2, tp=2, micro_batch=2),
+    ],
+)
+def test_the_simulator_sends_the_plans_sizes(strategy):
+    plan = make_plan(JOB, strategy)
+    for span in simulate(plan, gpu_cluster()).spans:
+        if span.kind in ("SEND_F", "RECV_B"):
+            assert span.bytes == plan.sizes.messages[span.stage]
+        elif span.kind in ("RECV_F", "SEND_B"):
+            assert span.bytes == plan.sizes.messages[span.stage - 1]
+        elif span.kind == "REDUCE_GRAD":
+            assert span.bytes == plan.sizes.buckets[span.stage][span.micro_batch]
+
+
+def test_servers_exchange_the_plans_sizes():
+    plan = make_plan(JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=2))
+    spans = [span for span in simulate(plan, gpu_cluster()).spans if span.stream == "ps"]
+    served = [span for span in spans if span.rank in plan.server_ranks]
+    assert len(served) == 2 * 2 * 2
+    assert all(span.bytes == plan.sizes.shards[span.stage] for span in served)
+    assert sum(span.bytes for span in served) == sum(
+        s.bytes for s in spans if s.rank not in plan.server_ranks
+    )
+
+
+def test_sizes_stand_in_plan_files_and_must_be_right():
+    plan = make_plan(JOB, Strategy(pp=2, dp=2))
+    data = plan_to_dict(plan)
+    assert data["sizes"]["messages"] == list(plan.sizes.messages)
+    assert plan_from_dict({name: value for name, value in data.items() if name != "sizes"}) == plan
+    data["sizes"]["messages"] = [1.0]
+    with pytest.raises(InputError, match=r"expected .*write these"):
+        plan_from_dict(data)
