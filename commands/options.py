@@ -13,7 +13,8 @@ import click
 from ..sim.errors import InputError, UsageError
 from ..sim.files.writer import check_file
 from ..sim.hardware.cluster import Cluster
-from ..sim.plan.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
+from ..sim.plan.job import OPTIMIZER_STATES, Job
+from ..sim.plan.mixed_precision import PRECISION_BYTES
 from ..sim.plan.plan import Plan
 from ..sim.plan.schedules import CARRIED, find_schedule, schedules
 from ..sim.plan.software_stacks import DEFAULT_STACK, STACKS
@@ -21,7 +22,6 @@ from ..sim.plan.strategy import (
     ATTENTIONS,
     COLLECTIVE_ALGORITHMS,
     CP_EXCHANGES,
-    DDP_BUCKET_BYTES,
     EXPERT_DISPATCHES,
     GRADIENT_EXCHANGES,
     OFFLOADS,
@@ -29,6 +29,7 @@ from ..sim.plan.strategy import (
     SHARDINGS,
     Strategy,
 )
+from ..sim.plan.strategy_fields import DDP_BUCKET_BYTES
 from ..sim.plan.strategy_rules import strategy_faults
 
 Decorator = Callable[[Callable], Callable]

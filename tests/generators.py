@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from traincast.sim.hardware.stragglers import SlowLink, Straggler, Stragglers, Transient
 from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
-from traincast.sim.plan.job import OPTIMIZER_STATES, PRECISION_BYTES, Job
+from traincast.sim.plan.job import OPTIMIZER_STATES, Job
 from traincast.sim.plan.make_plan import order_faults
+from traincast.sim.plan.mixed_precision import PRECISION_BYTES
 from traincast.sim.plan.schedules import find_schedule, schedule_names, schedules
 from traincast.sim.plan.software_stacks import STACKS
 from traincast.sim.plan.strategy import (

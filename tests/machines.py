@@ -10,7 +10,8 @@ from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link, Tra
 from traincast.sim.hardware.cluster_file import check_cluster
 from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
-from traincast.sim.plan.job import PRECISION_BYTES, Job
+from traincast.sim.plan.job import Job
+from traincast.sim.plan.mixed_precision import PRECISION_BYTES
 
 NVLINK = Link(name="nvlink", joins="accelerators", bandwidth=300e9, latency=2e-6)
 PCIE = Link(name="pcie", joins="host", bandwidth=25e9, latency=1e-5)

@@ -16,7 +16,7 @@ from ..kernels.kernel import Kernel
 from ..kernels.roofline import head_flops, kernel_s, kernels_s
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK
-from ..plan.job import PRECISION_BYTES
+from ..plan.mixed_precision import PRECISION_BYTES
 from .samples import Point, Samples
 
 BINS_PER_DECADE = 2

@@ -14,6 +14,7 @@ from ..model.layer import Layer
 from ..network import transport as network
 from ..plan.job import Job
 from ..plan.rank_groups import Groups
+from ..plan.rank_parameters import split_parameters
 from ..plan.strategy import Strategy
 from ..plan.traffic import Collective, gathering, reduction, split_parameters
 from .remembered import Remembered

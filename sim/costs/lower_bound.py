@@ -14,7 +14,10 @@ from ..plan.action import Kind
 from ..plan.job import Job
 from ..plan.partition import partition
 from ..plan.plan import Stage
+from ..plan.rank_parameters import split_parameters
 from ..plan.schedules import find_schedule
+from ..plan.sharding import gathers_parameters, reduces_every_micro_batch
+from ..plan.step_counts import is_unflushed, steps_played
 from ..plan.strategy import Strategy
 from ..plan.traffic import reduction, split_parameters
 from .accelerator_mix import accelerators_of
@@ -75,14 +78,14 @@ def lower_bound_s(costs: Costs, job: Job, strategy: Strategy) -> float:
             bound = max(bound, micro_batches * sum(stages[s].compute_s for s in own) + tail.step_s)
             continue
         compute = micro_batches * sum(stages[s].forward_s + stages[s].backward_s for s in own)
-        if strategy.is_unflushed:
+        if is_unflushed(strategy):
             bound = max(bound, compute)
             continue
         bound = max(bound, _sharding_s(costs, [parts[s] for s in own]))
         # Local steps follow each other without draining the pipeline.
-        begin = sum(stage.forward_s for stage in stages[: own[0]]) / strategy.steps(job)
+        begin = sum(stage.forward_s for stage in stages[: own[0]]) / steps_played(strategy, job)
         bound = max(bound, begin + compute + _tail_s(tail, staged, strategy))
-        if not schedule.splits_backward and strategy.steps(job) == 1:
+        if not schedule.splits_backward and steps_played(strategy, job) == 1:
             # No weight gradients are left for later, so a rank ends with a backward of its first stage: any
             # other pass of a micro-batch is followed by that one. The stages before make theirs after it.
             bound = max(bound, begin + compute + sum(stage.backward_s for stage in stages[: own[0]]))
@@ -111,11 +114,11 @@ def _tail_s(tail: _Tail, staged: bool, strategy: Strategy) -> float:
 def _sharding_s(costs: Costs, held: list[Stage]) -> float:
     """All that a rank of gathered parameters gathers and reduces, one after the other; 0 of other ranks."""
     job, strategy = costs.job, costs.strategy
-    if not strategy.shards_parameters or strategy.replicas == 1:
+    if not gathers_parameters(strategy) or strategy.replicas == 1:
         return 0.0
     micro_batches = strategy.micro_batches(job)
     gatherings = 2 * micro_batches if strategy.reshard_after_forward else 1
-    reductions = micro_batches if strategy.reduces_every_micro_batch else 1
+    reductions = micro_batches if reduces_every_micro_batch(strategy) else 1
     layers = [job.model.layers[i] for stage in held for i in stage.layer_indices]
     return StageCosts(costs).sharding_s(layers, gatherings=gatherings, reductions=reductions)
 

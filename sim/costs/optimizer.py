@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from ..hardware.cluster import Cluster
 from ..kernels.kernel import Kernel
-from ..kernels.optimizer_step import MASTER_BYTES, update_bytes
+from ..kernels.optimizer_step import update_bytes
 from ..kernels.roofline import kernels_s
 from ..plan.job import OPTIMIZER_STATES, Job
+from ..plan.mixed_precision import MASTER_BYTES
 from ..plan.strategy import Strategy
 from .communication import CommunicationCosts
 

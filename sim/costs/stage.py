@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..model.layer import Layer
 from ..plan.action import Kind
+from ..plan.sharding import gathers_parameters, reduces_every_micro_batch
 from ..plan.traffic import split_parameters
 from .costs import Costs
 from .rank_flops import backward_flops, forward_flops
@@ -68,12 +69,12 @@ class StageCosts:
     def _next_to_traffic_s(self, kind: Kind, layer: Layer) -> float:
         """A processor that moves the bytes itself overlaps nothing, so nothing is slowed."""
         seconds, strategy = self._layer_s(kind, layer), self.costs.strategy
-        if not strategy.shards_parameters or self.costs.cluster.host is not None:
+        if not gathers_parameters(strategy) or self.costs.cluster.host is not None:
             return seconds
         traffic_s = 0.0
         if kind is Kind.FORWARD or strategy.reshard_after_forward:
             traffic_s += self.costs.communication.gathering_s(layer)
-        if kind is not Kind.FORWARD and strategy.reduces_every_micro_batch:
+        if kind is not Kind.FORWARD and reduces_every_micro_batch(strategy):
             traffic_s += self.costs.communication.reduction_s(layer)
         return seconds + OVERLAP_SLOWDOWN * min(seconds, traffic_s)
 

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from ..plan.job import OPTIMIZER_STATES, Job
+from ..plan.mixed_precision import LOSS_SCALING_BYTES, MASTER_BYTES, bytes_per_gradient
 from ..plan.strategy import Strategy
 from .fp8 import CAST_BYTES, FP8
 
 FP32_BYTES = 4
-
-MASTER_BYTES = {"fp32": 0, "tf32": 0, "bf16": 4, "fp16": 8, "fp8": 4}
-"""Bytes for one parameter that mixed precision adds: an fp32 copy of it, and of the fp16 gradient."""
-
-LOSS_SCALING_BYTES = 6 + 8 + 8
-"""For each parameter of an fp16 job: its gradient is copied to fp32, divided by the loss scale while
-infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM megatron/optimizer/optimizer.py,
-`Float16OptimizerWithFloat16Params.step`)."""
 
 FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
 """Values read or written for each parameter by `torch._foreach_*`, one operation after the other
@@ -24,7 +17,7 @@ FOREACH_PASSES = {"sgd": 3, "momentum": 6, "adamw": 20}
 
 def update_bytes(job: Job, strategy: Strategy) -> int:
     """Bytes of one parameter's update, clipping included: its gradient's norm, then scaled in place."""
-    stack, gradient = strategy.software, strategy.gradient_bytes(job)
+    stack, gradient = strategy.software, bytes_per_gradient(job.precision, strategy.software)
     kept = 2 * FP32_BYTES * (1 + OPTIMIZER_STATES[job.optimizer])
     if stack.optimizer == "foreach":
         kept = FP32_BYTES * FOREACH_PASSES[job.optimizer]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..plan.job import Job
+from ..plan.mixed_precision import bytes_per_gradient
 from ..plan.strategy import Strategy
 from .parameters import state_bytes
 
@@ -27,8 +28,9 @@ def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
     """What the figures of `memory` rest on, one sentence each."""
     weight, _, states = state_bytes(job)
     stack = strategy.software
+    gradient = bytes_per_gradient(job.precision, stack)
     said = [
-        f"{weight} + {strategy.gradient_bytes(job)} + {states} bytes per parameter: {job.precision} weight, "
+        f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, "
         f"gradient, and {job.optimizer} states with the fp32 copies of mixed precision; "
         f"{_SHARDED[strategy.sharding]}",
         *(_of_network() if job.model.network is not None else _of_decoder(job, strategy)),

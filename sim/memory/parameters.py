@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..kernels.optimizer_step import MASTER_BYTES
-from ..plan.job import GRADIENT_BYTES, OPTIMIZER_STATES, Job
+from ..plan.job import OPTIMIZER_STATES, Job
+from ..plan.mixed_precision import GRADIENT_BYTES, MASTER_BYTES, bytes_per_gradient
 from ..plan.plan import Plan, Stage
+from ..plan.rank_parameters import held_parameters, split_parameters
 from ..plan.schedules import find_schedule
+from ..plan.sharding import gathers_parameters
+from ..plan.step_counts import is_unflushed
 from ..plan.traffic import held_parameters, split_parameters
 
 FP32_BYTES = 4
@@ -44,11 +47,11 @@ def rank_states(plan: Plan, pipeline_rank: int) -> StateBytes:
     held = plan.rank_stages(pipeline_rank)
     job, strategy = plan.job, plan.strategy
     weight, _, states = state_bytes(job)
-    gradient = strategy.gradient_bytes(job)
+    gradient = bytes_per_gradient(job.precision, strategy.software)
     dense, experts = _parameters(plan, held)
     shards, expert_shards = strategy.shards, max(1, strategy.shards // strategy.ep)
     whole, sharded = dense + experts, dense / shards + experts / expert_shards
-    if strategy.shards_parameters:
+    if gathers_parameters(strategy):
         # FSDP's shards are the fp32 copies themselves, which gathering casts.
         shard = 0 if strategy.software.accumulation == "sharded" and MASTER_BYTES[job.precision] else weight
         weights = shard * sharded + _gathered_bytes(plan, held)
@@ -82,7 +85,7 @@ def _parameters(plan: Plan, held: list[Stage]) -> tuple[float, float]:
 def _weight_versions(plan: Plan, pipeline_rank: int) -> int:
     """Copies of the weights: several where the pipeline is never drained."""
     unflushed = find_schedule(plan.strategy.schedule).unflushed
-    if unflushed is None or not plan.strategy.is_unflushed:
+    if unflushed is None or not is_unflushed(plan.strategy):
         return 1
     return unflushed.weight_versions(pipeline_rank, plan.strategy.pp)
 

@@ -15,7 +15,10 @@ from ..costs.accelerator_mix import stage_accelerators
 from ..hardware.cluster import Accelerator, Cluster
 from ..model.layer import BLOCK, BLOCKS, EMBEDDING, HEAD
 from ..plan.job import Job
+from ..plan.mixed_precision import bytes_per_gradient
 from ..plan.plan import Plan, Stage
+from ..plan.rank_parameters import held_parameters
+from ..plan.sharding import gathers_parameters
 from ..plan.strategy import Strategy
 from ..plan.traffic import held_parameters, message_bytes
 from .layer_bytes import kept_bytes, weight_gradient_bytes, workspace_bytes
@@ -260,10 +263,11 @@ def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
     neighbours = {(s.index, n) for s in held for n in (s.index - 1, s.index + 1) if 0 <= n <= last}
     far = sum(ranks[n] != pipeline_rank for _, n in neighbours)
     messages = 2.0 * far * message_bytes(plan.job, plan.strategy)
-    if not plan.strategy.shards_parameters:
+    if not gathers_parameters(plan.strategy):
         return messages
     layers = plan.job.model.layers
     buckets = (
         sum(held_parameters(layers[i], plan.strategy) for i in bucket) for s in held for bucket in s.buckets
     )
-    return messages + max(buckets, default=0.0) * plan.strategy.gradient_bytes(plan.job)
+    width = bytes_per_gradient(plan.job.precision, plan.strategy.software)
+    return messages + max(buckets, default=0.0) * width

@@ -11,12 +11,13 @@ from dataclasses import replace
 from .action import Action, Actions, Kind
 from .passes.offload import add_offload
 from .schedules import Orders
+from .sharding import gathers_parameters
 from .strategy import Strategy
 
 
 def worker_actions(lists: Orders, strategy: Strategy) -> Orders:
     """The lists with what the strategy says of prefetch and offload written into them where it is missing."""
-    if strategy.shards_parameters:
+    if gathers_parameters(strategy):
         lists = tuple(tuple(_gathered(action, strategy.prefetch) for action in own) for own in lists)
     kinds = {action.kind for own in lists for action in own}
     if strategy.offloads_activations and kinds.isdisjoint((Kind.OFFLOAD, Kind.FETCH)):

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 
 from ..errors import Fault
 from ..model.model import Model
+from .mixed_precision import PRECISION_BYTES
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adamw": 2}
 """fp32 values an optimizer keeps for every parameter."""
-
-PRECISION_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
-"""Bytes of one weight or activation as kept. `fp8` keeps both in bf16 and casts them for linear layers
-(`fp8.py`)."""
-
-
-GRADIENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 4, "fp16": 2, "fp8": 4}
-"""Bytes of one gradient as accumulated and reduced. Megatron-LM does both in fp32 for bf16 weights, in
-fp16 for fp16 weights (Megatron Core user guide, "Distributed Optimizer")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from .passes.unsharding import add_gathering, add_unsharding
 from .passes.updates import add_step
 from .plan import Plan, Stage
 from .schedules import CARRIED, Orders, Schedule, find_schedule, schedule, schedule_faults
+from .sharding import gathers_parameters, reduces_every_micro_batch
+from .step_counts import is_unflushed, steps_played
 from .strategy import Strategy
 from .strategy_rules import strategy_faults
 
@@ -53,7 +55,7 @@ def make_plan(
     else:
         actions = add_transfers(orders)
     if strategy.protocol[0] == "local":
-        actions = repeat_steps(actions, strategy.steps(job), strategy.micro_batches(job))
+        actions = repeat_steps(actions, steps_played(strategy, job), strategy.micro_batches(job))
     if strategy.gradient_exchange == "parameter_server":
         actions = add_push_and_pull(actions)
     else:
@@ -84,8 +86,8 @@ def sketch(
 def _order_of(job: Job, strategy: Strategy) -> tuple[str, int, int, int]:
     """Name and sizes of a strategy's schedule; one that never drains goes on for several steps."""
     micro_batches = strategy.micro_batches(job)
-    if strategy.is_unflushed:
-        micro_batches *= strategy.steps(job)
+    if is_unflushed(strategy):
+        micro_batches *= steps_played(strategy, job)
     return strategy.schedule, strategy.pp, strategy.vp, micro_batches
 
 
@@ -129,14 +131,14 @@ def _with_updates(actions: Orders, job: Job, strategy: Strategy, stages: tuple[S
     local = strategy.protocol[0] == "local"
     if strategy.offloads_activations:
         actions = add_offload(actions)
-    if strategy.shards_parameters and strategy.replicas > 1:
+    if gathers_parameters(strategy) and strategy.replicas > 1:
         actions = add_unsharding(actions, strategy.reshard_after_forward, strategy.prefetch)
     unflushed = find_schedule(strategy.schedule).unflushed
-    if unflushed and unflushed.updates_every_micro_batch and strategy.is_unflushed:
+    if unflushed and unflushed.updates_every_micro_batch and is_unflushed(strategy):
         step_every, reduce_every = 1, 1
     else:
         step_every = micro_batches
-        reduce_every = 1 if strategy.reduces_every_micro_batch else micro_batches
+        reduce_every = 1 if reduces_every_micro_batch(strategy) else micro_batches
     if not local:
         actions = add_gradient_reduction(actions, stages, reduce_every)
     actions = add_step(actions, stages, step_every, tied=job.model.decoder.tied_embeddings)

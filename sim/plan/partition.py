@@ -1,4 +1,4 @@
-"""What goes where: layers to stages, layers to gradient buckets, layers to parameter servers."""
+"""What goes where: layers to pipeline stages, layers to parameter servers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from itertools import accumulate
 
 from ..model.model import Model
 from ..model.networks.network import Network, layer_flops
+from .gradient_buckets import gradient_buckets
 from .job import Job
+from .mixed_precision import bytes_per_gradient
 from .plan import Stage
-from .strategy import DDP_BUCKET_BYTES, Strategy
+from .sharding import gathers_parameters
+from .strategy import Strategy
+from .strategy_fields import DDP_BUCKET_BYTES
 from .traffic import held_parameters
 
 DDP_FIRST_BUCKET_BYTES = 2**20
@@ -24,9 +28,15 @@ def partition(job: Job, strategy: Strategy) -> tuple[Stage, ...]:
     network = job.model.network
     ends = _decoder_ends(job, strategy) if network is None else _network_ends(network, job, strategy)
     starts = [0, *ends[:-1]]
+    held = [range(first, end) for first, end in zip(starts, ends, strict=True)]
     return tuple(
-        Stage(index=s, first_layer=first, end_layer=end, buckets=_buckets(job, strategy, range(first, end)))
-        for s, (first, end) in enumerate(zip(starts, ends, strict=True))
+        Stage(
+            index=index,
+            first_layer=layers.start,
+            end_layer=layers.stop,
+            buckets=gradient_buckets(job, strategy, layers),
+        )
+        for index, layers in enumerate(held)
     )
 
 
@@ -70,7 +80,7 @@ def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ..
     layer by layer (FSDP), every layer by itself."""
     if strategy.replicas == 1 or strategy.gradient_exchange != "allreduce":
         return ()
-    if strategy.shards_parameters:
+    if gathers_parameters(strategy):
         return tuple((index,) for index in reversed(layers))
     buckets: list[tuple[int, ...]] = []
     current: list[int] = []
@@ -78,7 +88,9 @@ def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ..
     size, limit = 0.0, DDP_FIRST_BUCKET_BYTES if default else strategy.bucket_bytes
     for index in reversed(layers):
         current.append(index)
-        size += held_parameters(job.model.layers[index], strategy) * strategy.gradient_bytes(job)
+        size += held_parameters(job.model.layers[index], strategy) * bytes_per_gradient(
+            job.precision, strategy.software
+        )
         if size >= limit:
             buckets.append(tuple(current))
             current, size, limit = [], 0.0, strategy.bucket_bytes

@@ -24,6 +24,7 @@ from .earlier_versions import server_actions, worker_actions
 from .job import Job
 from .plan import Plan, Sizes
 from .soundness import validate
+from .step_counts import steps_played
 from .strategy import Strategy
 from .strategy_rules import strategy_faults
 
@@ -198,7 +199,7 @@ def _rule_faults(plan: Plan) -> list[Fault]:
         faults.append(
             Fault(path="strategy", found=f"{plan.world_size} ranks", expected=f"at most {MAX_RANKS}")
         )
-    micro_batches = plan.micro_batches * plan.strategy.steps(plan.job)
+    micro_batches = plan.micro_batches * steps_played(plan.strategy, plan.job)
     for rank, actions in enumerate(plan.actions):
         if micro_batches > len(actions):
             found = f"{len(actions)} actions for {micro_batches} micro-batches"

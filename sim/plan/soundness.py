@@ -11,6 +11,7 @@ from dataclasses import replace
 from ..errors import Fault, InputError
 from .action import Action, Actions, Kind
 from .plan import Plan
+from .step_counts import steps_played
 
 _SENT_BY = {Kind.RECV_F: (Kind.SEND_F, -1), Kind.RECV_B: (Kind.SEND_B, +1)}
 """A receive's matching send, and the stage it comes from, relative."""
@@ -60,7 +61,7 @@ def _layer_faults(plan: Plan) -> list[Fault]:
 def _count_faults(plan: Plan) -> list[Fault]:
     """Every stage is one rank's, has one F and one B (or I and W) for every micro-batch, nothing else."""
     faults = []
-    micro_batches = plan.micro_batches * plan.strategy.steps(plan.job)
+    micro_batches = plan.micro_batches * steps_played(plan.strategy, plan.job)
     holders: dict[int, int] = {}
     for rank, actions in enumerate(plan.actions):
         parts = [part for action in actions for part in action.passes]

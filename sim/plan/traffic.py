@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..model.layer import Layer
 from .job import Job
+from .mixed_precision import bytes_per_gradient
 from .strategy import Strategy
 
 FP32_BYTES = 4
@@ -81,7 +82,7 @@ def split_parameters(layers: Iterable[Layer], strategy: Strategy) -> tuple[float
 
 def gradient_bytes(job: Job, strategy: Strategy, parameters: float) -> float:
     """Bytes of the gradients of so many parameters, as accumulated and reduced."""
-    return parameters * strategy.gradient_bytes(job)
+    return parameters * bytes_per_gradient(job.precision, strategy.software)
 
 
 def layers_gradient_bytes(job: Job, strategy: Strategy, layers: Iterable[Layer]) -> float:
@@ -95,7 +96,11 @@ def reduction(job: Job, strategy: Strategy, dense: float, experts: float) -> tup
     Sharded (ZeRO: Rajbhandari et al. 2020) each rank keeps a part: a reduce-scatter instead of an
     all-reduce; hybrid sharding then all-reduces the parts over the groups.
     """
-    width = FP32_BYTES if strategy.software.reduces_whole_gradients else strategy.gradient_bytes(job)
+    width = (
+        FP32_BYTES
+        if strategy.software.reduces_whole_gradients
+        else bytes_per_gradient(job.precision, strategy.software)
+    )
     found = []
     if dense:
         found += _summed(strategy, dense * width)

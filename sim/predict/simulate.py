@@ -16,6 +16,7 @@ from ..engine.step_runner import StepRunner
 from ..hardware.cluster import Cluster
 from ..memory.peak import memory
 from ..plan.plan import Plan
+from ..plan.step_counts import filling_steps, is_unflushed, steps_played
 from ..program.build import build_program
 from ..program.built import Built
 from ..program.span_rows import SpanRows
@@ -121,8 +122,8 @@ def step_time_s(plan: Plan, built: Built | StepArrays, ends: Seconds, makespan: 
     first worker has made its last update, so that nobody runs alone.
     """
     if not built.updates:
-        steps = plan.strategy.steps(plan.job)
-        return _steady_step_s(plan, built, ends) if plan.strategy.is_unflushed else makespan / steps
+        steps = steps_played(plan.strategy, plan.job)
+        return _steady_step_s(plan, built, ends) if is_unflushed(plan.strategy) else makespan / steps
     applied: dict[int, list[float]] = {}
     for worker, server, _, step in built.updates:
         if server == 0:
@@ -138,7 +139,7 @@ def step_time_s(plan: Plan, built: Built | StepArrays, ends: Seconds, makespan: 
 
 def _steady_step_s(plan: Plan, built: Built | StepArrays, ends: Seconds) -> float:
     """The mean of the steps in which a pipeline that never drains is full, by the first rank's updates."""
-    steps, filling = plan.strategy.steps(plan.job), plan.strategy.filling_steps(plan.job)
+    steps, filling = steps_played(plan.strategy, plan.job), filling_steps(plan.strategy, plan.job)
     of_first = [ends[op] for rank, op in built.steps if rank == built.ranks[0]]
     a_step = len(of_first) // steps
     full = of_first[(steps - filling) * a_step - 1] - of_first[filling * a_step - 1]
@@ -183,7 +184,7 @@ def _with_residual(cluster: Cluster, steps: list[float], seed: int) -> tuple[flo
 def _drawn_steps(
     plan: Plan, runner: Runner, built: Built | StepArrays, samples: int, seed: int
 ) -> list[float]:
-    if built.updates or plan.strategy.is_unflushed:
+    if built.updates or is_unflushed(plan.strategy):
         return [step_time_s(plan, built, ends, max(ends)) for ends in runner.ends(samples, seed)]
     return [step_time_s(plan, built, (), makespan) for makespan in runner.makespans(samples, seed)]
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..hardware.cluster import Cluster
 from ..plan.action import Kind
 from ..plan.plan import Plan
+from ..plan.sharding import gathers_parameters
 from .build import build_program
 from .built import Built, Made
 from .ring_steps import PATTERNS
@@ -83,7 +84,7 @@ def step_arrays(
     the host's memory, or so little repeats itself that it is not worth it (unless ``always``).
     """
     strategy = plan.strategy
-    gathers = strategy.shards_parameters and strategy.replicas > 1
+    gathers = gathers_parameters(strategy) and strategy.replicas > 1
     if cluster.host is not None or strategy.gradient_exchange == "parameter_server" or gathers:
         return None
     thinned = thin(plan)

@@ -9,6 +9,7 @@ from traincast.sim.costs.traffic import layer_collectives
 from traincast.sim.model.hf_config import read_model
 from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD
 from traincast.sim.plan.job import Job
+from traincast.sim.plan.rank_parameters import split_parameters
 from traincast.sim.plan.strategy import Strategy
 from traincast.sim.plan.traffic import (
     averaging,
