@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ...sim.errors import RunError
-from ...sim.plan.action import Action, Kind
+from ...sim.plan.action import Action, Actions, Kind
 from ...sim.plan.plan import Plan
 from ..measure.recorder import COMPUTE, Recorder
 from ..model.data import Text
@@ -97,7 +97,7 @@ class Trainer:
                 work.wait()
         return sum(float(part) for part in self.losses.values()) if self.losses else None
 
-    def _post_receives(self, actions: tuple[Action, ...]) -> None:
+    def _post_receives(self, actions: Actions) -> None:
         """All at once and first: gloo serialises the directions of a pair whose sends come first."""
         if not isinstance(self.stage, PipelinedStage):
             return

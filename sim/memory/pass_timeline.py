@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..plan.action import Actions, Kind
+from ..plan.action_table import KINDS, ActionList
 
 FORWARD, BACKWARD, INPUTS, WEIGHTS = range(4)
 PASSES = {
@@ -24,6 +25,7 @@ PASSES = {
     Kind.WEIGHT_GRADIENT: WEIGHTS,
 }
 """What keeps or frees activations."""
+_BY_CODE = np.array([PASSES.get(kind, -1) for kind in KINDS])
 NAMES = ("forward", "backward", "gradients of inputs", "gradients of weights")
 
 
@@ -85,6 +87,9 @@ class _Kept:
 @lru_cache(maxsize=1024)
 def _events(kept: _Kept) -> tuple[np.ndarray, np.ndarray]:
     """The stages of the passes of ``kept.actions`` in order, and which passes they are."""
+    if isinstance(kept.actions, ActionList):
+        own = _BY_CODE[kept.actions.column("kind")]
+        return kept.actions.column("stage")[own >= 0], own[own >= 0]
     parts = [part for action in kept.actions for part in action.passes if part.kind in PASSES]
     stages = np.array([part.stage for part in parts], dtype=np.int64)
     return stages, np.array([PASSES[part.kind] for part in parts], dtype=np.int64)

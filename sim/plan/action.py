@@ -159,7 +159,8 @@ class Action:
         return cls.of(kind, **{first: int(match[1])}, **({second: int(match[3])} if match[3] else {}))
 
 
-Actions = tuple[Action, ...]
+Actions = Sequence[Action]
+"""What one rank does, in order: a tuple, or an `ActionList` of a table of columns."""
 
 
 def parse_actions(text: str | Sequence[str]) -> Actions:

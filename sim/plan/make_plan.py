@@ -9,6 +9,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..errors import Fault, InputError
+from .action import Action, Kind
+from .action_table import ActionTable, table_of
 from .job import Job
 from .partition import partition, shard
 from .pass_times import PassTimes
@@ -16,11 +18,20 @@ from .passes.lists import repeat_steps
 from .passes.offload import add_offload
 from .passes.reductions import add_averaging, add_gradient_reduction
 from .passes.servers import add_push_and_pull, server_actions
+from .passes.tables import table_of_passes, table_with_ends, table_with_reductions, table_with_transfers
 from .passes.transfers import add_transfers
 from .passes.unsharding import add_gathering, add_unsharding
 from .passes.updates import add_step
 from .plan import Plan, Stage
-from .schedules import CARRIED, Orders, Schedule, find_schedule, schedule, schedule_faults
+from .schedules import (
+    CARRIED,
+    Orders,
+    PipelineShape,
+    Schedule,
+    find_schedule,
+    schedule,
+    schedule_faults,
+)
 from .sharding import gathers_parameters, reduces_every_micro_batch
 from .step_counts import is_unflushed, steps_played
 from .strategy import Strategy
@@ -49,6 +60,10 @@ def make_plan(
     if faults:
         raise InputError(faults)
     passes = sketch(job, strategy, orders=orders, times=times)
+    table = None if orders else table_of(passes.actions)
+    if table is not None and _is_plain(strategy):
+        actions = _plain_actions(table, job, strategy, passes.stages)
+        return replace(passes, actions=actions, cluster=cluster or {})
     if orders is None:
         _, *sizes = _order_of(job, strategy)
         actions = _schedule_with_transfers(find_schedule(strategy.schedule), *sizes, times)
@@ -73,7 +88,7 @@ def sketch(
 ) -> Plan:
     """The plan of a valid strategy with nothing but its passes: all that its memory depends on."""
     if orders is None:
-        orders = schedule(*_order_of(job, strategy), times)
+        orders = _passes(*_order_of(job, strategy), times)
     return Plan(
         job=job,
         strategy=strategy,
@@ -81,6 +96,46 @@ def sketch(
         actions=orders,
         shards=shard(job.model, strategy.servers),
     )
+
+
+def _passes(name: str, ranks: int, virtual: int, micro_batches: int, times: PassTimes | None) -> Orders:
+    """The passes of a schedule: as columns where it is made as arrays."""
+    found = find_schedule(name)
+    if found.order_arrays is None or schedule_faults(name, ranks, virtual, micro_batches):
+        return schedule(name, ranks, virtual, micro_batches, times)
+    return _table(
+        found, PipelineShape(ranks=ranks, virtual_stages=virtual, micro_batches=micro_batches)
+    ).lists
+
+
+@lru_cache(maxsize=64)
+def _table(schedule: Schedule, shape: PipelineShape) -> ActionTable:
+    """Kept, since a search asks for the same one again and again."""
+    assert schedule.order_arrays is not None
+    return table_of_passes(schedule.order_arrays(shape))
+
+
+def _is_plain(strategy: Strategy) -> bool:
+    """Whether a step is passes, messages, reductions and a step of the optimizer, which tables know."""
+    gathers = gathers_parameters(strategy) and strategy.replicas > 1
+    simple = strategy.protocol[0] == "sync" and strategy.gradient_exchange != "parameter_server"
+    return simple and not (gathers or strategy.offloads_activations or is_unflushed(strategy))
+
+
+def _plain_actions(table: ActionTable, job: Job, strategy: Strategy, stages: tuple[Stage, ...]) -> Orders:
+    """What `_with_updates` makes of a plain step, on columns."""
+    table = table_with_transfers(table)
+    every = 1 if reduces_every_micro_batch(strategy) else strategy.micro_batches(job)
+    table = table_with_reductions(table, [len(stage.buckets) for stage in stages], every)
+    rank_of = find_schedule(strategy.schedule).stage_rank
+    held: list[list[int]] = [[] for _ in range(strategy.pp)]
+    for stage in stages:
+        held[rank_of(stage.index, strategy.pp)].append(stage.index)
+    empty: Orders = tuple(tuple(Action(stage, Kind.FORWARD) for stage in own) for own in held)
+    ends = add_step(empty, stages, 1, tied=job.model.decoder.tied_embeddings)
+    if strategy.sharding in ("zero1", "zero2") and strategy.replicas > 1:
+        ends = add_gathering(ends)
+    return table_with_ends(table, [own[len(kept) :] for own, kept in zip(ends, held, strict=True)]).lists
 
 
 def _order_of(job: Job, strategy: Strategy) -> tuple[str, int, int, int]:

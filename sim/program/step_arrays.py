@@ -15,6 +15,7 @@ import numpy as np
 
 from ..hardware.cluster import Cluster
 from ..plan.action import Kind
+from ..plan.action_table import CODE
 from ..plan.plan import Plan
 from ..plan.sharding import gathers_parameters
 from .build import build_program
@@ -22,7 +23,7 @@ from .built import Built, Made
 from .ring_steps import PATTERNS
 from .span_rows import SpanRows, labelled
 from .steps import StepKind, WaitsFor
-from .thinned import CODE, Thinned, thin
+from .thinned import Thinned, thin
 
 LARGEST_SHARE = 0.25
 """Share of a plan's actions that may be kept for repeating the rest to be worth it."""

@@ -12,24 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..plan.action import Kind
+from ..plan.action_table import CODE, KINDS, among, table_of
 from ..plan.plan import Plan
-
-KINDS = tuple(Kind)
-CODE = {kind: code for code, kind in enumerate(KINDS)}
-"""Numbers of kinds in columns."""
 
 FORWARDS = (Kind.FORWARD,)
 GRADIENTS = (Kind.BACKWARD, Kind.INPUT_GRADIENT)
 """What makes the gradient of a stage's input."""
 COMPLETING = (Kind.BACKWARD, Kind.WEIGHT_GRADIENT)
 _PASSES = (Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
-
-
-def among(codes: np.ndarray, kinds: tuple[Kind, ...]) -> np.ndarray:
-    """bool[n], whether ``codes`` are of ``kinds``."""
-    table = np.zeros(len(KINDS), dtype=np.bool_)
-    table[[CODE[kind] for kind in kinds]] = True
-    return table[codes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +29,7 @@ class Columns:
     first: np.ndarray
     """int64[ranks + 1]: the actions of rank r are those from ``first[r]`` up to ``first[r + 1]``"""
     kind: np.ndarray
-    """int64[n], places in `KINDS`"""
+    """int64[n], places in `action_table.KINDS`"""
     stage: np.ndarray
     """int64[n]"""
     micro_batch: np.ndarray
@@ -65,6 +55,19 @@ class Columns:
 
 def columns_of(plan: Plan) -> Columns:
     """The columns of the plan's actions."""
+    table = table_of(plan.actions)
+    if table is not None:
+        passes = np.flatnonzero(among(table.kind, _PASSES))
+        return Columns(
+            first=table.first,
+            kind=table.kind,
+            stage=table.stage,
+            micro_batch=table.micro_batch,
+            part_of=passes,
+            part_kind=table.kind[passes],
+            part_stage=table.stage[passes],
+            part_micro_batch=table.micro_batch[passes],
+        )
     rows = [(CODE[action.kind], action.stage, action.micro_batch) for own in plan.actions for action in own]
     kind, stage, micro_batch = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     passes = np.flatnonzero(among(kind, (*_PASSES, Kind.OVERLAP)))
