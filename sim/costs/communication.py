@@ -16,7 +16,7 @@ from ..plan.job import Job
 from ..plan.rank_groups import Groups
 from ..plan.rank_parameters import split_parameters
 from ..plan.strategy import Strategy
-from ..plan.traffic import Collective, gathering, reduction, split_parameters
+from ..plan.traffic import Collective, gathering, reduction
 from .remembered import Remembered
 
 

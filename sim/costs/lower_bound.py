@@ -19,7 +19,7 @@ from ..plan.schedules import find_schedule
 from ..plan.sharding import gathers_parameters, reduces_every_micro_batch
 from ..plan.step_counts import is_unflushed, steps_played
 from ..plan.strategy import Strategy
-from ..plan.traffic import reduction, split_parameters
+from ..plan.traffic import reduction
 from .accelerator_mix import accelerators_of
 from .compute import concurrency_factor
 from .costs import Costs

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from ..model.layer import Layer
 from ..plan.action import Kind
+from ..plan.rank_parameters import split_parameters
 from ..plan.sharding import gathers_parameters, reduces_every_micro_batch
-from ..plan.traffic import split_parameters
 from .costs import Costs
 from .rank_flops import backward_flops, forward_flops
 

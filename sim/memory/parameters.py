@@ -11,7 +11,6 @@ from ..plan.rank_parameters import held_parameters, split_parameters
 from ..plan.schedules import find_schedule
 from ..plan.sharding import gathers_parameters
 from ..plan.step_counts import is_unflushed
-from ..plan.traffic import held_parameters, split_parameters
 
 FP32_BYTES = 4
 

@@ -20,7 +20,7 @@ from ..plan.plan import Plan, Stage
 from ..plan.rank_parameters import held_parameters
 from ..plan.sharding import gathers_parameters
 from ..plan.strategy import Strategy
-from ..plan.traffic import held_parameters, message_bytes
+from ..plan.traffic import message_bytes
 from .layer_bytes import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss import loss_bytes
 from .parameters import rank_states, state_bytes

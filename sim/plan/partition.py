@@ -8,16 +8,8 @@ from ..model.model import Model
 from ..model.networks.network import Network, layer_flops
 from .gradient_buckets import gradient_buckets
 from .job import Job
-from .mixed_precision import bytes_per_gradient
 from .plan import Stage
-from .sharding import gathers_parameters
 from .strategy import Strategy
-from .strategy_fields import DDP_BUCKET_BYTES
-from .traffic import held_parameters
-
-DDP_FIRST_BUCKET_BYTES = 2**20
-"""torch.distributed._DEFAULT_FIRST_BUCKET_BYTES: where its bucket size is the default, DDP's first bucket is
-small, to start reducing early."""
 
 
 def partition(job: Job, strategy: Strategy) -> tuple[Stage, ...]:
@@ -73,30 +65,6 @@ def even_layers(blocks: int, stages: int) -> tuple[int, ...]:
     for stage in middle_first[: blocks % stages]:
         counts[stage] += 1
     return tuple(counts)
-
-
-def _buckets(job: Job, strategy: Strategy, layers: range) -> tuple[tuple[int, ...], ...]:
-    """Whole layers from the last to the first: as DDP fills its buckets, or, where parameters are gathered
-    layer by layer (FSDP), every layer by itself."""
-    if strategy.replicas == 1 or strategy.gradient_exchange != "allreduce":
-        return ()
-    if gathers_parameters(strategy):
-        return tuple((index,) for index in reversed(layers))
-    buckets: list[tuple[int, ...]] = []
-    current: list[int] = []
-    default = strategy.bucket_bytes == DDP_BUCKET_BYTES
-    size, limit = 0.0, DDP_FIRST_BUCKET_BYTES if default else strategy.bucket_bytes
-    for index in reversed(layers):
-        current.append(index)
-        size += held_parameters(job.model.layers[index], strategy) * bytes_per_gradient(
-            job.precision, strategy.software
-        )
-        if size >= limit:
-            buckets.append(tuple(current))
-            current, size, limit = [], 0.0, strategy.bucket_bytes
-    if current:
-        buckets.append(tuple(current))
-    return tuple(buckets)
 
 
 def shard(model: Model, servers: int) -> tuple[tuple[int, ...], ...]:

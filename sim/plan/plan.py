@@ -14,17 +14,10 @@ import numpy as np
 
 from .action import Actions
 from .job import Job
+from .rank_parameters import split_parameters
 from .schedules import CARRIED, find_schedule
 from .strategy import Strategy
-from .traffic import (
-    Collective,
-    averaging,
-    gathering,
-    layers_gradient_bytes,
-    message_bytes,
-    reduction,
-    split_parameters,
-)
+from .traffic import Collective, averaging, gathering, layers_gradient_bytes, message_bytes, reduction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ..model.layer import Layer
 from .job import Job
 from .mixed_precision import bytes_per_gradient
+from .rank_parameters import held_parameters
 from .strategy import Strategy
 
 FP32_BYTES = 4
@@ -61,23 +62,6 @@ def message_bytes(job: Job, strategy: Strategy, layer: Layer | None = None) -> f
         return strategy.micro_batch * job.seq_len * values * job.bytes_per_value
     is_part = strategy.sequence_parallel or strategy.software.scatters_messages
     return boundary_bytes(job, strategy) / (strategy.tp if is_part else 1)
-
-
-def held_parameters(layer: Layer, strategy: Strategy) -> float:
-    """Parameters of a layer on one rank, before any sharding: tp divides all but what is whole everywhere, ep
-    the experts'."""
-    experts, whole = layer.expert_parameters, layer.whole_parameters
-    return whole + (layer.parameters - experts - whole + experts / strategy.ep) / strategy.tp
-
-
-def split_parameters(layers: Iterable[Layer], strategy: Strategy) -> tuple[float, float]:
-    """Dense and expert parameters of ``layers`` on one rank, before sharding."""
-    dense = experts = 0.0
-    for layer in layers:
-        experts += layer.expert_parameters / (strategy.ep * strategy.tp)
-        whole = layer.whole_parameters
-        dense += whole + (layer.parameters - layer.expert_parameters - whole) / strategy.tp
-    return dense, experts
 
 
 def gradient_bytes(job: Job, strategy: Strategy, parameters: float) -> float:

@@ -11,14 +11,7 @@ from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.rank_parameters import split_parameters
 from traincast.sim.plan.strategy import Strategy
-from traincast.sim.plan.traffic import (
-    averaging,
-    boundary_bytes,
-    gathering,
-    message_bytes,
-    reduction,
-    split_parameters,
-)
+from traincast.sim.plan.traffic import averaging, boundary_bytes, gathering, message_bytes, reduction
 
 JOB = Job(model=gpt(4, 1024, 16, 51200), global_batch=64, seq_len=2048)
 
