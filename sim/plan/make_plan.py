@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..errors import Fault, InputError
-from .action import Action, Kind
+from .action import Action, Actions, Kind
 from .action_table import ActionTable, table_of
 from .job import Job
 from .partition import partition, shard
@@ -124,9 +124,6 @@ def _is_plain(strategy: Strategy) -> bool:
 
 def _plain_actions(table: ActionTable, job: Job, strategy: Strategy, stages: tuple[Stage, ...]) -> Orders:
     """What `_with_updates` makes of a plain step, on columns."""
-    table = table_with_transfers(table)
-    every = 1 if reduces_every_micro_batch(strategy) else strategy.micro_batches(job)
-    table = table_with_reductions(table, [len(stage.buckets) for stage in stages], every)
     rank_of = find_schedule(strategy.schedule).stage_rank
     held: list[list[int]] = [[] for _ in range(strategy.pp)]
     for stage in stages:
@@ -135,7 +132,17 @@ def _plain_actions(table: ActionTable, job: Job, strategy: Strategy, stages: tup
     ends = add_step(empty, stages, 1, tied=job.model.decoder.tied_embeddings)
     if strategy.sharding in ("zero1", "zero2") and strategy.replicas > 1:
         ends = add_gathering(ends)
-    return table_with_ends(table, [own[len(kept) :] for own, kept in zip(ends, held, strict=True)]).lists
+    added = tuple(tuple(own[len(kept) :]) for own, kept in zip(ends, held, strict=True))
+    every = 1 if reduces_every_micro_batch(strategy) else strategy.micro_batches(job)
+    return _lowered(table, tuple(len(stage.buckets) for stage in stages), every, added).lists
+
+
+@lru_cache(maxsize=64)
+def _lowered(
+    table: ActionTable, buckets: tuple[int, ...], every: int, ends: tuple[Actions, ...]
+) -> ActionTable:
+    """Kept, since a search asks for the same one again and again."""
+    return table_with_ends(table_with_reductions(table_with_transfers(table), buckets, every), ends)
 
 
 def _order_of(job: Job, strategy: Strategy) -> tuple[str, int, int, int]:

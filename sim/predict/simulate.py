@@ -14,7 +14,7 @@ import numpy as np
 from ..engine.runner import Played, ProgramRunner, Runner, Seconds
 from ..engine.step_runner import StepRunner
 from ..hardware.cluster import Cluster
-from ..memory.peak import memory
+from ..memory.peak import RankMemory, memory
 from ..plan.plan import Plan
 from ..plan.step_counts import filling_steps, is_unflushed, steps_played
 from ..program.build import build_program
@@ -23,6 +23,7 @@ from ..program.span_rows import SpanRows
 from ..program.step_arrays import StepArrays, step_arrays
 from ..trace.trace import Spans, Trace, joined
 from ..updates.predict import plays_updates, predict_updates
+from .remembered import remembered
 
 ASYNC_ROUNDS = 12
 """Updates of each worker that an asynchronous prediction plays."""
@@ -85,11 +86,22 @@ def simulate(
 def _runner(plan: Plan, cluster: Cluster, engine: str, stepwise: bool) -> tuple[Built | StepArrays, Runner]:
     """What is run: arrays where the plan repeats itself, else, and for the reference, every operation."""
     if engine == "compiled":
-        step = step_arrays(plan, cluster, stepwise=stepwise)
+        step = _step(plan, cluster, stepwise=stepwise)
         if step is not None:
             return step, StepRunner(step, cluster, plan.world_size)
     built = build_program(plan, cluster, ASYNC_ROUNDS, stepwise=stepwise)
     return built, ProgramRunner(built, cluster, plan.world_size, engine)
+
+
+@remembered(4)
+def _step(plan: Plan, cluster: Cluster, *, stepwise: bool) -> StepArrays | None:
+    """The arrays of a step, which may be run again, with other seeds or without spans."""
+    return step_arrays(plan, cluster, stepwise=stepwise)
+
+
+@remembered(16)
+def _memory(plan: Plan, cluster: Cluster) -> tuple[RankMemory, ...]:
+    return memory(plan, cluster)
 
 
 def _simulate_updates(plan: Plan, cluster: Cluster, engine: str, samples: int, seed: int) -> Trace:
@@ -209,7 +221,7 @@ def _spans(rows: SpanRows, played: Played) -> Spans:
 
 
 def _peak_memory(plan: Plan, cluster: Cluster, ranks: list[int]) -> dict[int, float]:
-    by_place = memory(plan, cluster)
+    by_place = _memory(plan, cluster)
     peaks = {}
     for rank in ranks:
         server = rank - plan.strategy.workers

@@ -9,7 +9,9 @@ whatever is run gives the same bits.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -59,7 +61,13 @@ class StepArrays:
     steps: list[tuple[int, int]]
     """(rank, operation) of every optimizer step, in order on each rank."""
     slowness: np.ndarray | None
-    rows: SpanRows
+    show: Callable[[], SpanRows]
+    """Makes `rows`."""
+
+    @cached_property
+    def rows(self) -> SpanRows:
+        """The spans that the operations show."""
+        return self.show()
 
     @property
     def operations(self) -> int:
@@ -89,7 +97,7 @@ def step_arrays(
     if cluster.host is not None or strategy.gradient_exchange == "parameter_server" or gathers:
         return None
     thinned = thin(plan)
-    if thinned is None or (thinned.share > LARGEST_SHARE and not always) or _has_copies(thinned.plan):
+    if thinned is None or (thinned.repeats.share > LARGEST_SHARE and not always) or _has_copies(thinned.plan):
         return None
     return _Repeated(thinned, build_program(thinned.plan, cluster, stepwise=stepwise)).arrays()
 
@@ -107,7 +115,8 @@ class _Repeated:
     """Operations of the thinned plan (t of them), and which of them each of the whole plan's repeats."""
 
     def __init__(self, thinned: Thinned, built: Built) -> None:
-        self.thinned, self.columns, self.built = thinned, thinned.columns, built
+        self.thinned, self.built = thinned.repeats, built
+        self.columns = self.thinned.columns
         self.program = built.program
         self.made = self._made_by_action()
         """By kept action: what its steps came to, in order."""
@@ -213,7 +222,7 @@ class _Repeated:
             ranks=self.built.ranks,
             steps=[(rank, op) for _, op, rank in steps],
             slowness=self.built.slowness,
-            rows=self._rows(),
+            show=self._rows,
         )
 
     def _entries(self) -> tuple[np.ndarray, np.ndarray]:

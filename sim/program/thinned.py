@@ -8,11 +8,12 @@ these wait for. `build.py` builds that as it builds any plan; `step_arrays.py` r
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from ..plan.action import Kind
-from ..plan.action_table import CODE, KINDS, among, table_of
+from ..plan.action_table import CODE, KINDS, ActionTable, among, table_of
 from ..plan.plan import Plan
 
 FORWARDS = (Kind.FORWARD,)
@@ -55,19 +56,6 @@ class Columns:
 
 def columns_of(plan: Plan) -> Columns:
     """The columns of the plan's actions."""
-    table = table_of(plan.actions)
-    if table is not None:
-        passes = np.flatnonzero(among(table.kind, _PASSES))
-        return Columns(
-            first=table.first,
-            kind=table.kind,
-            stage=table.stage,
-            micro_batch=table.micro_batch,
-            part_of=passes,
-            part_kind=table.kind[passes],
-            part_stage=table.stage[passes],
-            part_micro_batch=table.micro_batch[passes],
-        )
     rows = [(CODE[action.kind], action.stage, action.micro_batch) for own in plan.actions for action in own]
     kind, stage, micro_batch = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     passes = np.flatnonzero(among(kind, (*_PASSES, Kind.OVERLAP)))
@@ -94,10 +82,9 @@ def columns_of(plan: Plan) -> Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thinned:
-    """A plan of few actions, and where those and their like are in the whole one."""
+class Repeats:
+    """What of some lists of actions is kept, and what the others repeat."""
 
-    plan: Plan
     columns: Columns
     kept: np.ndarray
     """bool[n]"""
@@ -116,6 +103,14 @@ class Thinned:
         return float(self.kept.sum()) / max(1, self.columns.count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Thinned:
+    """A plan of few actions, and where those and their like are in the whole one."""
+
+    plan: Plan
+    repeats: Repeats
+
+
 class _Places:
     """Actions by direction (0 forward, 1 backward), stage and micro-batch; -1 where there is none."""
 
@@ -131,7 +126,36 @@ class _Places:
 
 def thin(plan: Plan) -> Thinned | None:
     """``plan`` without its repetitions; None where a message is sent or received without the other."""
-    columns = columns_of(plan)
+    table = table_of(plan.actions)
+    repeats = _repeats(columns_of(plan)) if table is None else _of_table(table)
+    if repeats is None:
+        return None
+    bounds = zip(plan.actions, repeats.columns.first[:-1], repeats.columns.first[1:], strict=True)
+    actions = tuple(
+        tuple(own[place] for place in np.flatnonzero(repeats.kept[begin:end]).tolist())
+        for own, begin, end in bounds
+    )
+    return Thinned(plan=replace(plan, actions=actions), repeats=repeats)
+
+
+@lru_cache(maxsize=16)
+def _of_table(table: ActionTable) -> Repeats | None:
+    """Kept, since the plans of equal strategies share their table."""
+    passes = np.flatnonzero(among(table.kind, _PASSES))
+    columns = Columns(
+        first=table.first,
+        kind=table.kind,
+        stage=table.stage,
+        micro_batch=table.micro_batch,
+        part_of=passes,
+        part_kind=table.kind[passes],
+        part_stage=table.stage[passes],
+        part_micro_batch=table.micro_batch[passes],
+    )
+    return _repeats(columns)
+
+
+def _repeats(columns: Columns) -> Repeats | None:
     kind, stage, micro_batch = columns.kind, columns.stage, columns.micro_batch
     stages = int(columns.part_stage.max(initial=0)) + 1
     size = (stages, int(max(micro_batch.max(initial=0), columns.part_micro_batch.max(initial=0))) + 1)
@@ -155,26 +179,12 @@ def thin(plan: Plan) -> Thinned | None:
     backward = among(columns.part_kind, GRADIENTS)
     comes = received.get(backward.astype(np.int64), columns.part_stage, columns.part_micro_batch)
     comes = np.where(columns.part_kind == CODE[Kind.WEIGHT_GRADIENT], -1, comes)
-    like = _like(plan, columns)
+    like = _like(columns)
     kept = _kept(columns, like, comes, message, maker)
-    actions = tuple(
-        tuple(actions[place] for place in np.flatnonzero(kept[begin:end]).tolist())
-        for actions, begin, end in zip(
-            plan.actions, columns.first[:-1].tolist(), columns.first[1:].tolist(), strict=True
-        )
-    )
-    return Thinned(
-        plan=replace(plan, actions=actions),
-        columns=columns,
-        kept=kept,
-        like=like,
-        message=message,
-        maker=maker,
-        received=comes,
-    )
+    return Repeats(columns=columns, kept=kept, like=like, message=message, maker=maker, received=comes)
 
 
-def _like(plan: Plan, columns: Columns) -> np.ndarray:
+def _like(columns: Columns) -> np.ndarray:
     """By pass and send: the first of its kind and stage."""
     like = np.full(columns.count, -1)
     stages = int(columns.stage.max(initial=0)) + 1

@@ -28,7 +28,7 @@ from traincast.sim.predict.simulate import simulate
 from traincast.sim.program.build import build_program
 from traincast.sim.program.step_arrays import step_arrays
 
-PATH = "traincast.sim.predict.simulate.step_arrays"
+PATH = "traincast.sim.predict.simulate._step"
 
 
 def as_arrays(plan: Plan, cluster: Cluster, **options: Any):
