@@ -25,7 +25,8 @@ from ...sim.plan.plan_file import read_plan
 from ..measure.heartbeat import Heartbeat
 from ..measure.recorder import CpuClock, CudaClock, Recorder, peak_memory_bytes
 from ..parallel.process_groups import device_kind, join, make_groups
-from ..servers.parameter_server import Server, ServerWorker
+from ..servers.server import Server, serves_each
+from ..servers.server_worker import ServerWorker
 from ..train.trainer import Trainer
 from .process import die_with_parent, pin
 
@@ -47,10 +48,8 @@ class Rank:
 
     def run(self) -> None:
         plan, seed = self.plan, self.spec["seed"]
-        asynchronous_server = plan.is_server(self.rank) and plan.strategy.synchrony == "async"
-        self.heartbeat = Heartbeat(
-            self.directory / f"heartbeat.{self.rank}", plan.strategy.dp if asynchronous_server else 1
-        )
+        paces = plan.strategy.dp if serves_each(plan, self.rank) else 1
+        self.heartbeat = Heartbeat(self.directory / f"heartbeat.{self.rank}", paces)
         store = FileStore(str(self.directory / "store"), plan.world_size)
         self.device = join(plan, self.rank, store)
         clock = CpuClock() if self.device.type == "cpu" else CudaClock()
@@ -84,13 +83,13 @@ class Rank:
 
     def _serve(self, server: Server) -> None:
         self._start()
-        if self.plan.strategy.synchrony == "async":
-            server.serve_asynchronously(self.steps)
+        if server.each:
+            server.serve_each(self.steps)
             self.recorder.settle()
             return
         for step in range(self.steps):
             self._begin(step)
-            server.synchronous_step(step)
+            server.serve_step(step)
             self._end(None)
 
     def _start(self) -> None:

@@ -30,7 +30,7 @@ class Block:
 def blocks_of(plan: Plan, pipeline_rank: int) -> list[tuple[Block, ...]]:
     """By place in a pipeline rank's list: the blocks of a pass; none of anything else."""
     actions = plan.actions[pipeline_rank]
-    reducing = _reducing(actions) if plan.strategy.overlap_gradients else set()
+    reducing = reduced_backwards(actions) if plan.strategy.overlap_gradients else set()
     to_gather: dict[int, int] = {}
     found: list[tuple[Block, ...]] = []
     for place, action in enumerate(actions):
@@ -66,7 +66,7 @@ def _cut(plan: Plan, action: Action, is_reduced: bool, to_gather: dict[int, int]
     return (Block(layers=(layers,)),)
 
 
-def _reducing(actions: Actions) -> set[int]:
+def reduced_backwards(actions: Actions) -> set[int]:
     """Places of the backwards after which gradients are reduced."""
     last: dict[int, int] = {}
     found: set[int] = set()

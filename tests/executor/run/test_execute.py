@@ -86,17 +86,27 @@ def test_tied_embeddings_stay_one_matrix(tiny_job, tmp_path, strategy):
     agrees(single_process(job, WARMUP + STEPS), trace, parts, len(job.model.layers))
 
 
-def test_measured_spans_are_the_plans_actions(tiny_job, tmp_path):
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Strategy(dp=2, pp=2, micro_batch=2),
+        Strategy(dp=2, servers=2, micro_batch=4, **SERVER),
+        Strategy(dp=2, servers=1, micro_batch=4, synchrony="async", **SERVER),
+    ],
+)
+def test_measured_spans_are_the_plans_actions(tiny_job, tmp_path, strategy):
     """What was predicted and what was measured can be joined by action, on every rank and step."""
-    plan = make_plan(tiny_job, Strategy(dp=2, pp=2, micro_batch=2))
+    plan = make_plan(tiny_job, strategy)
     trace = execute(plan, steps=2, warmup=1, out_dir=tmp_path)
     for step in range(2):
-        for rank in range(4):
+        for rank in range(plan.world_size):
             actions = {span.action for span in trace.of_step(step) if span.rank == rank}
             planned = {str(action) for action in plan.rank_actions(rank)}
             assert planned == actions
     messages = [span for span in trace.spans if span.kind in ("SEND_F", "RECV_F", "SEND_B", "RECV_B")]
     assert {span.bytes for span in messages} == set(plan.sizes.messages)
+    exchanges = [span for span in trace.spans if span.stream == "ps"]
+    assert {span.bytes for span in exchanges} == set(plan.sizes.shards)
     assert all(0 <= span.start <= span.end for span in trace.spans)
     assert {span.step for span in trace.spans} == {0, 1}
 
