@@ -28,7 +28,7 @@ def layer_collectives(job: Job, strategy: Strategy, kind: str, *, backward: bool
 
 def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
     """What a forward that is computed again communicates again: all but what selective policies save, and
-    what follows the last product where recompute stops early."""
+    what follows the last GEMM where recompute stops early."""
     share = repeated_blocks(job, strategy)
     if not share or strategy.recompute == "selective":
         return []
@@ -59,7 +59,7 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
     """Shoeybi et al. 2019, section 3: two all-reduces a block in either direction.
 
     With sequence parallelism each becomes an all-gather and a reduce-scatter of the same size (Korthikanti
-    et al. 2022, section 4.2.2); the second gathering of backward hides behind the product it is not needed
+    et al. 2022, section 4.2.2); the second gathering of backward hides behind the GEMM it is not needed
     for. In fp8 what is gathered is cast before. Before experts of other ranks it gathers what arrived there.
     The vocabulary-parallel embedding sums its look-ups forward and needs nothing backward; the head sums the
     gradient of its input backward, and forward three values a token for the loss.

@@ -1,4 +1,4 @@
-"""Attention's own kernels: one flash kernel, or products, softmax and dropout as before it."""
+"""Attention's own kernels: one flash kernel, or GEMMs, softmax and dropout as before it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ FLASH_SPEEDS = {
     "triton": (0.9, 0.48),
     "flash3": (1.75, 1.6),
 }
-"""Forward and backward beside FlashAttention-2. The first one reaches 30-50 % of an A100's peak forward and
+"""Forward and backward against FlashAttention-2. The first one reaches 30-50 % of an A100's peak forward and
 25-35 % backward, the second 73 % and 63 % (Dao 2023, sections 1, 3.2 and 4.1). Triton's of 2023 is fitted on
 LLM Foundry's runs with sequences of 16 Ki tokens and more, most of which is attention. FlashAttention-3, on
 Hopper alone, is 1.5-2 times as fast forward and 1.5-1.75 times backward (Shah et al. 2024, section 1);
 cuDNN's kernel is alike there."""
 
 BACKWARD_SPEED = 63 / 73
-"""Of backward beside forward: 63 % of an A100's peak against 73 % (Dao 2023, section 4.1)."""
+"""Of backward against forward: 63 % of an A100's peak against 73 % (Dao 2023, section 4.1)."""
 
-FLASH_BACKWARD_PRODUCTS = (3, 2)
-"""Products of flash attention's backward over the widths of queries and of values: scores again, gradients of
+FLASH_BACKWARD_GEMMS = (3, 2)
+"""GEMMs of flash attention's backward over the widths of queries and of values: scores again, gradients of
 queries and keys; gradients of values and probabilities (Dao 2023, section 2.3.2). Forward has one of each."""
 
 
 def attention_kernels(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]:
-    """Kernels between the projections and the output product, all of which selective recompute repeats."""
+    """Kernels between the projections and the output GEMM, all of which selective recompute repeats."""
     own = (_flash(s, backward=backward),) if s.flash else _unfused(s, backward=backward)
     return tuple(replace(kernel, attention=True) for kernel in (*elementwise.attention_copies(s), *own))
 
@@ -43,7 +43,7 @@ def _flash(s: Shape, *, backward: bool) -> Kernel:
     Backward reads q, k, v, output and its gradient, and writes three gradients. Dropout costs nothing of
     note, since it is drawn inside.
     """
-    of_queries, of_values = FLASH_BACKWARD_PRODUCTS if backward else (1, 1)
+    of_queries, of_values = FLASH_BACKWARD_GEMMS if backward else (1, 1)
     scores = CAUSAL_SHARE * 2.0 * s.micro_batch * s.seq_len**2 / s.cp
     values = s.tokens * (s.q + s.k + s.v + s.o) * (2 if backward else 1)
     speeds = FLASH_SPEEDS[s.flash_kind]
@@ -64,16 +64,16 @@ def _unfused(s: Shape, *, backward: bool) -> tuple[Kernel, ...]:
     """Scores, a fused scale, mask and softmax, dropout, and their sum over values; the whole score matrix, as
     Megatron-LM computes it without flash attention (Korthikanti et al. 2022, figure 3)."""
     queries, width = s.seq_len // s.cp, s.o // max(1, s.q // s.decoder.head_dim)
-    scores = _product(s, queries, s.seq_len, s.decoder.head_dim)
-    sums = _product(s, queries, width, s.seq_len)
+    scores = _gemm(s, queries, s.seq_len, s.decoder.head_dim)
+    sums = _gemm(s, queries, width, s.seq_len)
     values = float(scores.batch * queries * s.seq_len)
     dropout = elementwise.dropout(s, values)
     if not backward:
         return scores, elementwise.softmax(s, values), *dropout, sums
-    of_keys = _product(s, s.seq_len, s.decoder.head_dim, queries)
-    of_values = _product(s, s.seq_len, width, queries)
-    of_queries = _product(s, queries, s.decoder.head_dim, s.seq_len)
-    of_probabilities = _product(s, queries, s.seq_len, width)
+    of_keys = _gemm(s, s.seq_len, s.decoder.head_dim, queries)
+    of_values = _gemm(s, s.seq_len, width, queries)
+    of_queries = _gemm(s, queries, s.decoder.head_dim, s.seq_len)
+    of_probabilities = _gemm(s, queries, s.seq_len, width)
     return (
         of_probabilities,
         of_values,
@@ -84,7 +84,7 @@ def _unfused(s: Shape, *, backward: bool) -> tuple[Kernel, ...]:
     )
 
 
-def _product(s: Shape, m: int, n: int, k: int) -> Kernel:
+def _gemm(s: Shape, m: int, n: int, k: int) -> Kernel:
     """[m, k] x [k, n] for every head of every sample."""
     batch = s.micro_batch * max(1, s.q // s.decoder.head_dim)
     one = s.gemm(m, n, k)

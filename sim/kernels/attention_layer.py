@@ -13,7 +13,7 @@ from .linear import linear_backward
 
 
 def projections(s: Shape) -> tuple[tuple[int, int, int], ...]:
-    """(outputs, inputs, tokens) of the products that make queries, keys and values: one for all; or, latent
+    """(outputs, inputs, tokens) of the GEMMs that make queries, keys and values: one for all; or, latent
     (DeepSeek-V2), down to the latents and up from them.
 
     The way down is whole on every tensor-parallel rank, over the tokens that are its own under sequence

@@ -1,4 +1,4 @@
-"""What a stack makes of the operations between products: norms, activations, rotary positions, the loss,
+"""What a stack makes of the operations between GEMMs: norms, activations, rotary positions, the loss,
 gradients of biases, accumulation of gradients. All are bound by memory: their bytes are what counts.
 
 Bytes are counted operation by operation as the stack's code has them, each operand read or written once.
@@ -10,7 +10,7 @@ from .kernel import Kernel
 from .layer_shape import Shape
 
 PROFILE = "microsoft/SuperScaler profiler/profiled-time-eurosys: Megatron-LM's GPT layers, V100-32GB, fp16"
-"""Where the speeds below are from: medians over sizes, tensor-parallel degree 1. Each is beside plain
+"""Where the speeds below are from: medians over sizes, tensor-parallel degree 1. Each is against plain
 copying, which reaches 0.9 of the bandwidth (`roofline.DEFAULT_MEMORY_EFFICIENCY`)."""
 NORM_SPEED, NORM_BACKWARD_SPEED = 0.6, 0.45
 """Rows are read twice, and the gain's gradient is a sum over all of them."""
@@ -146,7 +146,7 @@ def bias_gradient(s: Shape, values: float) -> tuple[Kernel, ...]:
 
 
 def accumulation(s: Shape, parameters: float) -> tuple[Kernel, ...]:
-    """A gradient of ``parameters`` parameters is added to the accumulated one, if its product does not."""
+    """A gradient of ``parameters`` parameters is added to the accumulated one, if its GEMM does not."""
     each = {"fused": 0, "sharded": 0, "same": 3 * s.bytes_per_value}
     size = each[s.stack.accumulation] * parameters
     return (_kernel(size, weights=True),) if size else ()

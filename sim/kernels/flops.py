@@ -15,7 +15,7 @@ from .recompute import repeated_parts
 def layer_flops(decoder: Decoder, layer_kind: str, *, tokens: float, seq_len: int) -> float:
     """FLOPs of one layer's forward over ``tokens`` tokens, as papers count them.
 
-    Products only, of experts those a token visits, and the whole score matrix although half of it is masked
+    GEMMs only, of experts those a token visits, and the whole score matrix although half of it is masked
     (Narayanan et al. 2021, appendix; PaLM, appendix B). Backward is twice as much.
     """
     if layer_kind == EMBEDDING:
@@ -27,14 +27,14 @@ def layer_flops(decoder: Decoder, layer_kind: str, *, tokens: float, seq_len: in
 
 
 def model_layer_flops(model: Model, layer_kind: str, *, tokens: float, seq_len: int) -> float:
-    """`layer_flops` of any model: of a network's layers their products and attention."""
+    """`layer_flops` of any model: of a network's layers their GEMMs and attention."""
     if model.network is None:
         return layer_flops(model.decoder, layer_kind, tokens=tokens, seq_len=seq_len)
     return tokens * network.layer_flops(model.network.by_kind[layer_kind], seq_len)
 
 
 def layer_attention_flops(model: Model, layer_kind: str, *, tokens: float, seq_len: int) -> float:
-    """FLOPs of a layer's attention products forward: what selective recompute repeats."""
+    """FLOPs of a layer's attention GEMMs forward: what selective recompute repeats."""
     if model.network is None:
         return attention_flops(model.decoder, tokens=tokens, seq_len=seq_len)
     operations = model.network.by_kind[layer_kind].operations
@@ -42,7 +42,7 @@ def layer_attention_flops(model: Model, layer_kind: str, *, tokens: float, seq_l
 
 
 def attention_flops(decoder: Decoder, *, tokens: float, seq_len: int) -> float:
-    """FLOPs of one block's two attention products forward, the masked half included."""
+    """FLOPs of one block's two attention GEMMs forward, the masked half included."""
     return 2.0 * tokens * seq_len * (decoder.q_size + decoder.o_size)
 
 
@@ -76,9 +76,9 @@ def hardware_flops_per_token(model: Model, seq_len: int, recompute: str, share: 
     """FLOPs that are done for one token with what ``recompute`` computes again in a ``share`` of the blocks:
     the numerator of HFU.
 
-    `selective` repeats attention's two products, `selective_op` the products that are not saved, `full` a
+    `selective` repeats attention's two GEMMs, `selective_op` the GEMMs that are not saved, `full` a
     whole block. (Korthikanti et al. 2022 count three
-    times as much for `selective`: their factor is 1 + s/3h where these products give 1 + 2s/9h.)
+    times as much for `selective`: their factor is 1 + s/3h where these GEMMs give 1 + 2s/9h.)
     """
     kinds = [layer.kind for layer in model.layers]
     blocks = kinds if model.network is not None else [kind for kind in kinds if kind in BLOCKS]
@@ -93,7 +93,7 @@ def hardware_flops_per_token(model: Model, seq_len: int, recompute: str, share: 
 
 
 def selective_op_flops(decoder: Decoder, layer_kind: str) -> float:
-    """FLOPs of a block's products whose results `selective_op` does not save, for one token."""
+    """FLOPs of a block's GEMMs whose results `selective_op` does not save, for one token."""
     kernels = forward_kernels(decoder, layer_kind, micro_batch=1, seq_len=1, tp=1, bytes_per_value=1)
     parts = repeated_parts(decoder, layer_kind, "selective_op", kernels)
     return sum(part * k.flops for part, k in zip(parts, kernels, strict=True) if k.kind == "gemm")

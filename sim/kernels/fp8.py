@@ -1,10 +1,10 @@
-"""fp8 training: which of a layer's products run in fp8, and what their casts cost.
+"""fp8 training: which of a layer's GEMMs run in fp8, and what their casts cost.
 
 As Transformer Engine and torchao's float8 training do it: linear layers of the blocks multiply in fp8 (e4m3
 forward, e5m2 for gradients) and write bf16; attention, norms, activations, residuals, the router and the head
 stay in bf16; weights are kept in bf16 with an fp32 master copy, gradients in fp32 (Micikevicius et al. 2022,
 arXiv:2209.05433; Transformer Engine user guide, "Using FP8 with Transformer Engine"). A cast writes its
-tensor twice, as it is and transposed, since fp8 products want both factors contiguous along what is summed up
+tensor twice, as it is and transposed, since fp8 GEMMs want both factors contiguous along what is summed up
 (`cast_transpose` in Transformer Engine's common/transpose).
 """
 
@@ -51,9 +51,9 @@ def _converted(decoder: Decoder, kernel: Kernel) -> Iterator[Kernel]:
 
 
 def _is_linear(decoder: Decoder, kernel: Kernel) -> bool:
-    """Whether a product is a linear layer's: none of attention, no router and no gate of one value.
+    """Whether a GEMM is a linear layer's: none of attention, no router and no gate of one value.
 
-    The router is told by its width, which is no dimension of another product.
+    The router is told by its width, which is no dimension of another GEMM.
     """
     if kernel.kind != "gemm" or kernel.attention:
         return False

@@ -19,22 +19,22 @@ ALIGNMENT = 8
 """Half-precision values in 16 bytes."""
 
 UNALIGNED_EFFICIENCY = 0.7
-"""For every halving of what the dimensions of a product are multiples of."""
+"""For every halving of what the dimensions of a GEMM are multiples of."""
 
 WIDE = 1024
 
 DEPTH, WIDTH = 133.0, 60.0
-"""Sum and narrower side at which a product reaches half of its rate: queries times keys over heads of 128
-reach 0.34 of a V100's peak, probabilities times values 0.42, where large products reach 0.65 (PROFILE of
+"""Sum and narrower side at which a GEMM reaches half of its rate: queries times keys over heads of 128
+reach 0.34 of a V100's peak, probabilities times values 0.42, where large GEMMs reach 0.65 (PROFILE of
 `elementwise.py`)."""
 
 DEFAULT_GEMM_EFFICIENCY: Curve = ((1e7, 0.08), (1e9, 0.5), (1.6e10, 0.75), (1.28e11, 0.8))
-"""Fraction of peak against FLOPs. The top is the best product found on an H100, 80 % of peak (Bekman, "ML
+"""Fraction of peak against FLOPs. The top is the best GEMM found on an H100, 80 % of peak (Bekman, "ML
 Engineering", Maximum Achievable Matmul FLOPS; an A100 reaches 87 %), the fall towards small ones that of
 Calculon's A100 (Isaev et al. 2023, `systems/a100_80g.json`)."""
 
 CPU_GEMM_EFFICIENCY: Curve = ((1e5, 0.1), (1e6, 0.5), (1e7, 0.9), (1e8, 1.0))
-"""The same on one core, whose peak is a measured one: 24 fp32 products of torch 2.13 took 7 microseconds
+"""The same on one core, whose peak is a measured one: 24 fp32 GEMMs of torch 2.13 took 7 microseconds
 and FLOPs / 120 GFLOP/s, within 6-10 % in the mean."""
 
 
@@ -57,7 +57,7 @@ def tile_efficiency(kernel: Kernel, sm_count: int) -> float:
 
 
 def wave_efficiency(kernel: Kernel, sm_count: int) -> float:
-    """Part of the multiprocessors that work while a product's tiles run in whole waves.
+    """Part of the multiprocessors that work while a GEMM's tiles run in whole waves.
 
     Below one wave libraries take smaller tiles or split k, which the measured curve against FLOPs already
     holds, so nothing is lost here; ``sm_count`` 0 is an accelerator without waves.
@@ -70,10 +70,10 @@ def wave_efficiency(kernel: Kernel, sm_count: int) -> float:
 
 
 def narrow_efficiency(kernel: Kernel, sm_count: int) -> float:
-    """Part of the rate that is left where a product is shallow or narrow, as those of attention's heads are.
+    """Part of the rate that is left where a GEMM is shallow or narrow, as those of attention's heads are.
 
     Each tile begins and ends once however short the sum, and one narrow side is read again for every tile of
-    the other. The measured curves are of products with both at `WIDE` and more.
+    the other. The measured curves are of GEMMs with both at `WIDE` and more.
     """
     if not sm_count:
         return 1.0
@@ -100,10 +100,10 @@ def alignment_efficiency(kernel: Kernel, sm_count: int) -> float:
 
 
 def group_efficiency(kernel: Kernel, sm_count: int) -> float:
-    """Part of the tiles of a grouped product that is no padding.
+    """Part of the tiles of a grouped GEMM that is no padding.
 
-    All products of one launch have tiles of one size, so one with few rows still takes whole tiles (DeepGEMM
-    aligns every group's rows to 128). A lone product takes smaller tiles, which the measured curve holds.
+    All GEMMs of one launch have tiles of one size, so one with few rows still takes whole tiles (DeepGEMM
+    aligns every group's rows to 128). A lone GEMM takes smaller tiles, which the measured curve holds.
     """
     if not sm_count or kernel.batch == 1:
         return 1.0

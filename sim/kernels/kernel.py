@@ -17,11 +17,11 @@ class Kernel:
     bytes: float
     """Read and written in device memory, each operand once."""
     m: int = 0
-    """Rows of a product; 0 where the kernel is none. The product is [m, k] x [k, n]."""
+    """Rows of a GEMM; 0 where the kernel is none. The GEMM is [m, k] x [k, n]."""
     n: int = 0
     k: int = 0
     batch: int = 1
-    """Independent products in one launch."""
+    """Independent GEMMs in one launch."""
     weights: bool = False
     """The gradient of a weight, which no other layer waits for."""
     attention: bool = False

@@ -102,7 +102,7 @@ class Shape:
         return max(1, self.decoder.experts // self.ep)
 
     def gemm(self, m: int, n: int, k: int, *, weights: bool = False) -> Kernel:
-        """A product [m, k] x [k, n]; a weight gradient may be added onto the accumulated one on the way."""
+        """A GEMM [m, k] x [k, n]; a weight gradient may be added onto the accumulated one on the way."""
         size = self.bytes_per_value * (m * k + k * n) + self._written(weights=weights) * m * n
         return Kernel(
             kind="gemm",
@@ -115,13 +115,13 @@ class Shape:
         )
 
     def _written(self, *, weights: bool) -> int:
-        """Bytes moved for each value of a product: written once, or read and written in fp32."""
+        """Bytes moved for each value of a GEMM: written once, or read and written in fp32."""
         if weights and self.stack.accumulation == "fused":
             return 2 * FP32_BYTES
         return self.bytes_per_value
 
     def grouped(self, n: int, k: int, *, weights: bool = False) -> Kernel:
-        """The products of all local experts, from ``k`` to ``n`` values for every token routed here."""
+        """The GEMMs of all local experts, from ``k`` to ``n`` values for every token routed here."""
         rows, experts = self.routed, self.local_experts
         size = self.bytes_per_value * rows * (k + n) + experts * k * n * self._written(weights=weights)
         each = max(1, round(rows / experts))

@@ -42,5 +42,5 @@ def inner_backward(s: Shape, ffn: int) -> tuple[Kernel, ...]:
 
 
 def _inner_widths(s: Shape, ffn: int) -> tuple[int, ...]:
-    """Outputs of the products that lead into an MLP."""
+    """Outputs of the GEMMs that lead into an MLP."""
     return (s.mlp_inputs * ffn,) if s.stack.fused_gate_up else (ffn,) * s.mlp_inputs

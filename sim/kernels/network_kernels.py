@@ -1,11 +1,11 @@
 """The kernels of a network's layer on one rank, forward and backward, with the algorithms that a library
 chooses among.
 
-A convolution is an implicit product: every place of the output is a row, the window over all input channels
-the inner size; its gradients are products of the same three sizes in other orders. In fp32 a window of 3, 5
+A convolution is an implicit GEMM: every place of the output is a row, the window over all input channels
+the inner size; its gradients are GEMMs of the same three sizes in other orders. In fp32 a window of 3, 5
 or 7 places that moves by one may be computed by Winograd's minimal filtering instead (Lavin & Gray 2015,
 arXiv:1509.09308) or by Fourier transforms: fused into one kernel for tiles of 2 × 2, or as transforms and
-products for larger ones. The weight gradient has both too (cuDNN 5.1). Frameworks time the algorithms and
+GEMMs for larger ones. The weight gradient has both too (cuDNN 5.1). Frameworks time the algorithms and
 keep the fastest.
 """
 
@@ -47,13 +47,13 @@ class Batch:
     seq_len: int
     bytes_per_value: int
     fp32: bool = False
-    """Products are not those of tensor cores."""
+    """GEMMs are not those of tensor cores."""
     flash: bool = True
     """Attention is one flash kernel."""
     norm_speed: float = 1.0
-    """Of norms beside other kernels that are bound by memory."""
+    """Of norms against other kernels that are bound by memory."""
     convolution_speed: float = 1.0
-    """Of convolutions beside those of `convolution.py`."""
+    """Of convolutions against those of `convolution.py`."""
     autocasts: bool = False
     """Layer norms and attention's softmax are in fp32 between casts, where the rest is in two bytes."""
     transposes: bool = False
@@ -70,10 +70,10 @@ class Batch:
         """A kernel that reads and writes so many values."""
         return Kernel(kind="memory", flops=0.0, bytes=float(values * self.bytes_per_value))
 
-    def product(
+    def gemm(
         self, m: float, n: float, k: float, values: float, *, batch: int = 1, weights: bool = False
     ) -> Kernel:
-        """``batch`` products [m, k] x [k, n] that read and write ``values`` values in all."""
+        """``batch`` GEMMs [m, k] x [k, n] that read and write ``values`` values in all."""
         return Kernel(
             kind=DIRECT if self.fp32 else "gemm",
             flops=2.0 * m * n * k * batch,
@@ -122,9 +122,9 @@ def _forward(op: Operation, batch: Batch) -> list[Choice]:
     if op.kind == ATTENTION:
         return [((kernel,),) for kernel in _attention(op, batch, backward=False)]
     if op.kind == RECURRENT:
-        step = batch.product(batch.micro_batch, op.n, op.k, batch.micro_batch * (op.k + op.n) + op.weights)
+        step = batch.gemm(batch.micro_batch, op.n, op.k, batch.micro_batch * (op.k + op.n) + op.weights)
         return [((step,),)] * batch.seq_len
-    return [_product(op, batch, rows=op.rows, n=op.n, k=op.k)]
+    return [_gemm(op, batch, rows=op.rows, n=op.n, k=op.k)]
 
 
 def _backward(op: Operation, batch: Batch) -> list[Choice]:
@@ -138,17 +138,17 @@ def _backward(op: Operation, batch: Batch) -> list[Choice]:
     if not op.has_input_gradient:
         return [weights]
     if op.kind == RECURRENT:
-        step = batch.product(batch.micro_batch, op.k, op.n, batch.micro_batch * (op.k + op.n) + op.weights)
+        step = batch.gemm(batch.micro_batch, op.k, op.n, batch.micro_batch * (op.k + op.n) + op.weights)
         return [*[((step,),)] * batch.seq_len, weights]
     channels = _channels(op)
     places = op.reads / (channels * op.groups) if op.kind == CONVOLUTION else op.rows
     inner = op.rows * op.n * op.k / (places * channels)
-    return [_product(op, batch, rows=places, n=channels, k=inner, gradient=True), weights]
+    return [_gemm(op, batch, rows=places, n=channels, k=inner, gradient=True), weights]
 
 
 AUTOCAST_NORM = ((6 + 8 + 6) / 4, (6 + 20 + 6) / 10)
 AUTOCAST_SOFTMAX = ((6 + 17 + 6) / 8.5, (6 + 21 + 6) / 10.5)
-"""Bytes for a value beside those where all is in two bytes, forward and backward: values are twice as wide,
+"""Bytes for a value over those where all is in two bytes, forward and backward: values are twice as wide,
 and casts before and after read the one width and write the other. Softmax with the dropout behind it."""
 
 
@@ -171,12 +171,10 @@ def _moved(values: float, batch: Batch, fixed: float = 0.0, speed: float = 1.0) 
     return [((replace(batch.memory(moved), speed=speed),),)] if moved else []
 
 
-def _product(
-    op: Operation, batch: Batch, *, rows: float, n: float, k: float, gradient: bool = False
-) -> Choice:
+def _gemm(op: Operation, batch: Batch, *, rows: float, n: float, k: float, gradient: bool = False) -> Choice:
     """Output or gradient of the input: both read the one, write the other, and read the weights."""
     values = batch.tokens * (op.reads + op.writes) + op.weights
-    whole = batch.product(batch.tokens * rows, n, k, values, batch=op.groups)
+    whole = batch.gemm(batch.tokens * rows, n, k, values, batch=op.groups)
     if op.kind != CONVOLUTION:
         return ((whole,),)
     slowed = STRIDED_GRADIENT_SPEED if gradient and op.stride > 1 else 1.0
@@ -189,7 +187,7 @@ def _product(
 def _weight_gradient(op: Operation, batch: Batch) -> Choice:
     tokens = batch.tokens
     values = tokens * (op.reads + op.writes) + op.weights
-    whole = batch.product(op.n, op.k, tokens * op.rows, values, batch=op.groups, weights=True)
+    whole = batch.gemm(op.n, op.k, tokens * op.rows, values, batch=op.groups, weights=True)
     if op.kind != CONVOLUTION:
         return ((whole,),)
     whole = replace(whole, kind=DIRECT, speed=batch.convolution_speed)
@@ -199,7 +197,7 @@ def _weight_gradient(op: Operation, batch: Batch) -> Choice:
 
 
 def _transposes(op: Operation, batch: Batch, *, weights: bool) -> tuple[Kernel, ...]:
-    """Of what a product reads and of what it writes, or reads too; those of weights are small."""
+    """Of what a GEMM reads and of what it writes, or reads too; those of weights are small."""
     if not batch.transposes:
         return ()
     return tuple(
@@ -213,7 +211,7 @@ def _channels(op: Operation) -> float:
 
 
 def _filtered(op: Operation, batch: Batch, whole: Kernel, n: float, k: float) -> list[tuple[Kernel, ...]]:
-    """Minimal filtering instead of ``whole``, a product over channels ``n`` and ``k``."""
+    """Minimal filtering instead of ``whole``, a GEMM over channels ``n`` and ``k``."""
     sides = set(op.window)
     fits = op.stride == op.groups == 1
     lines = 1 in sides
@@ -235,7 +233,7 @@ def _tiles(op: Operation, tile: tuple[int, int]) -> int:
 
 
 def _transformed(op: Operation, batch: Batch, n: float, k: float, *, weights: bool) -> tuple[Kernel, ...]:
-    """Inputs to tiles, a product for every place of a tile, tiles to outputs; nothing where the tiles take
+    """Inputs to tiles, a GEMM for every place of a tile, tiles to outputs; nothing where the tiles take
     more than the workspace."""
     tile = (LARGE_TILES[op.window[0]], LARGE_TILES[op.window[1]])
     places = (tile[0] + op.window[0] - 1) * (tile[1] + op.window[1] - 1)
@@ -244,28 +242,28 @@ def _transformed(op: Operation, batch: Batch, n: float, k: float, *, weights: bo
     if (read + written) * batch.bytes_per_value > WORKSPACE_BYTES:
         return ()
     m, inner = (k, tiles) if weights else (tiles, k)
-    product = batch.product(m, n, inner, read + written + places * n * k, batch=places, weights=weights)
+    gemm = batch.gemm(m, n, inner, read + written + places * n * k, batch=places, weights=weights)
     moved = (batch.tokens * op.reads + read, batch.tokens * op.writes + written)
     speed = batch.convolution_speed
     before, after = (
         replace(batch.memory(one), weights=weights, speed=speed * TRANSFORM_SPEED) for one in moved
     )
-    return (before, replace(product, kind=FILTERED, speed=speed), after)
+    return (before, replace(gemm, kind=FILTERED, speed=speed), after)
 
 
 def _attention(op: Operation, batch: Batch, *, backward: bool) -> list[Kernel]:
     """Scores, softmax, their sum over values, nothing masked; or one flash kernel, whose backward has five
-    products (Dao 2023, section 2.3.2)."""
+    GEMMs (Dao 2023, section 2.3.2)."""
     length, heads = batch.seq_len, batch.micro_batch * op.n
     if op.name == PAIRS:
         length, heads = op.n, batch.tokens
     width, tokens = op.n * op.k, batch.tokens
     if batch.flash and op.name != PAIRS:
-        products = 5 if backward else 2
+        gemms = 5 if backward else 2
         return [
             Kernel(
                 kind="attention",
-                flops=products * 2.0 * heads * length**2 * op.k,
+                flops=gemms * 2.0 * heads * length**2 * op.k,
                 bytes=float(tokens * width * (8 if backward else 4) * batch.bytes_per_value),
                 m=length,
                 n=length,
@@ -275,9 +273,7 @@ def _attention(op: Operation, batch: Batch, *, backward: bool) -> list[Kernel]:
             )
         ]
     scores = float(heads * length * length)
-    one = replace(
-        batch.product(length, length, op.k, 2 * tokens * width + scores, batch=heads), attention=True
-    )
+    one = replace(batch.gemm(length, length, op.k, 2 * tokens * width + scores, batch=heads), attention=True)
     if op.name == PAIRS:
         return [one] * (2 if backward else 1)
     dropped = op.name == "dropout"

@@ -1,7 +1,7 @@
 """What backward computes again, by policy: which kernels of a block's forward, and what the block keeps.
 
 `selective` repeats attention (Korthikanti et al. 2022, section 5), `full` the block, `selective_op` all but
-the results that torchtitan's per-operation policy saves: every other product's, flash attention's and what
+the results that torchtitan's per-operation policy saves: every other GEMM's, flash attention's and what
 a reduce-scatter brought (pytorch/torchtitan torchtitan/parallelisms/parallelize_llama.py, `_save_list`). A
 policy may hold for some blocks of every stage only (Megatron-LM's --recompute-num-layers with
 --recompute-method block; torchtitan's `selective_ac_option = "2"` is half of them).
@@ -35,14 +35,14 @@ def repeated_parts(
 ) -> tuple[float, ...]:
     """Of each of a block's forward ``kernels``, the part that ``policy`` computes again: 0 to 1.
 
-    ``stops_early`` ends with the last tensor that backward needs, the input of the last product, as PyTorch's
+    ``stops_early`` ends with the last tensor that backward needs, the input of the last GEMM, as PyTorch's
     non-reentrant checkpoint does (torch.utils.checkpoint, `set_checkpoint_early_stop`).
     """
     parts = _parts(decoder, layer_kind, policy, kernels)
-    products = [place for place, kernel in enumerate(kernels) if kernel.kind == "gemm"]
-    if not (stops_early and products and layer_kind == BLOCK):
+    gemms = [place for place, kernel in enumerate(kernels) if kernel.kind == "gemm"]
+    if not (stops_early and gemms and layer_kind == BLOCK):
         return parts
-    return (*parts[: products[-1]], *(0.0 for _ in parts[products[-1] :]))
+    return (*parts[: gemms[-1]], *(0.0 for _ in parts[gemms[-1] :]))
 
 
 def _parts(decoder: Decoder, kind: str, policy: str, kernels: Sequence[Kernel]) -> tuple[float, ...]:
@@ -54,21 +54,21 @@ def _parts(decoder: Decoder, kind: str, policy: str, kernels: Sequence[Kernel]) 
         return tuple(0.0 for _ in kernels)
     lone = sum(kernel.kind == "gemm" and kernel.batch == 1 and not kernel.attention for kernel in kernels)
     shares = iter(_unsaved_shares(decoder, kind, lone))
-    return tuple(0.0 if k.attention else _product_part(k, shares) for k in kernels)
+    return tuple(0.0 if k.attention else _gemm_part(k, shares) for k in kernels)
 
 
-def _product_part(kernel: Kernel, shares: Iterator[float]) -> float:
-    """Of grouped products nothing is saved: they are no `aten.mm`."""
+def _gemm_part(kernel: Kernel, shares: Iterator[float]) -> float:
+    """Of grouped GEMMs nothing is saved: they are no `aten.mm`."""
     if kernel.kind != "gemm":
         return 1.0
     return next(shares, 1.0) if kernel.batch == 1 else 1.0
 
 
-def _unsaved_shares(decoder: Decoder, kind: str, products: int) -> list[float]:
-    """Of each lone product of a block, in order, the part whose result is not saved: every second one is,
-    where queries, keys, values and gate and up are products of their own."""
+def _unsaved_shares(decoder: Decoder, kind: str, gemms: int) -> list[float]:
+    """Of each lone GEMM of a block, in order, the part whose result is not saved: every second one is,
+    where queries, keys, values and gate and up are GEMMs of their own."""
     fused = _fused_widths(decoder, kind)
-    if kind == BLOCK and products > len(fused):  # gate and up are not fused
+    if kind == BLOCK and gemms > len(fused):  # gate and up are not fused
         fused = [*fused[:2], *([width] for width in fused[2]), *fused[3:]]
     saved = _saved_widths(fused)
     return [1.0 - sum(own) / sum(widths) for own, widths in zip(saved, fused, strict=True)]
@@ -84,7 +84,7 @@ def _saved_widths(fused: list[list[int]]) -> list[list[int]]:
 
 
 def _fused_widths(decoder: Decoder, kind: str) -> list[list[int]]:
-    """Widths of the products that the kernels fuse, in order."""
+    """Widths of the GEMMs that the kernels fuse, in order."""
     attention = [[decoder.q_size, decoder.kv_size, decoder.v_size], [decoder.hidden]]
     if decoder.kv_rank or kind != BLOCK:
         return attention if not decoder.kv_rank else []
@@ -103,8 +103,8 @@ def selective_op_bytes(
 ) -> float:
     """Bytes one block keeps under `selective_op` for so many tokens of a rank.
 
-    Its input, saved products, attention's output with its log-sums, and with tensor parallelism what the two
-    reduce-scatters brought. The product before a reduce-scatter is whole on every rank.
+    Its input, saved GEMMs, attention's output with its log-sums, and with tensor parallelism what the two
+    reduce-scatters brought. The GEMM before a reduce-scatter is whole on every rank.
     """
     outside = tp if sequence_parallel else 1
     saved = _saved_widths(_fused_widths(decoder, layer_kind))

@@ -38,7 +38,7 @@ DEFAULTS: Mapping[str, tuple[Curve, Curve, Curve]] = {
     "gpu": (DEFAULT_GEMM_EFFICIENCY, DEFAULT_ATTENTION_EFFICIENCY, DEFAULT_MEMORY_EFFICIENCY),
     "cpu": (CPU_GEMM_EFFICIENCY, CPU_FLAT, CPU_FLAT),
 }
-"""Of products, attention and memory, by the accelerator's kind."""
+"""Of GEMMs, attention and memory, by the accelerator's kind."""
 
 
 def kernels_s(
@@ -46,7 +46,7 @@ def kernels_s(
 ) -> float:
     """Seconds of ``kernels`` one after the other, framework included.
 
-    ``host_launch_s`` is what the host takes for one launch; it runs beside the device, so the slower of the
+    ``host_launch_s`` is what the host takes for one launch; it overlaps with the device, so the slower of the
     two counts.
 
     Raises:
@@ -88,7 +88,7 @@ def _arithmetic_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> f
 
 
 def head_flops(kernel: Kernel) -> float:
-    """Causal FLOPs of one head's two products forward, which say how far attention gets: heads and
+    """Causal FLOPs of one head's two GEMMs forward, which say how far attention gets: heads and
     samples are worked on side by side, and one alone is as slow as its queries and keys are few."""
     return 2.0 * kernel.m * kernel.n * kernel.k
 

@@ -2,7 +2,7 @@
 
 Korthikanti et al. 2022 (arXiv 2205.05198), equations 1 to 6, generalised from GPT to grouped-query and
 latent attention, gated MLPs, experts, any precision and flash attention. Tensor parallelism splits what is
-between the products (equation 2); norms' and products' inputs stay whole, unless sequence parallelism
+between the GEMMs (equation 2); norms' and GEMMs' inputs stay whole, unless sequence parallelism
 splits them too (equation 4). Context parallelism divides the tokens. A software stack that fuses less keeps
 more (`stacks.Stack`): fp32 copies of what a norm reads, the output of silu.
 """
@@ -50,7 +50,7 @@ def block_activation_bytes(
     ``sequence_parallel`` (equation 4). Selective recompute drops what is inside attention (equation 6), full
     keeps the block's input alone. Tokens as they reach the experts are whole on each tensor-parallel rank,
     and what comes back from them is shared out as norms are. ``input_bytes`` are those of one value that a
-    product reads, where it is cast before (fp8); 0 is ``bytes_per_value``.
+    GEMM reads, where it is cast before (fp8); 0 is ``bytes_per_value``.
     """
     tokens = micro_batch * seq_len / cp
     outside = tp if sequence_parallel else 1
@@ -59,7 +59,7 @@ def block_activation_bytes(
     gathered = outside if stack.regathers_inputs else 1
     read = input_bytes or bytes_per_value
     split = bytes_per_value * _attention_values(decoder)
-    # Flash attention wants its output as it was, beside what the product after it reads.
+    # Flash attention wants its output as it was, besides what the GEMM after it reads.
     split += read * decoder.o_size if read < bytes_per_value else 0
     whole, everywhere = bytes_per_value * _latent_values(decoder), 0.0
     each = _mlp_bytes(decoder, stack, bytes_per_value, read)
@@ -81,7 +81,7 @@ def block_activation_bytes(
 
 
 def norm_input_bytes(stack: Stack, bytes_per_value: int) -> int:
-    """Bytes that a norm keeps for one value that it reads, beside what it writes.
+    """Bytes that a norm keeps for one value that it reads, besides what it writes.
 
     Its input; cast to fp32 before it, the copy (autocast); step by step, that copy and the normalised values,
     which the gain is multiplied with (torch.nn.functional.rms_norm, Llama's RMSNorm).
@@ -95,14 +95,14 @@ def norm_input_bytes(stack: Stack, bytes_per_value: int) -> int:
 
 def _mlp_bytes(decoder: Decoder, stack: Stack, bytes_per_value: int, read: int) -> int:
     """Bytes kept for one of an MLP's inner width: what goes into the activation, and what comes out of it,
-    which the last product reads; of a gated one step by step also the output of silu."""
+    which the last GEMM reads; of a gated one step by step also the output of silu."""
     gated = decoder.mlp_matrices == 3
     inputs = decoder.mlp_matrices - 1 + (gated and not stack.fused_activation)
     return inputs * bytes_per_value + read
 
 
 def _attention_values(decoder: Decoder) -> int:
-    """Values of one token that tp splits: queries, keys, values, the output product's input."""
+    """Values of one token that tp splits: queries, keys, values, the output GEMM's input."""
     values = decoder.q_size + decoder.kv_size + decoder.v_size + decoder.o_size
     return values + (decoder.q_size + decoder.kv_size if decoder.qk_norm else 0)
 
@@ -218,7 +218,7 @@ def layer_weight_gradient_bytes(
     **_: object,
 ) -> float:
     """Bytes that a layer's gradients of weights need once those of its inputs are there: what goes into each
-    product and the gradient of what comes out of it.
+    GEMM and the gradient of what comes out of it.
 
     A GPT block's are 32 sbh bytes in half precision (Qi et al. 2023, Zero Bubble, table 1).
     """

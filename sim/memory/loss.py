@@ -17,7 +17,7 @@ class LossBytes:
     kept: float
     """From its forward to its backward."""
     work: float
-    """Beside that while its loss or the loss's backward is computed."""
+    """On top of that while its loss or the loss's backward is computed."""
 
 
 def loss_bytes(
@@ -37,7 +37,7 @@ def loss_bytes(
     (torch.nn.functional.cross_entropy of logits in fp32): log-probabilities are kept, and backward has an
     fp32 gradient of them and one of the logits; the logits too where somebody still holds them. `fused`:
     logits are kept and their gradient is made at work. Gathered logits are whole on every tensor-parallel
-    rank, beside the parts that were received and their gradient before it is cut into parts.
+    rank, besides the parts that were received and their gradient before it is cut into parts.
     """
     tokens = micro_batch * seq_len / cp
     own = tokens * _vocab_of_rank(decoder, tp, stack)

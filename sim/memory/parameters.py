@@ -90,7 +90,7 @@ def _weight_versions(plan: Plan, pipeline_rank: int) -> int:
 
 
 def _gathered_bytes(plan: Plan, held: list[Stage]) -> float:
-    """Whole weights that stand beside the shards: the blocks at work and ahead, or all that is kept."""
+    """Whole weights that stand next to the shards: the blocks at work and ahead, or all that is kept."""
     layers, strategy = plan.job.model.layers, plan.strategy
     sizes = sorted(
         (held_parameters(layers[i], strategy) for s in held for i in s.layer_indices), reverse=True

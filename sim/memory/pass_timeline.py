@@ -2,7 +2,7 @@
 
 A forward keeps what its stage needs for backward, a backward frees it. Where backward is split (Qi et al.
 2023, Zero Bubble, section 2), its first half leaves what the gradients of weights need, its second frees
-that. While a pass is at work more stands beside: a block that is computed again, gradients of activations,
+that. While a pass is at work more is there: a block that is computed again, gradients of activations,
 the loss's own tensors.
 """
 

@@ -1,7 +1,7 @@
 """What stands in memory at the peak of one step, for every pipeline rank and every server.
 
 The peak of a rank is found by walking its passes (`moments.py`): states that are always there, and what the
-micro-batches in flight keep, with what the pass at work needs beside it. What the allocator cannot use, the
+micro-batches in flight keep, with what the pass at work needs besides. What the allocator cannot use, the
 buffers of communicators and the accelerator's own context are terms of their own. `assumptions.py` says in
 words what the figures rest on.
 """
@@ -136,7 +136,7 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
 
 
 def _unusable(strategy: Strategy, allocated_bytes: float, moment: Moment) -> float:
-    """What the allocator holds beside what is allocated. Ranks that share a vocabulary gather logits."""
+    """What the allocator holds on top of what is allocated. Ranks that share a vocabulary gather logits."""
     stack = strategy.software
     of_loss = stack.loss_fragmentation if strategy.tp > 1 else 0.0
     return stack.fragmentation * allocated_bytes + of_loss * moment.logits_bytes
@@ -194,7 +194,7 @@ def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_las
 
 
 def _placeholder_bytes(job: Job, strategy: Strategy, kind: str) -> float:
-    """What stands for the gradients of weights that products add themselves: Transformer Engine keeps an
+    """What stands for the gradients of weights that GEMMs add themselves: Transformer Engine keeps an
     empty tensor for each shape of a weight (pytorch/module/base.py, `get_dummy_wgrad`)."""
     decoder = job.model.decoder
     if strategy.software.accumulation != "fused" or kind not in BLOCKS:

@@ -103,7 +103,7 @@ class Decoder:
 
     @property
     def _latent_attention_parameters(self) -> int:
-        """Down to the latents and up from them, each latent with a norm; the shared rotary keys beside."""
+        """Down to the latents and up from them, each latent with a norm; and the shared rotary keys."""
         queries = self.hidden * self.q_size
         if self.q_rank:
             queries = self.hidden * self.q_rank + self.q_rank + self.q_rank * self.q_size

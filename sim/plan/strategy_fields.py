@@ -79,11 +79,11 @@ class StrategyFields:
     overlap_transfers: bool = True
     """Pipeline messages travel next to compute; else both ends wait for them."""
     overlap_tensor: bool = False
-    """What tensor parallelism gathers and scatters travels piecewise beside the products it belongs to
+    """What tensor parallelism gathers and scatters is overlapped piecewise with the GEMMs it belongs to
     (Transformer Engine's userbuffers, PyTorch's async tensor parallelism)."""
     expert_dispatch: str = "all_to_all"
     """A token travels to each of its experts, or once to each node that has any of them and on from there
     (`per_node`: DeepEP, HybridEP)."""
     overlap_experts: bool = False
-    """Tokens on their way to and from experts travel beside another micro-batch's pass through the layer
+    """Tokens on their way to and from experts overlap with another micro-batch's pass through the layer
     (Megatron Core's --overlap-moe-expert-parallel-comm)."""
