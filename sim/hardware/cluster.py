@@ -34,6 +34,8 @@ class LayerProfile:
     precision: str
     forward_s: float
     backward_s: float
+    micro_batches: int = 1
+    """Of the steps it was profiled in, all but the first of which add to its gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +62,20 @@ class Accelerator:
     """By precision: fraction of peak against the FLOPs of one GEMM."""
     attention_efficiency: Mapping[str, Curve] = field(default_factory=dict)
     """By precision: fraction of peak against the causal FLOPs of one head of one sample forward."""
+    attention_backward_efficiency: Mapping[str, Curve] = field(default_factory=dict)
+    """The same of its backward, against the same FLOPs; missing ones follow from forward."""
     memory_efficiency: Curve = ()
     """Fraction of `memory_bandwidth` against the bytes one kernel moves."""
+    kernel_speeds: Mapping[str, float] = field(default_factory=dict)
+    """Speed of families of kernels beside the curve of their kind: memory-bound ones by their names in
+    `torch_kernels.py`, `unaligned` products."""
     launch_overhead_s: float = 0.0
     """Host seconds per kernel that the device cannot hide."""
+    host_launch_s: float = 0.0
+    """Seconds of the host for one launch of an eager framework, as measured; 0 is the software stack's."""
+    host_recompute_s: Mapping[str, float] = field(default_factory=dict)
+    """By recompute policy: seconds of the host for one block of which something is computed again, beside its
+    launches, in an eager framework."""
     sustained: float = 1.0
     """Part of the arithmetic rate of short bursts, which the curves hold, that is left in hours of training:
     power and heat hold the clock down."""

@@ -31,7 +31,7 @@ from .cluster import Accelerator, Cluster, Curve, FabricSpec
 from .stragglers_file import failures_to_dict, stragglers_to_dict
 
 if TYPE_CHECKING:
-    from .cluster_schema import AcceleratorForm
+    from .accelerator_schema import AcceleratorForm
 
 TOPOLOGIES_DIRECTORY = Path(__file__).parents[2] / "topologies"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -78,7 +78,8 @@ def check_cluster(document: Document) -> tuple[Cluster | None, list[Fault], list
     from pydantic import ValidationError
 
     from . import cluster_rules as cluster_check
-    from .cluster_schema import AcceleratorForm, ClusterForm
+    from .accelerator_schema import AcceleratorForm
+    from .cluster_schema import ClusterForm
     from .curve_files import named_transports
 
     if not isinstance(document.data, dict):
@@ -135,7 +136,7 @@ def check_accelerator(document: Document) -> tuple[Accelerator | None, list[Faul
 def _accelerator_form(document: Document) -> tuple[AcceleratorForm | None, list[Fault]]:
     from pydantic import ValidationError
 
-    from .cluster_schema import AcceleratorForm
+    from .accelerator_schema import AcceleratorForm
 
     if not isinstance(document.data, dict):
         return None, [document.fault((), shown(document.data), "a mapping that describes an accelerator")]
@@ -147,7 +148,7 @@ def _accelerator_form(document: Document) -> tuple[AcceleratorForm | None, list[
 
 def _named_groups(document: Document, groups: list[Any]) -> tuple[list[Any], list[Fault]]:
     """``groups`` with the accelerators they only name read from their files."""
-    from .cluster_schema import AcceleratorForm
+    from .accelerator_schema import AcceleratorForm
 
     read, errors = [], []
     for index, group in enumerate(groups):
@@ -194,7 +195,7 @@ def write_accelerator(accelerator: Accelerator, path: str | os.PathLike[str]) ->
         InputError: a value is NaN or infinite.
         UsageError: the file cannot be written.
     """
-    from .cluster_schema import ACCELERATOR_SCHEMA
+    from .accelerator_schema import ACCELERATOR_SCHEMA
 
     data = {"schema": ACCELERATOR_SCHEMA, **accelerator_to_dict(accelerator)}
     write_text_atomic(path, _to_yaml(data))
@@ -280,8 +281,12 @@ def accelerator_to_dict(accelerator: Accelerator) -> dict[str, Any]:
         "memory_bandwidth": exact_quantity(a.memory_bandwidth, "bandwidth"),
         "gemm_efficiency": _curves(a.gemm_efficiency),
         "attention_efficiency": _curves(a.attention_efficiency),
+        "attention_backward_efficiency": _curves(a.attention_backward_efficiency),
         "memory_efficiency": _curve(a.memory_efficiency, "bytes"),
+        "kernel_speeds": dict(a.kernel_speeds),
         "launch_overhead": exact_quantity(a.launch_overhead_s, "time"),
+        "host_launch": exact_quantity(a.host_launch_s, "time"),
+        "host_recompute": {key: exact_quantity(value, "time") for key, value in a.host_recompute_s.items()},
         "sustained": a.sustained,
         "framework_factor": a.framework_factor,
         "sm_count": a.sm_count,
@@ -336,6 +341,7 @@ def _profile(profile: Any) -> dict[str, Any]:
         **{name: getattr(profile, name) for name in _PROFILE_SHAPE},
         "forward": exact_quantity(profile.forward_s, "time"),
         "backward": exact_quantity(profile.backward_s, "time"),
+        **({"micro_batches": profile.micro_batches} if profile.micro_batches > 1 else {}),
     }
 
 

@@ -6,195 +6,41 @@ with the value: `memory: 80 GiB`, `latency: 5 us`, curves as `[[1 MiB, 0.6], [16
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
 
-from ..files.document import RefusalError, printable, shown
+from ..files.document import RefusalError
 from ..reliability import failures
-from ..units import parse_quantity
 from . import cluster as parts
 from . import stragglers
+from .accelerator_schema import AcceleratorForm
+from .form_types import (
+    MAX_ACCELERATORS,
+    Bandwidth,
+    BandwidthOrNone,
+    BytesCurve,
+    FactorCurve,
+    Fraction,
+    FractionCurve,
+    Name,
+    Number,
+    NumberOrNone,
+    Operation,
+    ProcessorCurve,
+    SlowFactor,
+    Strict,
+    Text,
+    Time,
+    TimeCurve,
+    TimeOrNone,
+    Whole,
+    WholeOrNone,
+    quantity,
+)
 
 CLUSTER_SCHEMA = "traincast.cluster/1"
-ACCELERATOR_SCHEMA = "traincast.accelerator/1"
-MAX_ACCELERATORS = 10**7
-MAX_TEXT = 4000
 PUBLISHED = failures.Failures()
-
-PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
-
-
-def _precision(value: str) -> str:
-    if value not in PRECISIONS:
-        raise RefusalError(shown(value), " | ".join(PRECISIONS))
-    return value
-
-
-def _quantity(
-    dimension: str, *, zero: bool = False, least: float = 0.0, most: float = math.inf, words: str = ""
-) -> Callable:
-    """A reader of positive (or not negative) quantities, at least ``least`` and at most ``most``."""
-
-    def read(value: object) -> float:
-        number = parse_quantity(value, dimension)
-        if not (number > 0 or (zero and number == 0)) or not least <= number <= most:
-            raise RefusalError(shown(value), words or ("0 or more" if zero else "more than 0"))
-        return number
-
-    return read
-
-
-def _rising(curve: parts.Curve) -> parts.Curve:
-    for (x0, _), (x1, _) in pairwise(curve):
-        if x1 <= x0:
-            raise RefusalError(f"a point at {x1:g} after one at {x0:g}", "points in rising order, each once")
-    return curve
-
-
-def _text(value: str) -> str:
-    if len(value) > MAX_TEXT:
-        raise RefusalError(f"{len(value)} characters", f"at most {MAX_TEXT}")
-    if printable(value.replace("\n", " ")) != value.replace("\n", " "):
-        raise RefusalError(shown(value), "text without control characters")
-    return value
-
-
-def _name(value: str) -> str:
-    if not value.strip() or len(value) > 200 or "\n" in value:
-        raise RefusalError(shown(value), "a name of 1 to 200 characters")
-    return _text(value)
-
-
-Bandwidth = Annotated[float, BeforeValidator(_quantity("bandwidth"))]
-Bytes = Annotated[float, BeforeValidator(_quantity("bytes"))]
-BytesOrNone = Annotated[float, BeforeValidator(_quantity("bytes", zero=True))]
-Time = Annotated[float, BeforeValidator(_quantity("time"))]
-TimeOrNone = Annotated[float, BeforeValidator(_quantity("time", zero=True))]
-Compute = Annotated[float, BeforeValidator(_quantity("compute"))]
-Flops = Annotated[float, BeforeValidator(_quantity("flops"))]
-Power = Annotated[float, BeforeValidator(_quantity("power", zero=True))]
-Price = Annotated[float, BeforeValidator(_quantity("price", zero=True))]
-Number = Annotated[float, BeforeValidator(_quantity("count"))]
-NumberOrNone = Annotated[float, BeforeValidator(_quantity("count", zero=True))]
-Fraction = Annotated[
-    float, BeforeValidator(_quantity("count", most=1.0, words="a fraction above 0 and at most 1"))
-]
-SlowFactor = Annotated[float, BeforeValidator(_quantity("count", most=stragglers.MAX_FACTOR))]
-BandwidthOrNone = Annotated[float, BeforeValidator(_quantity("bandwidth", zero=True))]
-Whole = Annotated[StrictInt, Field(ge=1, le=MAX_ACCELERATORS)]
-WholeOrNone = Annotated[StrictInt, Field(ge=0, le=MAX_ACCELERATORS)]
-Text = Annotated[str, AfterValidator(_text)]
-Name = Annotated[str, AfterValidator(_name)]
-Precision = Annotated[str, AfterValidator(_precision)]
-Operation = Literal["all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
-
-FlopsCurve = Annotated[tuple[tuple[Flops, Fraction], ...], AfterValidator(_rising)]
-BytesCurve = Annotated[tuple[tuple[Bytes, Fraction], ...], AfterValidator(_rising)]
-TimeCurve = Annotated[tuple[tuple[Bytes, Time], ...], AfterValidator(_rising)]
-ProcessorCurve = Annotated[tuple[tuple[Bytes, TimeOrNone], ...], AfterValidator(_rising)]
-FractionCurve = Annotated[tuple[tuple[Fraction, SlowFactor], ...], AfterValidator(_rising)]
-FactorCurve = Annotated[tuple[tuple[Number, Number], ...], AfterValidator(_rising)]
-
-
-class Strict(BaseModel):
-    """Unknown keys are faults, not ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OptimizerCostForm(Strict):
-    overhead: TimeOrNone = Field(description="a time, as 20 us")
-    per_parameter: TimeOrNone = Field(description="a time, as 5 ps")
-
-    def read(self) -> parts.OptimizerCost:
-        return parts.OptimizerCost(overhead_s=self.overhead, per_parameter_s=self.per_parameter)
-
-
-class LayerProfileForm(Strict):
-    kind: Literal["embedding", "block", "head"]
-    hidden: Whole
-    heads: Whole
-    kv_heads: Whole
-    ffn: Whole
-    vocab: Whole
-    activation: Name
-    norm: Name
-    seq_len: Whole
-    micro_batch: Whole
-    precision: Name
-    forward: TimeOrNone
-    backward: TimeOrNone
-
-    def read(self) -> parts.LayerProfile:
-        fields = self.model_dump()
-        return parts.LayerProfile(
-            forward_s=fields.pop("forward"), backward_s=fields.pop("backward"), **fields
-        )
-
-
-class AcceleratorForm(Strict):
-    schema_: Literal["traincast.accelerator/1"] = Field(default="traincast.accelerator/1", alias="schema")
-    name: Name = Field(description="the device's name")
-    kind: Literal["gpu", "cpu"] = Field(description="gpu | cpu")
-    peak_flops: dict[Precision, Compute] = Field(
-        min_length=1, description="dense FLOP/s by precision, as {bf16: 989 TFLOP/s}"
-    )
-    memory: Bytes = Field(description="a size in bytes, as 80 GiB")
-    memory_bandwidth: Bandwidth = Field(description="a bandwidth, as 3.35 TB/s")
-    gemm_efficiency: dict[Precision, FlopsCurve] = Field(default_factory=dict)
-    attention_efficiency: dict[Precision, FlopsCurve] = Field(default_factory=dict)
-    memory_efficiency: BytesCurve = ()
-    launch_overhead: TimeOrNone = 0.0
-    sustained: Number = 1.0
-    framework_factor: Number = 1.0
-    sm_count: Annotated[StrictInt, Field(ge=0, le=100_000)] = 0
-    optimizer_costs: dict[Name, OptimizerCostForm] = Field(default_factory=dict)
-    layer_profiles: tuple[LayerProfileForm, ...] = ()
-    reserved_memory: BytesOrNone = 0.0
-    basis: Literal["", "measured", "datasheet"] = Field(
-        default="", description="measured | datasheet, or nothing"
-    )
-    price: Price = 0.0
-    power: Power = 0.0
-    source: Text = ""
-    date: Text = ""
-
-    def read(self) -> parts.Accelerator:
-        return parts.Accelerator(
-            name=self.name,
-            kind=self.kind,
-            peak_flops=dict(self.peak_flops),
-            memory_bytes=self.memory,
-            memory_bandwidth=self.memory_bandwidth,
-            gemm_efficiency=dict(self.gemm_efficiency),
-            attention_efficiency=dict(self.attention_efficiency),
-            memory_efficiency=self.memory_efficiency,
-            launch_overhead_s=self.launch_overhead,
-            sustained=self.sustained,
-            framework_factor=self.framework_factor,
-            sm_count=self.sm_count,
-            optimizer_costs={name: cost.read() for name, cost in self.optimizer_costs.items()},
-            layer_profiles=tuple(profile.read() for profile in self.layer_profiles),
-            reserved_bytes=self.reserved_memory,
-            basis=self.basis,
-            price_per_hour=self.price,
-            power_w=self.power,
-            source=self.source,
-            date=self.date,
-        )
 
 
 class LinkForm(Strict):
@@ -229,7 +75,7 @@ class FabricForm(Strict):
     radix: WholeOrNone = 0
     pod: WholeOrNone = 0
     oversubscription: Annotated[
-        float, BeforeValidator(_quantity("count", least=1.0, words="a factor of 1 or more"))
+        float, BeforeValidator(quantity("count", least=1.0, words="a factor of 1 or more"))
     ] = 1.0
     dimensions: Annotated[tuple[Whole, ...], Field(max_length=6)] = ()
     groups: WholeOrNone = 0

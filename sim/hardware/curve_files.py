@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 from ..errors import Fault, InputError
 from ..files.document import Document, did_you_mean, faults_from_pydantic, shown
 from ..files.reader import load_document
-from .cluster_schema import Name, Strict, Text, TransportForm
+from .cluster_schema import TransportForm
+from .form_types import Name, Strict, Text
 
 TRANSPORTS_DIRECTORY = Path(__file__).parents[2] / "topologies" / "transports"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
