@@ -18,6 +18,7 @@ from typing import Any
 from ..hardware.cluster import Accelerator, Cluster, Curve, Host
 from ..model.layer import BLOCK, EMBEDDING, HEAD
 from .fit_compute import fit_accelerator
+from .fit_gpu import fit_gpu
 from .fit_transport import fit_transports, loopback
 from .samples import Point, Samples
 
@@ -36,7 +37,8 @@ def fit_cluster(measurements: Mapping[str, Any], *, name: str, date: str) -> Clu
     """
     samples = Samples(measurements)
     source = _source(samples)
-    accelerator, residuals = fit_accelerator(samples, source=source, date=date)
+    fit = fit_gpu if samples.machine["kind"] == "gpu" and samples.of("elementwise") else fit_accelerator
+    accelerator, residuals = fit(samples, source=source, date=date)
     transports, transport_residuals = fit_transports(samples)
     host = _host(samples)
     residuals |= transport_residuals | _step_residuals(samples, accelerator, host)

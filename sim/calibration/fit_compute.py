@@ -29,9 +29,9 @@ def fit_accelerator(samples: Samples, *, source: str, date: str) -> tuple[Accele
     if not gemms:
         raise InputError("no products (series gemm) were measured")
     machine, precision = samples.machine, gemms[0].parameters["precision"]
-    launch_s = _launch_s(samples)
-    peak = max(_gemm_flops(p) / _own_s(p, launch_s) for p in gemms)
-    bandwidth = max((p.parameters["bytes"] / _own_s(p, launch_s) for p in samples.of("memory")), default=0.0)
+    launch_s = measured_launch_s(samples)
+    peak = max(gemm_flops(p) / own_s(p, launch_s) for p in gemms)
+    bandwidth = max((p.parameters["bytes"] / own_s(p, launch_s) for p in samples.of("memory")), default=0.0)
     ranks = _ranks(samples)
     bare = Accelerator(
         name=machine["device"],
@@ -46,9 +46,9 @@ def fit_accelerator(samples: Samples, *, source: str, date: str) -> tuple[Accele
         date=date,
     )
     fitted, residuals = _with_curves(bare, samples, precision)
-    fitted = replace(fitted, layer_profiles=_profiles(samples))
+    fitted = replace(fitted, layer_profiles=measured_profiles(samples))
     fitted, layer_residual = _with_framework_factor(fitted, samples)
-    costs, optimizer_residual = _optimizers(samples)
+    costs, optimizer_residual = measured_optimizers(samples)
     return replace(fitted, optimizer_costs=costs), residuals | layer_residual | optimizer_residual
 
 
@@ -61,31 +61,31 @@ def _ranks(samples: Samples) -> int:
     return max([*counts, machine["cores"]])
 
 
-def _launch_s(samples: Samples) -> float:
+def measured_launch_s(samples: Samples) -> float:
     points = samples.of("launch")
     return statistics.median(p.own_s for p in points) if points else 0.0
 
 
-def _own_s(point: Point, launch_s: float) -> float:
+def own_s(point: Point, launch_s: float) -> float:
     """A kernel's time without its launch; never less than half of it, whatever the noise."""
     return max(point.own_s - launch_s, 0.5 * point.own_s)
 
 
-def _gemm_flops(point: Point) -> float:
+def gemm_flops(point: Point) -> float:
     p = point.parameters
     return 2.0 * p["m"] * p["n"] * p["k"]
 
 
-def _attention_flops(point: Point) -> float:
+def attention_flops(point: Point) -> float:
     p = point.parameters
     return CAUSAL_SHARE * 4.0 * p["batch"] * p["heads"] * p["seq_len"] ** 2 * p["head_dim"]
 
 
-def _attention_kernel(point: Point) -> Kernel:
+def attention_kernel(point: Point) -> Kernel:
     p = point.parameters
     return Kernel(
         kind="attention",
-        flops=_attention_flops(point),
+        flops=attention_flops(point),
         bytes=1.0,
         m=p["seq_len"],
         n=p["seq_len"],
@@ -100,28 +100,28 @@ def _with_curves(bare: Accelerator, samples: Samples, precision: str) -> tuple[A
     width = PRECISION_BYTES[precision]
 
     def rate(flops: Callable[[Point], float], point: Point) -> tuple[float, float]:
-        return flops(point), min(1.0, flops(point) / _own_s(point, launch_s) / peak)
+        return flops(point), min(1.0, flops(point) / own_s(point, launch_s) / peak)
 
     def attended(point: Point) -> tuple[float, float]:
-        return head_flops(_attention_kernel(point)), rate(_attention_flops, point)[1]
+        return head_flops(attention_kernel(point)), rate(attention_flops, point)[1]
 
     def moved(point: Point) -> tuple[float, float]:
         size = float(point.parameters["bytes"])
-        return size, min(1.0, size / _own_s(point, launch_s) / bare.memory_bandwidth)
+        return size, min(1.0, size / own_s(point, launch_s) / bare.memory_bandwidth)
 
     fits: list[tuple[str, list[Point], Callable[[Point], tuple[float, float]], Callable, Callable]] = [
         (
             "gemm",
             samples.of("gemm"),
-            lambda p: rate(_gemm_flops, p),
-            lambda p: _gemm_kernel(p, width),
+            lambda p: rate(gemm_flops, p),
+            lambda p: gemm_kernel(p, width),
             lambda a, curve: replace(a, gemm_efficiency={precision: curve}),
         ),
         (
             "attention",
             samples.of("attention"),
             attended,
-            _attention_kernel,
+            attention_kernel,
             lambda a, curve: replace(a, attention_efficiency={precision: curve}),
         ),
         (
@@ -148,10 +148,10 @@ def _with_curves(bare: Accelerator, samples: Samples, precision: str) -> tuple[A
     return fitted, residuals
 
 
-def _gemm_kernel(point: Point, width: int) -> Kernel:
+def gemm_kernel(point: Point, width: int) -> Kernel:
     m, n, k = (point.parameters[name] for name in "mnk")
     size = float(width * (m * k + k * n + m * n))
-    return Kernel(kind="gemm", flops=_gemm_flops(point), bytes=size, m=m, n=n, k=k)
+    return Kernel(kind="gemm", flops=gemm_flops(point), bytes=size, m=m, n=n, k=k)
 
 
 def curve_of(points: Sequence[tuple[float, float]]) -> Curve:
@@ -174,7 +174,7 @@ _DECODER = (
 )
 
 
-def _profiles(samples: Samples) -> tuple[LayerProfile, ...]:
+def measured_profiles(samples: Samples) -> tuple[LayerProfile, ...]:
     """Each measured kind of layer with its forward and backward; layers of one shape once."""
     backward = {_shape(p): p.own_s for p in samples.of("backward")}
     profiles: dict[tuple, LayerProfile] = {}
@@ -232,7 +232,7 @@ def _layer_kernels(p: Mapping[str, Any], what: str) -> tuple[Kernel, ...]:
 # Optimizer
 
 
-def _optimizers(samples: Samples) -> tuple[dict[str, OptimizerCost], dict[str, float]]:
+def measured_optimizers(samples: Samples) -> tuple[dict[str, OptimizerCost], dict[str, float]]:
     """A straight line for each optimizer; the error is that of the line at its own points."""
     points: dict[str, list[tuple[float, float]]] = {}
     for point in samples.of("optimizer"):

@@ -11,13 +11,14 @@ from ..hardware.cluster import Cluster
 from ..hardware.curves import interpolate
 from ..kernels.kernel import Kernel
 from ..kernels.layer_kernels import layer_kernels, network_choices
-from ..kernels.layer_profiles import profiled_s
+from ..kernels.layer_profiles import correction, profiled_s
 from ..kernels.network_kernels import fastest
 from ..kernels.recompute import repeated_blocks, repeated_parts
 from ..kernels.roofline import kernel_s, kernels_s
 from ..model.layer import BLOCK, EMBEDDING, HEAD, Layer
 from ..plan.job import Job
 from ..plan.strategy import Strategy
+from .eager import eager_recomputation
 from .remembered import Remembered
 
 
@@ -46,6 +47,7 @@ class ComputeCosts:
             s.recompute_blocks,
             s.attention,
             s.stack,
+            s.micro_batches(job) if s.software.autocast else 0,
         )
         """What of a strategy decides the compute of a layer."""
 
@@ -83,7 +85,16 @@ class ComputeCosts:
         return self._remembered.of((part, self._shape), lambda: self._own_gemms_s(part))
 
     def _backward_s(self, layer: Layer) -> float:
+        if self.strategy.software.autocast and self.job.model.network is None:
+            return self._eager_backward_s(layer)
         return self.layer_s(layer.kind, backward=True) + self._recompute_s(layer)
+
+    def _eager_backward_s(self, layer: Layer) -> float:
+        again = eager_recomputation(self.cluster.accelerator, self.job, self.strategy, layer.kind)
+        own = self._kernels(layer.kind, "backward")
+        parts = [*([1.0] * len(own)), *again.parts]
+        seconds = self._weighted_s((*own, *again.kernels), parts, host_s=again.host_s)
+        return seconds * self._correction(layer.kind, backward=True)
 
     def _weight_gradient_s(self, kind: str) -> float:
         """The backward's share as the roofline divides it."""
@@ -92,7 +103,13 @@ class ComputeCosts:
 
     def _own_layer_s(self, kind: str, *, backward: bool) -> float:
         seconds = self._profiled_s(kind, backward=backward)
-        return self._roofline_s(kind, "backward" if backward else "forward") if seconds is None else seconds
+        if seconds is not None:
+            return seconds
+        part = "backward" if backward else "forward"
+        return self._roofline_s(kind, part) * self._correction(kind, backward=backward)
+
+    def _correction(self, kind: str, *, backward: bool) -> float:
+        return correction(self.cluster.accelerator, self.job, self.strategy, kind, backward=backward)
 
     def _own_attention_share(self, kind: str) -> float:
         accelerator, precision = self.cluster.accelerator, self.job.precision
@@ -115,8 +132,11 @@ class ComputeCosts:
 
     @property
     def _host_launch_s(self) -> float:
-        """An accelerator that is the host's own processor has its launches in its `framework_factor`."""
-        return 0.0 if self.cluster.accelerator.kind == "cpu" else self.strategy.software.host_launch_s
+        """As measured where it was, else as the stack says. An accelerator that is the host's own processor
+        has its launches in its `framework_factor`."""
+        if self.cluster.accelerator.kind == "cpu":
+            return 0.0
+        return self.cluster.accelerator.host_launch_s or self.strategy.software.host_launch_s
 
     def _kernels(self, kind: str, part: str) -> tuple[Kernel, ...]:
         """Of a network, by the algorithms that are fastest here."""
@@ -142,10 +162,10 @@ class ComputeCosts:
             again *= self.forward_s(layer) / self._weighted_s(own, [1.0] * len(own))
         return blocks * again
 
-    def _weighted_s(self, kernels: Sequence[Kernel], parts: Sequence[float]) -> float:
-        """Seconds of so much of each of ``kernels``."""
+    def _weighted_s(self, kernels: Sequence[Kernel], parts: Sequence[float], *, host_s: float = 0.0) -> float:
+        """Seconds of so much of each of ``kernels``; ``host_s`` is what else the host does meanwhile."""
         accelerator, precision = self.cluster.accelerator, self.job.precision
         pairs = [(kernel, part) for kernel, part in zip(kernels, parts, strict=True) if part]
         device_s = sum(part * kernel_s(accelerator, kernel, precision) for kernel, part in pairs)
-        host_s = self._host_launch_s * sum(part * kernel.launches for kernel, part in pairs)
+        host_s += self._host_launch_s * sum(part * kernel.launches for kernel, part in pairs)
         return max(accelerator.framework_factor * device_s, host_s)

@@ -57,6 +57,7 @@ def _flash(s: Shape, *, backward: bool) -> Kernel:
         k=s.decoder.head_dim,
         batch=s.micro_batch * s.q // s.decoder.head_dim,
         speed=speed,
+        family="attention_backward" if backward else "",
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
-from . import elementwise
+from . import elementwise, torch_kernels
 from .attention_layer import attention_backward, attention_forward
 from .experts import experts_backward, experts_forward
 from .kernel import Kernel
@@ -31,12 +31,18 @@ def forward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Ke
     ``layer_kind`` is `embedding`, `block`, `moe_block` or `head`; ``shape`` are the fields of `Shape` after
     the decoder.
     """
-    return _FORWARD[layer_kind](Shape(decoder=decoder, **shape))
+    own = Shape(decoder=decoder, **shape)
+    if own.stack.autocast and layer_kind in torch_kernels.KINDS:
+        return torch_kernels.forward(own, layer_kind)
+    return _FORWARD[layer_kind](own)
 
 
 def backward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Kernel, ...]:
     """Kernels of one layer's backward, without anything computed again; arguments as `forward_kernels`."""
-    return _BACKWARD[layer_kind](Shape(decoder=decoder, **shape))
+    own = Shape(decoder=decoder, **shape)
+    if own.stack.autocast and layer_kind in torch_kernels.KINDS:
+        return torch_kernels.backward(own, layer_kind)
+    return _BACKWARD[layer_kind](own)
 
 
 def input_gradient_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Kernel, ...]:

@@ -38,21 +38,29 @@ CPU_GEMM_EFFICIENCY: Curve = ((1e5, 0.1), (1e6, 0.5), (1e7, 0.9), (1e8, 1.0))
 and FLOPs / 120 GFLOP/s, within 6-10 % in the mean."""
 
 
-def gemm_efficiency(kernel: Kernel, curve: Curve, sm_count: int) -> float:
+UNALIGNED = "unaligned"
+"""What products of unaligned sizes are called among an accelerator's measured speeds."""
+
+
+def gemm_efficiency(kernel: Kernel, curve: Curve, sm_count: int, unaligned: float = 0.0) -> float:
     """Part of the peak that a GEMM reaches: ``curve`` of fraction against FLOPs, less what tiles lose.
 
     ``sm_count`` is the accelerator's multiprocessors; 0 is one without tiles, which loses nothing by them.
+    ``unaligned`` is what was measured to be left where sizes are not aligned, 0 where nobody did.
     """
-    return interpolate(curve, kernel.flops) * tile_efficiency(kernel, sm_count)
+    return interpolate(curve, kernel.flops) * tile_efficiency(kernel, sm_count, unaligned)
 
 
-def tile_efficiency(kernel: Kernel, sm_count: int) -> float:
+def tile_efficiency(kernel: Kernel, sm_count: int, unaligned: float = 0.0) -> float:
     """Part of the rate that is left by waves, padding, narrow sides and alignment."""
+    aligned = alignment_efficiency(kernel, sm_count)
+    if aligned < 1.0 and unaligned:
+        aligned = unaligned
     return (
         wave_efficiency(kernel, sm_count)
         * group_efficiency(kernel, sm_count)
         * narrow_efficiency(kernel, sm_count)
-        * alignment_efficiency(kernel, sm_count)
+        * aligned
     )
 
 

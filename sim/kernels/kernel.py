@@ -32,3 +32,5 @@ class Kernel:
     """Of what the accelerator's curve says such a kernel reaches."""
     precision: str = ""
     """What it multiplies in; empty is the job's."""
+    family: str = ""
+    """Kernels of one implementation, whose speed an accelerator may know (`Accelerator.kernel_speeds`)."""

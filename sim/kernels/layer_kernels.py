@@ -30,6 +30,7 @@ def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[K
         "flash_kind": strategy.attention,
         "fused_softmax": strategy.attention != "eager",
         "stack": strategy.software,
+        "added": 1.0 - 1.0 / max(1, strategy.micro_batches(job)),
     }
     own = PARTS[part](job.model.decoder, kind, **shape)
     return in_fp8(job.model.decoder, kind, own) if job.precision == FP8 else own

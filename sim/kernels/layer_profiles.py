@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..hardware.cluster import Accelerator, LayerProfile
+from ..hardware.curves import interpolate
 from ..plan.job import Job
-from ..plan.software_stacks import DEFAULT_STACK
+from ..plan.software_stacks import DEFAULT_STACK, EXECUTOR_STACK
 from ..plan.strategy import Strategy
 from .layer_kernels import layer_kernels
 from .roofline import kernels_s
@@ -41,6 +42,26 @@ def profiled_s(
     return seconds * roofline(wanted, strategy) / roofline(wanted, whole)
 
 
+def correction(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str, *, backward: bool) -> float:
+    """Factor on what the kernels of an eager layer of ``kind`` add up to on a GPU: measured over modelled
+    where its shape was profiled, linear in the logarithm of the micro-batch between profiles, the nearest
+    one's outside them; 1 where it was not.
+
+    Unlike a straight line in the micro-batch it holds where the host is what a small layer waits for.
+    """
+    if accelerator.kind != "gpu" or strategy.stack != EXECUTOR_STACK or job.dropout:
+        return 1.0
+    profiles = [p for p in accelerator.layer_profiles if _matches(p, job, kind)]
+    part, found = "backward" if backward else "forward", []
+    for profile in sorted(profiles, key=lambda p: p.micro_batch):
+        profiled = replace(job, global_batch=profile.micro_batch * profile.micro_batches)
+        shape = Strategy(micro_batch=profile.micro_batch, stack=strategy.stack)
+        own = layer_kernels(profiled, shape, kind, part)
+        modelled = kernels_s(accelerator, own, job.precision, accelerator.host_launch_s)
+        found.append((float(profile.micro_batch), _seconds(profile, backward=backward) / modelled))
+    return interpolate(tuple(found), strategy.micro_batch) if found else 1.0
+
+
 def line(points: dict[int, float], micro_batch: int) -> float:
     """Seconds at ``micro_batch`` on the straight line through the two nearest points.
 
@@ -65,10 +86,14 @@ def line(points: dict[int, float], micro_batch: int) -> float:
 def _points(accelerator: Accelerator, job: Job, kind: str, *, backward: bool) -> dict[int, float]:
     """Measured seconds by micro-batch of layers like this one."""
     return {
-        p.micro_batch: p.backward_s if backward else p.forward_s
+        p.micro_batch: _seconds(p, backward=backward)
         for p in accelerator.layer_profiles
         if _matches(p, job, kind)
     }
+
+
+def _seconds(profile: LayerProfile, *, backward: bool) -> float:
+    return profile.backward_s if backward else profile.forward_s
 
 
 def _matches(profile: LayerProfile, job: Job, kind: str) -> bool:

@@ -38,6 +38,9 @@ class Shape:
     """After attention's probabilities, a block's halves and the embedding."""
     stack: Stack = STACKS[DEFAULT_STACK]
     """What is fused, in what precision."""
+    added: float = 1.0
+    """Share of the micro-batches whose gradients of weights are added to earlier ones, where the first one's
+    are kept as they come."""
 
     @property
     def tokens(self) -> int:

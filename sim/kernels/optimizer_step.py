@@ -21,7 +21,7 @@ def update_bytes(job: Job, strategy: Strategy) -> int:
     kept = 2 * FP32_BYTES * (1 + OPTIMIZER_STATES[job.optimizer])
     if stack.optimizer == "foreach":
         kept = FP32_BYTES * FOREACH_PASSES[job.optimizer]
-    written_again = job.bytes_per_value if MASTER_BYTES[job.precision] else 0
+    written_again = job.bytes_per_value if MASTER_BYTES[job.precision] and not stack.autocast else 0
     if job.precision == FP8:
         written_again += CAST_BYTES  # the weights' fp8 copies are made once a step
     if job.precision == "fp16":

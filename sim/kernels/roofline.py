@@ -13,8 +13,11 @@ from ..errors import InputError
 from ..hardware.cluster import Accelerator, Curve
 from ..hardware.curves import interpolate
 from .convolution import DIRECT, FILTERED, convolution_efficiency
-from .gemm_efficiency import CPU_GEMM_EFFICIENCY, DEFAULT_GEMM_EFFICIENCY, gemm_efficiency
+from .gemm_efficiency import CPU_GEMM_EFFICIENCY, DEFAULT_GEMM_EFFICIENCY, UNALIGNED, gemm_efficiency
 from .kernel import Kernel
+
+ATTENTION_BACKWARD = "attention_backward"
+"""The family of flash attention's backward."""
 
 DEFAULT_ATTENTION_EFFICIENCY: Curve = (
     (6.7e7, 0.34),
@@ -66,7 +69,7 @@ def kernel_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> float:
     efficiency = interpolate(accelerator.memory_efficiency or default, kernel.bytes / kernel.launches)
     memory_s = kernel.bytes / (accelerator.memory_bandwidth * efficiency)
     if kernel.kind == "memory":
-        memory_s /= kernel.speed
+        memory_s /= accelerator.kernel_speeds.get(kernel.family, kernel.speed)
     arithmetic_s = _arithmetic_s(accelerator, kernel, precision)
     return max(arithmetic_s, memory_s) + kernel.launches * accelerator.launch_overhead_s
 
@@ -79,12 +82,29 @@ def _arithmetic_s(accelerator: Accelerator, kernel: Kernel, precision: str) -> f
         efficiency = convolution_efficiency(kernel)
     elif kernel.kind == "gemm":
         curve = _curve(accelerator.gemm_efficiency, precision) or gemm_default
-        efficiency = gemm_efficiency(kernel, curve, accelerator.sm_count)
+        unaligned = accelerator.kernel_speeds.get(UNALIGNED, 0.0)
+        efficiency = gemm_efficiency(kernel, curve, accelerator.sm_count, unaligned)
     else:
-        curve = _curve(accelerator.attention_efficiency, precision) or attention_default
-        efficiency = interpolate(curve, head_flops(kernel))
+        return _attention_s(accelerator, kernel, precision, attention_default)
     rate = _peak(accelerator, precision) * efficiency * kernel.speed * accelerator.sustained
     return kernel.flops / rate
+
+
+def _attention_s(accelerator: Accelerator, kernel: Kernel, precision: str, default: Curve) -> float:
+    """By the curve of its pass where that was measured, else a backward by forward's and its own speed."""
+    speed = kernel.speed
+    curve = _curve(accelerator.attention_efficiency, precision) or default
+    own = _curve(accelerator.attention_backward_efficiency, precision)
+    if own and kernel.family == ATTENTION_BACKWARD:
+        curve, speed = own, 1.0
+    speed *= accelerator.kernel_speeds.get(head_family(kernel), 1.0)
+    efficiency = interpolate(curve, head_flops(kernel))
+    return kernel.flops / (_peak(accelerator, precision) * efficiency * speed * accelerator.sustained)
+
+
+def head_family(kernel: Kernel) -> str:
+    """What attention with heads of this width is called among an accelerator's speeds, as `head_64`."""
+    return f"head_{kernel.k}" + ("_backward" if kernel.family == ATTENTION_BACKWARD else "")
 
 
 def head_flops(kernel: Kernel) -> float:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..plan.job import Job
+from ..plan.job import OPTIMIZER_STATES, Job
 from ..plan.mixed_precision import bytes_per_gradient
 from ..plan.strategy import Strategy
-from .parameters import state_bytes
+from .parameters import FP32_BYTES, state_bytes
 
 _SHARDED = {
     "ddp": "nothing is sharded over dp",
@@ -26,13 +26,9 @@ _LOSS = {
 
 def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
     """What the figures of `memory` rest on, one sentence each."""
-    weight, _, states = state_bytes(job)
     stack = strategy.software
-    gradient = bytes_per_gradient(job.precision, stack)
     said = [
-        f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, "
-        f"gradient, and {job.optimizer} states with the fp32 copies of mixed precision; "
-        f"{_SHARDED[strategy.sharding]}",
+        f"{_parameter_bytes(job, strategy)}; {_SHARDED[strategy.sharding]}",
         *(_of_network() if job.model.network is not None else _of_decoder(job, strategy)),
         "buffers are two messages for each neighbour stage and the largest gradient bucket",
         f"on GPUs the allocator holds {stack.fragmentation:.0%} beside what is allocated, and each dimension "
@@ -49,12 +45,34 @@ def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _parameter_bytes(job: Job, strategy: Strategy) -> str:
+    """What a parameter takes, without sharding."""
+    if strategy.software.autocast:
+        states = FP32_BYTES * OPTIMIZER_STATES[job.optimizer]
+        return (
+            f"4 + 4 + {states} bytes per parameter: fp32 weight, gradient (once a micro-batch has left one) "
+            f"and {job.optimizer} states; weights of products are cast for each micro-batch in flight"
+        )
+    weight, _, states = state_bytes(job)
+    gradient = bytes_per_gradient(job.precision, strategy.software)
+    return (
+        f"{weight} + {gradient} + {states} bytes per parameter: {job.precision} weight, "
+        f"gradient, and {job.optimizer} states with the fp32 copies of mixed precision"
+    )
+
+
 def _of_network() -> tuple[str, ...]:
     return ("backward wants the inputs of products and norms and the outputs of activations, each kept once",)
 
 
 def _of_decoder(job: Job, strategy: Strategy) -> tuple[str, ...]:
     stack = strategy.software
+    if stack.autocast:
+        return (
+            "activations are those that torch saves of eager layers, each storage once: an fp32 residual "
+            "stream, products' inputs in half precision, every step of SwiGLU",
+            _LOSS[stack.loss],
+        )
     mlp = "fused" if stack.fused_activation else "step by step"
     return (
         f"{strategy.attention} attention, {'with' if job.dropout else 'no'} dropout, MLP activation {mlp}: "

@@ -8,6 +8,7 @@ from ..kernels.recompute import repeated_blocks, selective_op_bytes
 from ..model.layer import BLOCKS
 from ..plan.job import Job
 from ..plan.strategy import FLASH, Strategy
+from . import autocast
 from .activations import layer_activation_bytes, layer_weight_gradient_bytes, layer_workspace_bytes
 
 
@@ -17,6 +18,8 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = 
     policy = strategy.recompute if recompute is None else recompute
     if recompute is None and 0.0 < repeated_blocks(job, strategy) < 1.0:
         return _mean_kept_bytes(job, strategy, kind)
+    if autocast.covers(strategy, kind):
+        return autocast.kept_bytes(job, strategy, kind, policy)
     if policy == "selective_op" and kind in BLOCKS:
         return _selective_op_bytes(job, strategy, kind)
     if job.model.network is not None:

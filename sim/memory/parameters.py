@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..model.layer import EMBEDDING, HEAD
 from ..plan.job import OPTIMIZER_STATES, Job
 from ..plan.mixed_precision import GRADIENT_BYTES, MASTER_BYTES, bytes_per_gradient
 from ..plan.plan import Plan, Stage
@@ -11,6 +12,7 @@ from ..plan.rank_parameters import held_parameters, split_parameters
 from ..plan.schedules import find_schedule
 from ..plan.sharding import gathers_parameters
 from ..plan.step_counts import is_unflushed
+from . import autocast
 
 FP32_BYTES = 4
 
@@ -45,6 +47,8 @@ def rank_states(plan: Plan, pipeline_rank: int) -> StateBytes:
     """What stands for the parameters of one pipeline rank."""
     held = plan.rank_stages(pipeline_rank)
     job, strategy = plan.job, plan.strategy
+    if strategy.software.autocast and not gathers_parameters(strategy):
+        return _autocast_states(plan, held)
     weight, _, states = state_bytes(job)
     gradient = bytes_per_gradient(job.precision, strategy.software)
     dense, experts = _parameters(plan, held)
@@ -69,6 +73,25 @@ def rank_states(plan: Plan, pipeline_rank: int) -> StateBytes:
         gradients=gradient * (whole if keeps_gradients else sharded),
         optimizer=lasting * optimized,
         copies=copy * optimized,
+    )
+
+
+def _autocast_states(plan: Plan, held: list[Stage]) -> StateBytes:
+    """Of plain torch under autocast: everything in fp32. A step of one micro-batch has no gradients until its
+    backward makes them, since they were dropped after the step before; their copies stand for them then."""
+    dense, experts = _parameters(plan, held)
+    whole = dense + experts
+    kinds = {plan.job.model.layers[i].kind for s in held for i in s.layer_indices}
+    table = autocast.table_gradient_bytes(plan.job, plan.strategy) if EMBEDDING in kinds else 0.0
+    tables = table * (1 + (plan.job.model.decoder.tied_embeddings and HEAD in kinds))
+    several = plan.micro_batches > 1
+    steps_itself = plan.strategy.gradient_exchange != "parameter_server"
+    return StateBytes(
+        parameters=whole,
+        weights=FP32_BYTES * whole * _weight_versions(plan, held[0].index),
+        gradients=FP32_BYTES * whole if several else 0.0,
+        optimizer=FP32_BYTES * OPTIMIZER_STATES[plan.job.optimizer] * whole if steps_itself else 0.0,
+        copies=tables if several else FP32_BYTES * whole + tables - table,
     )
 
 

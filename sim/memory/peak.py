@@ -21,6 +21,7 @@ from ..plan.rank_parameters import held_parameters
 from ..plan.sharding import gathers_parameters
 from ..plan.strategy import Strategy
 from ..plan.traffic import message_bytes
+from . import autocast
 from .layer_bytes import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss import loss_bytes
 from .parameters import rank_states, state_bytes
@@ -183,6 +184,11 @@ def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_las
             kept = kept_bytes(job, strategy, kind, strategy.recompute)
             again = max(again, kept_bytes(job, strategy, kind, "none") - kept)
     loss_kept, loss_work = _loss_bytes(job, strategy) if is_last else (0.0, 0.0)
+    if strategy.software.autocast and BLOCK in blocks:
+        # Forward caches all casts until the loss is there. A block's backward begins when the loss's is over.
+        cached = autocast.uncounted_casts(job, strategy, kinds)
+        loss_work = max(loss_work, cached + 0.75 * loss_work) if is_last else 0.0
+        again, gradients = 0.0, max(0.0, autocast.block_work_bytes(job, strategy) - loss_kept - loss_work)
     return StageBytes(
         kept=sum(each[kind] for kind in kinds),
         for_weights=sum(left[kind] for kind in kinds),

@@ -24,5 +24,7 @@ infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM mega
 def bytes_per_gradient(precision: str, stack: Stack) -> int:
     """Bytes of one gradient as accumulated and reduced: in the weights' own precision where the software
     does so."""
+    if stack.autocast:
+        return GRADIENT_BYTES["fp32"]
     half = stack.accumulation == "same" or stack.half_gradients
     return PRECISION_BYTES[precision] if half else GRADIENT_BYTES[precision]

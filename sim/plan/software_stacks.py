@@ -85,6 +85,11 @@ class Stack:
     """Of the norms of networks that are no decoders beside other kernels that are bound by memory."""
     convolution_speed: float = 1.0
     """Of convolutions beside those of cuDNN 7."""
+    autocast: bool = False
+    """Decoders run eagerly on fp32 weights under torch.autocast, operation by operation; the residual stream
+    is fp32 (`kernels/torch_kernels.py`). What of the fields above a stack says of kernels does not count."""
+    compiles_blocks: bool = False
+    """With `autocast`: torch.compile has compiled each block, which fuses what is between its products."""
     autocasts: bool = False
     """Of networks that are no decoders, layer norms and attention's softmax are in fp32 between casts."""
     transposes_tf32: bool = False
@@ -201,6 +206,27 @@ _TORCHTITAN_COMPILED = Stack(
     fp8_inputs=False,
 )
 
+EXECUTOR_STACK = "torch-autocast"
+"""What `traincast run` is, and what it profiles on GPUs."""
+EAGER_LAUNCH_S = 30e-6
+"""Seconds of the host for a kernel of an eager block forward or backward, Python, dispatcher and autograd
+together: 8 to 9 ms for the about 290 kernels of each pass through eight tiny blocks (torch 2.11 on a virtual
+machine with an H200, benchmarks/results/gpu_nvidia-h200_2026-11-27.md)."""
+
+_AUTOCAST = Stack(
+    name=EXECUTOR_STACK,
+    description="plain torch under autocast, as `traincast run` trains",
+    source="executor/model/decoder.py, executor/train/stage.py; PyTorch, Automatic Mixed Precision package",
+    autocast=True,
+    accumulation="same",
+    loss="torch",
+    keeps_logits=False,
+    clips_gradients=False,
+    overlaps_input_gradients=False,
+    recompute_stops_early=True,
+    host_launch_s=EAGER_LAUNCH_S,
+)
+
 _NVIDIA_EXAMPLES = Stack(
     name="nvidia-examples",
     description="NVIDIA's Deep Learning Examples of 2020 and later: cuDNN 7 and 8, Apex, AMP",
@@ -279,6 +305,13 @@ _ALL = (
         description="torchtitan since 2025: the loss is compiled too, without fp32 copies of the logits",
         source="pytorch/torchtitan torchtitan/components/loss.py, build_cross_entropy_loss",
         loss="fused",
+    ),
+    _AUTOCAST,
+    replace(
+        _AUTOCAST,
+        name="torch-autocast-compile",
+        description="the same, each block compiled by torch.compile",
+        compiles_blocks=True,
     ),
     _NVIDIA_EXAMPLES,
     replace(
