@@ -15,6 +15,12 @@ from ..measure.recorder import CpuClock, CudaClock
 SAMPLE_S = 0.02
 """A sample repeats a short kernel until about this much time has gone."""
 SAMPLES, FULL_SAMPLES = 5, 20
+TRIALS = 3
+"""Calls that say how often to call."""
+MOST_QUEUED = 100
+"""Calls that wait in a GPU's queue, which holds about a thousand launches."""
+SPINS_PER_S, SPARE = 2e9, 1.5
+"""Clock cycles of a GPU in a second, at most, and how much longer than the host needs it waits."""
 
 LaidOut = dict[str, Any]
 """A series as plain values."""
@@ -69,7 +75,9 @@ class Bench:
         return torch.randn(*shape, device=self.device, dtype=self.dtype)
 
     def samples(self, kernel: Callable[[], object], full: bool) -> list[Moment]:
-        """What one call of ``kernel`` takes, several times."""
+        """What one call of ``kernel`` takes, several times: on a GPU by its own time, not the host's."""
+        if not self.on_cpu:
+            return self._device_samples(kernel, full)
         kernel()
         start = self.now()
         kernel()
@@ -80,6 +88,30 @@ class Bench:
             for _ in range(calls):
                 kernel()
             found.append(self.now().since(start).times(1 / calls))
+        return found
+
+    def _device_samples(self, kernel: Callable[[], object], full: bool) -> list[Moment]:
+        """Calls wait in the device's queue behind a pause, so that the host is never what they wait for."""
+        for _ in range(2):
+            kernel()
+        self.clock.settle()
+        start = time.perf_counter()
+        for _ in range(TRIALS):
+            kernel()
+        issued_s = (time.perf_counter() - start) / TRIALS
+        whole_s = self.now().wall - start
+        calls = max(1, min(MOST_QUEUED, int(SAMPLE_S / max(whole_s / TRIALS, 1e-6))))
+        pause = int(SPARE * calls * issued_s * SPINS_PER_S)
+        found = []
+        for _ in range(FULL_SAMPLES if full else SAMPLES):
+            torch.cuda._sleep(pause)
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            first.record()
+            for _ in range(calls):
+                kernel()
+            last.record()
+            self.clock.settle()
+            found.append(Moment(first.elapsed_time(last) / 1e3 / calls, 0.0))
         return found
 
 

@@ -19,6 +19,7 @@ from ...sim.model.model import Model
 SCHEMA = "traincast.measurements/1"
 OPTIMIZERS = ("adamw", "sgd", "momentum")
 KERNELS = ("launch", "gemm", "memory", "attention")
+GPU_KERNELS = (*KERNELS, "elementwise", "host")
 RANKS = (2, 4)
 """Numbers of ranks that communicate, where ranks are processes on the CPU."""
 
@@ -180,7 +181,8 @@ def _tasks(
         for model in models
         for size in micro_batches
     ]
-    kernels = [Task(f"{name} kernels", (0,), name, {"full": full}) for name in KERNELS]
+    names = KERNELS if facts["kind"] == "cpu" else GPU_KERNELS
+    kernels = [Task(f"{name} kernels", (0,), name, {"full": full}) for name in names]
     steps = [
         Task(f"optimizer {name}", (0,), "optimizer", {"decoder": asdict(model.decoder), "optimizer": name})
         for model in models

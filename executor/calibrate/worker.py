@@ -18,6 +18,7 @@ from torch._C._distributed_c10d import FileStore
 
 from ..measure.recorder import memory_bytes
 from ..run.process import die_with_parent, pin
+from . import gpu as gpu
 from . import kernels as kernels
 from . import layers as layers
 from . import transport as transport
@@ -41,6 +42,21 @@ TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "send_recv": transport.send_recv,
 }
 
+GPU_TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "launch": gpu.launch,
+    "gemm": gpu.gemm,
+    "memory": gpu.memory,
+    "attention": gpu.attention,
+    "elementwise": gpu.elementwise,
+    "host": gpu.host,
+}
+"""What is measured otherwise on GPUs."""
+
+
+def tasks_of(bench: Bench) -> dict[str, Callable[..., list[dict[str, Any]]]]:
+    """The tasks of a rank by name, as its device wants them."""
+    return TASKS if bench.on_cpu else {**TASKS, **GPU_TASKS}
+
 
 def main(rank: int, world_size: int, directory: str, kind: str) -> None:
     """Join the others, then do what is asked until the input ends."""
@@ -49,12 +65,13 @@ def main(rank: int, world_size: int, directory: str, kind: str) -> None:
     device = _settle(rank, kind)
     groups = _join(rank, world_size, directory, kind)
     bench = Bench(device, rank, groups)
+    tasks = tasks_of(bench)
     _say(answers, {"result": memory_bytes(device)})
     for line in sys.stdin:
         request = json.loads(line)
         try:
             bench.ranks = tuple(request["ranks"])
-            result = TASKS[request["task"]](bench, **request["arguments"])
+            result = tasks[request["task"]](bench, **request["arguments"])
         except Exception as error:
             _say(answers, {"error": f"{request['task']}: {type(error).__name__}: {error}"})
         else:

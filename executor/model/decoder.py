@@ -23,6 +23,8 @@ INIT_STD = 0.02
 """Standard deviation of initial weights (GPT-2, Radford et al. 2019, as released)."""
 NORM_EPSILON = 1e-5
 """`layer_norm_epsilon` of GPT-2, `rms_norm_eps` of Llama 2 and 3."""
+EAGER, COMPILED = STACKS = ("torch-autocast", "torch-autocast-compile")
+"""The software that this is, as `sim/stacks.py` names and describes it."""
 M = TypeVar("M", bound=nn.Module)
 
 ROPE_THETA = 10_000.0
@@ -85,6 +87,12 @@ class Layers(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x if self.ends_in_logits else x.to(self.boundary_dtype)
+
+    def compile_blocks(self) -> None:
+        """Have each block compiled when it first runs; blocks are alike, so that is once."""
+        for layer in self.layers:
+            if isinstance(layer, Block):
+                layer.compile()
 
     def layer_parameters(self) -> dict[int, list[nn.Parameter]]:
         """Parameters by layer index; a matrix shared with the embedding is the embedding's alone."""

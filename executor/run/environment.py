@@ -9,7 +9,11 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.schedules import find_schedule, is_registered, schedules
 from ...sim.plan.strategy import Strategy
 from ..model import recompute
+from ..model.decoder import STACKS
 from ..parallel.process_groups import device_kind, devices
+
+CUDNN_GENERATIONS = (9, 10)
+"""Compute capabilities whose attention torch leaves to cuDNN."""
 
 
 def check_environment(plan: Plan, *, force: bool = False) -> None:
@@ -68,9 +72,9 @@ def _simulated_only(strategy: Strategy) -> list[str]:
     if strategy.sharding != "ddp":
         found.append(f"sharding {strategy.sharding}")
     found += recompute.refusals(strategy)
-    if strategy.attention != "flash":
+    if strategy.attention not in _attentions():
         found.append(f"attention {strategy.attention}")
-    if strategy.stack != Strategy().stack:
+    if strategy.stack not in (Strategy().stack, *STACKS):
         found.append(f"stack {strategy.stack}")
     if strategy.offload != "none":
         found.append(f"offload {strategy.offload}")
@@ -83,6 +87,13 @@ def _simulated_only(strategy: Strategy) -> list[str]:
     if strategy.pp > 1 and not strategy.overlap_transfers:
         found.append("blocking transfers")
     return found
+
+
+def _attentions() -> tuple[str, ...]:
+    """What torch's own attention is here: on Hopper and Blackwell it is cuDNN's kernel (ATen,
+    native/transformers/cuda/sdp_utils.cpp, `check_prefer_cudnn_attention`)."""
+    recent = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in CUDNN_GENERATIONS
+    return ("flash", "flash3") if recent else ("flash",)
 
 
 def _made_for_another(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...sim.plan.plan import Plan
 from ..measure.recorder import Recorder
-from ..model.decoder import Layers, build_layers
+from ..model.decoder import COMPILED, Layers, build_layers
 from ..parallel.data import Reduction
 from ..parallel.process_groups import Groups
 from .handlers import Handlers, walk
@@ -37,6 +37,8 @@ class Trainer:
             recompute_blocks=plan.strategy.recompute_blocks,
             device=device,
         )
+        if plan.strategy.stack == COMPILED:
+            self.layers.compile_blocks()
         reduction = Reduction(groups.dp, recorder, pp, f"stage{pp}") if groups.dp is not None else None
         wrapped = reduction.wrap(self.layers, plan.stages[pp].buckets) if reduction else self.layers
         stage = _stage(plan, pp, self.layers, wrapped, groups, device)

@@ -194,3 +194,12 @@ def test_layer_beyond_the_model_is_refused():
     """A layer index that the model lacks is an InputError, not an empty module."""
     with pytest.raises(InputError, match="layer 4 does not exist; expected 0 to 3"):
         build_layers(decoder(), [4], seed=0)
+
+
+def test_compiled_blocks_are_blocks_alone(monkeypatch):
+    """Every block is compiled in place; embedding and head stay as they are."""
+    seen = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: seen.append(self))
+    module = build_layers(decoder(), range(4), seed=0)
+    module.compile_blocks()
+    assert seen == list(module.layers)[1:3]

@@ -81,7 +81,8 @@ def test_a_stopped_worker_is_a_hang_with_its_name(tiny_job, tmp_path):
 LATE = """
 import sys, time
 from pathlib import Path
-from traincast.executor import data, worker
+from traincast.executor.model import data
+from traincast.executor.run import worker
 
 rank, batch = int(sys.argv[2]), data.Text.batch
 
@@ -235,6 +236,27 @@ def test_what_is_only_simulated_is_refused_with_the_reason(tiny_job, fields, nam
     with pytest.raises(EnvironmentMismatchError) as caught:
         check_environment(plan)
     assert f"{named}: simulated but not run yet" in str(caught.value)
+
+
+@pytest.mark.parametrize("stack", ["megatron", "torch-autocast", "torch-autocast-compile"])
+def test_plans_of_the_executors_own_stacks_run(tiny_job, stack):
+    """The default stands for none in particular; others would be something else than what trains."""
+    check_environment(make_plan(tiny_job, Strategy(stack=stack)))
+    with pytest.raises(EnvironmentMismatchError, match="stack torchtitan: simulated but not run yet"):
+        check_environment(make_plan(tiny_job, Strategy(stack="torchtitan")))
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((8, 0), False), ((9, 0), True), ((10, 0), True)])
+def test_flash3_is_run_where_torch_leaves_attention_to_cudnn(tiny_job, monkeypatch, capability, runs):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    plan = make_plan(tiny_job, Strategy(attention="flash3"))
+    if runs:
+        check_environment(plan)
+    else:
+        with pytest.raises(EnvironmentMismatchError, match="attention flash3"):
+            check_environment(plan)
 
 
 @pytest.mark.parametrize(
