@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import InputError
 from ..hardware.cluster import Accelerator, Curve, LayerProfile
 from ..hardware.curves import interpolate
-from ..kernels.attention import FLASH_BACKWARD_PRODUCTS
+from ..kernels.attention import FLASH_BACKWARD_GEMMS
 from ..kernels.decoder_kernels import backward_kernels, forward_kernels
 from ..kernels.gemm_efficiency import UNALIGNED, alignment_efficiency, tile_efficiency
 from ..kernels.kernel import Kernel
@@ -45,7 +45,7 @@ from .fit_compute import (
 )
 from .samples import Point, Samples
 
-BACKWARD_FLOPS = sum(FLASH_BACKWARD_PRODUCTS) / 2
+BACKWARD_FLOPS = sum(FLASH_BACKWARD_GEMMS) / 2
 """Of attention's backward beside forward, where queries and values are alike."""
 
 Fitted = tuple[Accelerator, dict[str, float]]
