@@ -51,6 +51,13 @@ from .output import echo_json, note
     show_default=True,
     help="Members start together, or pass data on as soon as each can.",
 )
+@click.option(
+    "--network",
+    type=click.Choice(["closed-form", "flow"]),
+    default="closed-form",
+    show_default=True,
+    help="All groups share links all the time, or messages as they meet, max-min fair.",
+)
 @click.option("--jitter", type=click.FloatRange(0.0, 10.0), help="Spread of every operation's time.")
 @seed_option
 @json_option
@@ -64,6 +71,7 @@ def command(
     slow_node: tuple[str, ...],
     slow_link: tuple[str, ...],
     collectives: str,
+    network: str,
     jitter: float | None,
     engine: str,
     samples: int,
@@ -94,7 +102,9 @@ def command(
     spread = cluster.jitter if jitter is None else jitter
     cluster = replace(cluster, stragglers=merged(cluster.stragglers, slow), jitter=spread)
     stepwise = collectives == "stepwise"
-    trace = simulate(plan, cluster, engine=engine, samples=samples, seed=seed, stepwise=stepwise)
+    trace = simulate(
+        plan, cluster, engine=engine, samples=samples, seed=seed, stepwise=stepwise, network=network
+    )
     if trace_path:
         left = write_trace(trace, trace_path, unfold=all_ranks, max_slices=max_slices or MAX_SLICES)
         note(f"wrote {trace_path}" + (f"; {left:,} ranks are like those in it" if left else ""))

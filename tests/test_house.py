@@ -54,8 +54,17 @@ MAY_IMPORT: Rules = {
     "sim.calibration": ("sim.errors", "sim.files", "sim.model", "sim.plan", "sim.hardware", "sim.kernels"),
     "sim.check": ("sim.errors", "sim.files", "sim.model", "sim.plan", "sim.hardware"),
     "sim.program": ("sim.errors", "sim.jit", "sim.plan", "sim.hardware", "sim.costs", "sim.memory"),
-    "sim.engine": ("sim.errors", "sim.jit", "sim.variability", "sim.plan", "sim.hardware", "sim.program"),
+    "sim.engine": (
+        "sim.errors",
+        "sim.jit",
+        "sim.variability",
+        "sim.plan",
+        "sim.hardware",
+        "sim.network",
+        "sim.program",
+    ),
     "sim.predict": (
+        "sim.errors",
         "sim.plan",
         "sim.trace",
         "sim.hardware",

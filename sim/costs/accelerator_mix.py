@@ -33,8 +33,8 @@ def stage_accelerators(cluster: Cluster, ranks: range) -> dict[str, tuple[Accele
 class MixedCosts:
     """Costs of one plan by pipeline rank."""
 
-    def __init__(self, plan: Plan, cluster: Cluster):
-        self.plan, self.cluster = plan, cluster
+    def __init__(self, plan: Plan, cluster: Cluster, *, alone: bool = False):
+        self.plan, self.cluster, self.alone = plan, cluster, alone
         self._by_name: dict[str, Costs] = {}
 
     def of(self, pipeline_rank: int) -> Costs:
@@ -60,7 +60,9 @@ class MixedCosts:
     def _on(self, accelerator: Accelerator) -> Costs:
         if accelerator.name not in self._by_name:
             cluster = replace(self.cluster, accelerator=accelerator)
-            self._by_name[accelerator.name] = Costs(cluster, self.plan.job, self.plan.strategy)
+            costs = Costs(cluster, self.plan.job, self.plan.strategy)
+            costs.communication.alone = self.alone
+            self._by_name[accelerator.name] = costs
         return self._by_name[accelerator.name]
 
     def _seconds(self, costs: Costs, pipeline_rank: int) -> float:

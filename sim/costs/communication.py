@@ -29,6 +29,8 @@ class CommunicationCosts:
         self.cluster, self.job, self.strategy, self.groups = cluster, job, strategy, groups
         self._remembered = remembered
         self._sums: dict[tuple[str, str], float] = {}
+        self.alone = False
+        """Whether nobody else is taken to use the links at the same time, since who does is played."""
 
     def group_s(self, collective: Collective, first: int = 0) -> float:
         """Seconds of one such collective in the group that begins at rank ``first``."""
@@ -88,7 +90,7 @@ class CommunicationCosts:
         """
         pair = (source_rank, target_rank)
         sharing = self._node_ranks(self.strategy.replicas * self.strategy.tp)
-        if self.strategy.gradient_exchange == "parameter_server":
+        if self.alone or self.strategy.gradient_exchange == "parameter_server":
             sharing = 1
         return self._remembered.of(
             ("transfer", size_bytes, sharing, *self._placed(pair)),
@@ -114,6 +116,8 @@ class CommunicationCosts:
     def _collective_s(self, operation: str, size_bytes: float, ranks: Sequence[int]) -> float:
         members = network.nodes_of(self.cluster, ranks)
         groups = self._node_ranks(self.strategy.world_size) // max(1, min(members.values(), default=1))
+        if self.alone:
+            groups = 1
         return self._remembered.of(
             (operation, size_bytes, self.strategy.collective_algorithm, groups, *self._placed(ranks)),
             lambda: network.transport(

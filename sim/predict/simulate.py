@@ -13,6 +13,7 @@ import numpy as np
 
 from ..engine.runner import Played, ProgramRunner, Runner, Seconds
 from ..engine.step_runner import StepRunner
+from ..errors import InputError
 from ..hardware.cluster import Cluster
 from ..memory.peak import RankMemory, memory
 from ..plan.plan import Plan
@@ -24,6 +25,9 @@ from ..program.step_arrays import StepArrays, step_arrays
 from ..trace.trace import Spans, Trace, joined
 from ..updates.predict import plays_updates, predict_updates
 from .remembered import remembered
+
+NETWORKS = ("closed-form", "flow")
+"""How messages share links."""
 
 ASYNC_ROUNDS = 12
 """Updates of each worker that an asynchronous prediction plays."""
@@ -54,6 +58,7 @@ def simulate(
     seed: int = 0,
     stepwise: bool = False,
     spans: bool = True,
+    network: str = NETWORKS[0],
 ) -> Trace:
     """Predict one step of ``plan`` on ``cluster``.
 
@@ -61,13 +66,19 @@ def simulate(
     calibration residual on the whole; the spans are always the deterministic ones. The same ``seed`` gives
     the same numbers. ``stepwise`` plays ring collectives step by step, each member from its own ready time,
     where ranks differ. Without ``spans`` the trace has none, which takes a fraction of the time.
+    ``network`` says how messages share links: `closed-form` takes all groups like one to communicate at the
+    same time as it; `flow` lays every message on the routes of the cluster's fabric, where those that are
+    under way together share links by max-min fairness. Every rank is then played by itself.
 
     Raises:
-        InputError: the plan's actions wait for each other, or the engine is unknown.
+        InputError: the plan's actions wait for each other, the engine or the network is unknown, or the
+            cluster's network or the plan is none that flow level knows.
     """
     if plays_updates(plan, cluster):
+        if network != NETWORKS[0]:
+            raise InputError("network flow does not know parameter servers, whose queues share links already")
         return _simulate_updates(plan, cluster, engine, samples, seed)
-    built, runner = _runner(plan, cluster, engine, stepwise)
+    built, runner = _runner(plan, cluster, engine, stepwise, network)
     played = runner.deterministic()
     step = step_time_s(plan, built, played.lanes[0].ends, played.makespan)
     drawn = _draw(plan, cluster, runner, built, step, samples, seed) if samples else (step,)
@@ -83,14 +94,33 @@ def simulate(
     )
 
 
-def _runner(plan: Plan, cluster: Cluster, engine: str, stepwise: bool) -> tuple[Built | StepArrays, Runner]:
+def _runner(
+    plan: Plan, cluster: Cluster, engine: str, stepwise: bool, network: str
+) -> tuple[Built | StepArrays, Runner]:
     """What is run: arrays where the plan repeats itself, else, and for the reference, every operation."""
+    if network not in NETWORKS:
+        raise InputError(f"network {network!r} is unknown; expected {' | '.join(NETWORKS)}")
+    if network == "flow":
+        return _on_links(plan, cluster, engine, stepwise)
     if engine == "compiled":
         step = _step(plan, cluster, stepwise=stepwise)
         if step is not None:
             return step, StepRunner(step, cluster, plan.world_size)
     built = build_program(plan, cluster, ASYNC_ROUNDS, stepwise=stepwise)
     return built, ProgramRunner(built, cluster, plan.world_size, engine)
+
+
+def _on_links(plan: Plan, cluster: Cluster, engine: str, stepwise: bool) -> tuple[Built, Runner]:
+    """What communicates at the same time shares links."""
+    from ..engine.link_runner import LinkRunner
+
+    if cluster.host is not None or engine != "compiled" or stepwise:
+        what = (
+            "shared cores" if cluster.host else "collectives step by step" if stepwise else f"engine {engine}"
+        )
+        raise InputError(f"network flow does not know {what}; leave that out, or take network closed-form")
+    built = build_program(plan, cluster, alone=True)
+    return built, LinkRunner(built, plan, cluster)
 
 
 @remembered(4)

@@ -31,15 +31,18 @@ RING_PATTERNS = {"all_reduce": "ring", "reduce_scatter": "half_ring", "all_gathe
 """How the members of a collective pass data on, step by step (`stepwise.py`)."""
 
 
-def build_program(plan: Plan, cluster: Cluster, rounds: int = 1, *, stepwise: bool = False) -> Built:
+def build_program(
+    plan: Plan, cluster: Cluster, rounds: int = 1, *, stepwise: bool = False, alone: bool = False
+) -> Built:
     """The Program of one step of ``plan`` on ``cluster``.
 
     ``rounds`` is how many updates each worker of an asynchronous plan makes; it has no meaning elsewhere.
     ``stepwise`` lets the members of a ring pass data on as soon as they can, instead of starting together.
+    ``alone`` gives communication the seconds that it takes while no other group uses its links.
     """
     if plan.strategy.gradient_exchange == "parameter_server":
         return build_server_program(plan, cluster, rounds)
-    return _Walk(plan, cluster, stepwise).built()
+    return _Walk(plan, cluster, stepwise, alone).built()
 
 
 @dataclass(slots=True)
@@ -75,10 +78,10 @@ class _Rank:
 class _Walk:
     """Walks the workers' steps and adds their operations."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, stepwise: bool = False):
+    def __init__(self, plan: Plan, cluster: Cluster, stepwise: bool = False, alone: bool = False):
         self.plan, self.cluster = plan, cluster
         self.patterns = RING_PATTERNS if stepwise else {}
-        self.mixed = MixedCosts(plan, cluster)
+        self.mixed = MixedCosts(plan, cluster, alone=alone)
         self.costs = self.mixed.of(0)
         folded = cluster.host is None
         self.program = Program(axes=self.costs.groups.axes if folded else {})
