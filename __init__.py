@@ -1,10 +1,11 @@
 """traincast: forecast distributed deep-learning training, then make the forecast come true.
 
-    from traincast import Job, Strategy, make_plan, read_cluster, read_model, simulate
+    import traincast as tc
 
-    job = Job(model=read_model("llama3-8b"), global_batch=256, seq_len=8192)
-    plan = make_plan(job, Strategy(dp=2, tp=8, pp=8))
-    trace = simulate(plan, read_cluster("hgx-h100"))
+    cluster = tc.cluster("hgx-h100", nodes=16)
+    job = tc.Job("llama3-8b", global_batch=256, seq_len=8192)
+    found = tc.plan(job, cluster)
+    trace = tc.simulate(found.best, cluster)
 
 Names are loaded at first use, so importing the package costs next to nothing and never loads torch.
 """
@@ -12,67 +13,142 @@ Names are loaded at first use, so importing the package costs next to nothing an
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .sim import display
 
 if TYPE_CHECKING:
-    from .executor.run.launcher import execute
-    from .reports.compare import compare
-    from .reports.report import write_report
-    from .sim.errors import TraincastError
-    from .sim.hardware.cluster import Accelerator, Cluster, Link
-    from .sim.hardware.cluster_file import read_cluster, write_cluster
-    from .sim.memory.peak import memory
-    from .sim.model.decoder import Decoder
-    from .sim.model.hf_config import read_model
-    from .sim.model.model import Model
-    from .sim.plan.action import Action
-    from .sim.plan.job import Job
-    from .sim.plan.make_plan import make_plan
-    from .sim.plan.plan import Plan
-    from .sim.plan.plan_file import read_plan, write_plan
-    from .sim.plan.strategy import Strategy
-    from .sim.predict.metrics import metrics
-    from .sim.predict.simulate import simulate
-    from .sim.search.planner import search
-    from .sim.search.space import strategies
-    from .sim.trace.trace import Span, Trace
-    from .sim.trace.trace_file import write_trace
-    from .sim.trace.trace_reader import read_trace
+    from .lab.calibrate import calibrate as calibrate
+    from .lab.converge import converge as converge
+    from .lab.demo import demo as demo
+    from .lab.doctor import doctor as doctor
+    from .lab.doctor import remedies as remedies
+    from .lab.module import trace_module as trace_module
+    from .lab.run import execute as execute
+    from .lab.run import plan_to_run as plan_to_run
+    from .reports.compare import compare as compare
+    from .reports.report import write_report as write_report
+    from .reports.report_files import report as report
+    from .sim.api.check import check as check
+    from .sim.api.choices import CHOICES as CHOICES
+    from .sim.api.collective import collective as collective
+    from .sim.api.collective import rank_range as rank_range
+    from .sim.api.collective import size_range as size_range
+    from .sim.api.goodput import goodput as goodput
+    from .sim.api.imports import import_gemm_table as import_gemm_table
+    from .sim.api.imports import import_nccl_tests as import_nccl_tests
+    from .sim.api.inputs import accelerator as accelerator
+    from .sim.api.inputs import cluster as cluster
+    from .sim.api.inputs import cluster as read_cluster
+    from .sim.api.inputs import model as model
+    from .sim.api.inputs import model as read_model
+    from .sim.api.memory import memory as memory
+    from .sim.api.plans import make_plan as make_plan
+    from .sim.api.predict import metrics as metrics
+    from .sim.api.predict import plan as plan
+    from .sim.api.predict import plan as search
+    from .sim.api.predict import predict as predict
+    from .sim.api.predict import simulate as simulate
+    from .sim.api.predict import strategies as strategies
+    from .sim.api.schedules import schedule_names as schedule_names
+    from .sim.api.schedules import schedules as schedules
+    from .sim.api.validate import validate as validate
+    from .sim.errors import TraincastError as TraincastError
+    from .sim.errors import UsageError as UsageError
+    from .sim.files.writer import check_output as check_output
+    from .sim.hardware.cluster import Accelerator as Accelerator
+    from .sim.hardware.cluster import Cluster as Cluster
+    from .sim.hardware.cluster import Link as Link
+    from .sim.hardware.cluster_file import cluster_presets as cluster_presets
+    from .sim.hardware.cluster_file import write_accelerator as write_accelerator
+    from .sim.hardware.cluster_file import write_cluster as write_cluster
+    from .sim.model.decoder import Decoder as Decoder
+    from .sim.model.hf_config import model_presets as model_presets
+    from .sim.model.model import Model as Model
+    from .sim.model.model_file import write_model as write_model
+    from .sim.plan.action import Action as Action
+    from .sim.plan.job import Job as Job
+    from .sim.plan.plan import Plan as Plan
+    from .sim.plan.plan_file import read_plan as read_plan
+    from .sim.plan.plan_file import write_plan as write_plan
+    from .sim.plan.schedule_csv import write_schedule_csv as write_schedule_csv
+    from .sim.plan.strategy import Strategy as Strategy
+    from .sim.predict.prediction import Prediction as Prediction
+    from .sim.trace.trace import Span as Span
+    from .sim.trace.trace import Trace as Trace
+    from .sim.trace.trace_file import write_trace as write_trace
+    from .sim.trace.trace_reader import read_trace as read_trace
+    from .sim.units import parse_quantity as parse_quantity
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Accelerator": "sim.hardware.cluster",
     "Action": "sim.plan.action",
+    "CHOICES": "sim.api.choices",
     "Cluster": "sim.hardware.cluster",
-    "Decoder": "sim.model.model",
+    "Decoder": "sim.model.decoder",
     "Job": "sim.plan.job",
     "Link": "sim.hardware.cluster",
     "Model": "sim.model.model",
     "Plan": "sim.plan.plan",
+    "Prediction": "sim.predict.prediction",
     "Span": "sim.trace.trace",
     "Strategy": "sim.plan.strategy",
     "Trace": "sim.trace.trace",
     "TraincastError": "sim.errors",
+    "UsageError": "sim.errors",
+    "accelerator": "sim.api.inputs",
+    "calibrate": "lab.calibrate",
+    "check": "sim.api.check",
+    "check_output": "sim.files.writer",
+    "cluster": "sim.api.inputs",
+    "cluster_presets": "sim.hardware.cluster_file",
+    "collective": "sim.api.collective",
     "compare": "reports.compare",
-    "execute": "executor.run.launcher",
-    "make_plan": "sim.plan.make_plan",
-    "memory": "sim.memory.peak",
-    "metrics": "sim.predict.metrics",
-    "read_cluster": "sim.hardware.cluster_file",
-    "read_model": "sim.model.hf_config",
+    "converge": "lab.converge",
+    "demo": "lab.demo",
+    "doctor": "lab.doctor",
+    "execute": "lab.run",
+    "goodput": "sim.api.goodput",
+    "import_gemm_table": "sim.api.imports",
+    "import_nccl_tests": "sim.api.imports",
+    "make_plan": "sim.api.plans",
+    "memory": "sim.api.memory",
+    "metrics": "sim.api.predict",
+    "model": "sim.api.inputs",
+    "model_presets": "sim.model.hf_config",
+    "parse_quantity": "sim.units",
+    "plan": "sim.api.predict",
+    "plan_to_run": "lab.run",
+    "predict": "sim.api.predict",
+    "rank_range": "sim.api.collective",
+    "read_cluster": "sim.api.inputs:cluster",
+    "read_model": "sim.api.inputs:model",
     "read_plan": "sim.plan.plan_file",
     "read_trace": "sim.trace.trace_reader",
-    "search": "sim.search.planner",
-    "simulate": "sim.predict.simulate",
-    "strategies": "sim.search.space",
+    "remedies": "lab.doctor",
+    "report": "reports.report_files",
+    "schedule_names": "sim.api.schedules",
+    "schedules": "sim.api.schedules",
+    "search": "sim.api.predict:plan",
+    "simulate": "sim.api.predict",
+    "size_range": "sim.api.collective",
+    "strategies": "sim.api.predict",
+    "trace_module": "lab.module",
+    "validate": "sim.api.validate",
+    "write_accelerator": "sim.hardware.cluster_file",
     "write_cluster": "sim.hardware.cluster_file",
+    "write_model": "sim.model.model_file",
     "write_plan": "sim.plan.plan_file",
     "write_report": "reports.report",
+    "write_schedule_csv": "sim.plan.schedule_csv",
     "write_trace": "sim.trace.trace_file",
 }
+"""Where each public name is defined; `module:name` where it has another name there."""
 
 __all__ = [
+    "CHOICES",
     "Accelerator",
     "Action",
     "Cluster",
@@ -81,30 +157,77 @@ __all__ = [
     "Link",
     "Model",
     "Plan",
+    "Prediction",
     "Span",
     "Strategy",
     "Trace",
     "TraincastError",
+    "UsageError",
+    "accelerator",
+    "calibrate",
+    "check",
+    "check_output",
+    "cluster",
+    "cluster_presets",
+    "collective",
     "compare",
+    "converge",
+    "demo",
+    "doctor",
     "execute",
+    "goodput",
+    "import_gemm_table",
+    "import_nccl_tests",
     "make_plan",
     "memory",
     "metrics",
+    "model",
+    "model_presets",
+    "parse_quantity",
+    "plan",
+    "plan_to_run",
+    "predict",
+    "rank_range",
     "read_cluster",
     "read_model",
     "read_plan",
     "read_trace",
+    "remedies",
+    "report",
+    "schedule_names",
+    "schedules",
     "search",
     "simulate",
+    "size_range",
     "strategies",
+    "trace_module",
+    "validate",
+    "write_accelerator",
     "write_cluster",
+    "write_model",
     "write_plan",
     "write_report",
+    "write_schedule_csv",
     "write_trace",
 ]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    module, _, other = _HOMES[name].partition(":")
+    found = getattr(import_module(f".{module}", __name__), other or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def _drawing(name: str) -> Any:
+    """What draws results, imported when the first one is shown."""
+    return getattr(import_module(".reports.notebook", __name__), name)
+
+
+display.set_drawing(_drawing)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from datetime import date
 from pathlib import Path
 
 import click
@@ -60,14 +58,11 @@ def command(
     Example:
       traincast calibrate --model tiny-llama-bytes --seq-len 128 -o this-machine.yaml
     """
-    from ..executor.calibrate.calibrate import merge
-    from ..sim.calibration.fit import fit_cluster
-    from ..sim.hardware.cluster_file import write_cluster
-    from ..sim.model.hf_config import read_model
+    from .. import calibrate, write_cluster
 
-    chosen = [read_model(name) for name in models or ("tiny-llama-bytes",)]
-    measured = [measure_round(chosen, seq_len, micro_batches, number, rounds) for number in range(rounds)]
-    cluster = fit_cluster(merge(measured).to_dict(), name=machine_name(), date=date.today().isoformat())
+    cluster = calibrate(
+        *models, seq_len=seq_len, micro_batches=micro_batches, rounds=rounds, progress=progress
+    )
     write_cluster(cluster, output)
     note(f"wrote {output}")
     if as_json:
@@ -77,16 +72,3 @@ def command(
         return
     for name, residual in cluster.residuals.items():
         click.echo(f"{name:<24} {residual:.1%} median error of the fit")
-
-
-def measure_round(models, seq_len: int, micro_batches: tuple[int, ...], number: int, rounds: int):
-    """One round of measurements, with progress."""
-    from ..executor.calibrate.calibrate import measure
-
-    with progress(f"calibrate {number + 1}/{rounds}") as say:
-        return measure(models=models, seq_len=seq_len, micro_batches=micro_batches, on_progress=say)
-
-
-def machine_name() -> str:
-    """A name for this machine that says nothing private."""
-    return f"local-{platform.machine()}"

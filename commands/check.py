@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from ..sim.errors import Fault, InputError
 from .options import json_option
 from .output import echo_json, note
 
@@ -21,22 +20,16 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
     Example:
       traincast check topologies/hgx-h100.yaml models/llama3-8b.json
     """
-    from ..sim.check import check_file
+    from .. import check
 
-    errors: list[Fault] = []
-    warnings: list[Fault] = []
-    for path in files:
-        found, doubtful = check_file(path)
-        errors += found
-        warnings += doubtful
-        if not found and not as_json:
-            click.echo(f"{path}: ok")
+    found = check(*files)
     if as_json:
-        echo_json(
-            {"errors": [str(fault) for fault in errors], "warnings": [str(fault) for fault in warnings]}
-        )
+        echo_json(found.to_dict())
     else:
-        for fault in warnings:
-            note(f"warning: {fault}")
-    if errors:
-        raise InputError(errors)
+        for path, errors in found.errors.items():
+            if not errors:
+                click.echo(f"{path}: ok")
+        for warnings in found.warnings.values():
+            for fault in warnings:
+                note(f"warning: {fault}")
+    found.raise_errors()

@@ -23,13 +23,13 @@ def command(predicted: Path, measured: Path, tolerance: str | None, as_json: boo
       traincast compare out/predicted/1.trace.json.gz out/measured/1.trace.json.gz \\
           --fail-if 'step_time>15%'
     """
-    from ..reports.compare import check_tolerance, compare, print_comparison
-    from ..sim.trace.trace_reader import read_trace
+    from .. import compare
+    from ..reports.compare import print_comparison
 
-    comparison = compare(read_trace(predicted), read_trace(measured))
+    comparison = compare(predicted, measured)
     if as_json:
         echo_json(comparison.to_dict())
     else:
         print_comparison(comparison)
     if tolerance:
-        check_tolerance(comparison, tolerance)
+        comparison.check(tolerance)

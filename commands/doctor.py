@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-from importlib.util import find_spec
-from pathlib import Path
-
 import click
 
 from .options import json_option
@@ -23,44 +17,14 @@ def command(as_json: bool) -> None:
     Example:
       traincast doctor
     """
-    facts = machine()
+    from .. import doctor, remedies
+
+    facts = doctor()
     if as_json:
         echo_json({"schema": "traincast.doctor/1", **facts})
         return
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {value}")
-    for hint in hints(facts):
+    for hint in remedies(facts):
         click.echo(f"hint: {hint}")
-
-
-def machine() -> dict[str, object]:
-    """What was found here."""
-    from ..sim.search.result import versions
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    facts: dict[str, object] = {
-        **versions(),
-        "system": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),
-        "memory": f"{memory / 2**30:.1f} GiB",
-        "disk free": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB",
-    }
-    if find_spec("torch") is None:
-        return {**facts, "backends": "none (torch is not installed)", "accelerators": "unknown"}
-    from ..executor.parallel.process_groups import available_backends, devices
-
-    backends = ", ".join(available_backends()) or "none"
-    return {**facts, "backends": backends, "accelerators": ", ".join(devices()) or "none, the CPU is used"}
-
-
-def hints(facts: dict[str, object]) -> list[str]:
-    """How to mend what is missing or would spoil a measurement."""
-    found = []
-    if "torch" not in facts:
-        found.append("planning works; to run plans: pip install -c constraints.txt 'traincast[run]'")
-    load, cores = facts["load"], facts["cores"]
-    if isinstance(load, float) and isinstance(cores, int) and load > cores / 2:
-        found.append(f"load {load} on {cores} cores: measurements will be noisy")
-    return found

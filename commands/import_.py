@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..sim.calibration.import_nccl_tests import BUS_FACTORS
+from .. import CHOICES
 from .options import OutputFile, json_option
 from .output import echo_json, note
 
@@ -20,7 +20,7 @@ def command() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--into", "cluster_name", required=True, help="Preset or cluster file that gets the curves.")
 @click.option("-o", "--output", required=True, type=OutputFile())
-@click.option("--operation", type=click.Choice(list(BUS_FACTORS)),
+@click.option("--operation", type=click.Choice(CHOICES["measured_operation"]),
               help="Where neither output nor file name says which collective it is.")  # fmt: skip
 @click.option("--ranks", type=click.IntRange(min=2), help="Where the output does not list its ranks.")
 @json_option
@@ -40,10 +40,9 @@ def nccl_tests(
     Example:
       traincast import nccl-tests all_reduce.txt --into hgx-h100 -o mine.yaml
     """
-    from ..sim.calibration.import_nccl_tests import import_tables
-    from ..sim.hardware.cluster_file import read_cluster, write_cluster
+    from .. import import_nccl_tests, write_cluster
 
-    cluster = import_tables(read_cluster(cluster_name), files, operation=operation or "", ranks=ranks or 0)
+    cluster = import_nccl_tests(files, cluster_name, operation=operation or "", ranks=ranks or 0)
     write_cluster(cluster, output)
     note(f"wrote {output}")
     curves = [
@@ -78,18 +77,16 @@ def gemm_table(file: Path, accelerator_name: str, device: str, output: Path, as_
     Example:
       traincast import gemm-table gemms.csv --device "NVIDIA L4" --into l4 -o mine.yaml
     """
-    from ..sim.calibration.import_gemm_table import import_gemm_table, read_gemm_table
-    from ..sim.hardware.cluster_file import read_accelerator, write_accelerator
+    from .. import accelerator, import_gemm_table, write_accelerator
 
-    timings = read_gemm_table(file)
-    source = f"timings of {device} in {file.name}"
-    accelerator = import_gemm_table(read_accelerator(accelerator_name), timings, device=device, source=source)
-    write_accelerator(accelerator, output)
+    before = accelerator(accelerator_name)
+    found = import_gemm_table(file, before, device=device)
+    write_accelerator(found, output)
     note(f"wrote {output}")
-    fitted = {timing.precision for timing in timings if timing.device == device}
     curves = {
-        name: accelerator.gemm_efficiency[name]
-        for name in sorted(fitted & accelerator.gemm_efficiency.keys())
+        name: curve
+        for name, curve in sorted(found.gemm_efficiency.items())
+        if curve is not before.gemm_efficiency.get(name)
     }
     if as_json:
         echo_json({"schema": "traincast.import/1", "file": str(output), "gemm_efficiency": curves})
@@ -99,30 +96,16 @@ def gemm_table(file: Path, accelerator_name: str, device: str, output: Path, as_
         click.echo(f"{precision}: {len(curve)} sizes, at best {best:.3f} of peak")
 
 
-class _Shape(click.ParamType):
-    """Sizes of one sample with x between, as 3x224x224; 128:int is 128 whole numbers."""
-
-    name = "SIZExSIZE..."
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        sizes = value.removesuffix(":int").split("x")
-        if not all(size.isdecimal() and 0 < int(size) < 10**9 for size in sizes):
-            self.fail(f"{value!r} is no shape, as 3x224x224 or 128:int", param, ctx)
-        return tuple(map(int, sizes)), value.endswith(":int")
-
-
 @command.command("module", short_help="A model file from any torch nn.Module.")
 @click.argument("factory", metavar="PACKAGE.MODULE:FACTORY")
-@click.option("--input", "shapes", type=_Shape(), multiple=True, required=True,
+@click.option("--input", "shapes", metavar="SIZExSIZE...", multiple=True, required=True,
               help="Shape of one sample of each input: 3x224x224; 128:int is 128 whole numbers.")  # fmt: skip
 @click.option("--name", help="Of the model; else the factory's.")
 @click.option("-o", "--output", required=True, type=OutputFile())
 @json_option
 def module(
     factory: str,
-    shapes: tuple[tuple[tuple[int, ...], bool], ...],
+    shapes: tuple[str, ...],
     name: str | None,
     output: Path,
     as_json: bool,
@@ -138,10 +121,10 @@ def module(
     """
     import sys
 
-    from ..sim.model.model_file import write_model
+    from .. import trace_module, write_model
 
     sys.path.insert(0, str(Path.cwd()))
-    model = _traced(factory, shapes, name)
+    model = trace_module(factory, shapes, name=name)
     write_model(model, output)
     note(f"wrote {output}")
     network = model.network
@@ -160,30 +143,3 @@ def module(
         f"{model.name}: {told['layers']} layers, {model.parameters:,} parameters, "
         f"{network.flops() / 1e9:,.2f} GFLOP forward for a sample"
     )
-
-
-def _traced(factory: str, shapes: tuple[tuple[tuple[int, ...], bool], ...], name: str | None):
-    """The Model of what ``factory`` returns; torch is imported only here."""
-    from ..sim.errors import EnvironmentMismatchError, InputError
-
-    try:
-        import torch
-    except ImportError as error:
-        raise EnvironmentMismatchError(
-            "tracing a module needs torch (pip install 'traincast[run]')"
-        ) from error
-    from ..executor.module_trace.module_trace import TRACED, read_factory, trace_module
-
-    build = read_factory(factory)
-    try:
-        with torch.device("meta"):
-            module = build()
-    except Exception as error:
-        raise InputError(f"{factory} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(f"{factory} returned {type(module).__name__}, no torch.nn.Module")
-    inputs = [
-        torch.empty(TRACED, *shape, dtype=torch.int64 if whole else torch.float32, device="meta")
-        for shape, whole in shapes
-    ]
-    return trace_module(module, inputs, name=name or factory.rpartition(":")[2], source=factory)

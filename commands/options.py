@@ -1,36 +1,16 @@
-"""Options that several commands share, and what they become: a Job, a Cluster, a Strategy."""
+"""Options that several commands share; what they mean is the business of the functions they are given to."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..sim.errors import InputError, UsageError
-from ..sim.files.writer import check_file
-from ..sim.hardware.cluster import Cluster
-from ..sim.plan.job import OPTIMIZER_STATES, Job
-from ..sim.plan.mixed_precision import PRECISION_BYTES
-from ..sim.plan.plan import Plan
-from ..sim.plan.schedules import CARRIED, find_schedule, schedules
-from ..sim.plan.software_stacks import DEFAULT_STACK, STACKS
-from ..sim.plan.strategy import (
-    ATTENTIONS,
-    COLLECTIVE_ALGORITHMS,
-    CP_EXCHANGES,
-    EXPERT_DISPATCHES,
-    GRADIENT_EXCHANGES,
-    OFFLOADS,
-    RECOMPUTES,
-    SHARDINGS,
-    Strategy,
-)
-from ..sim.plan.strategy_fields import DDP_BUCKET_BYTES
-from ..sim.plan.strategy_rules import strategy_faults
+from .. import CHOICES, Strategy, TraincastError, check_output, schedule_names
 
 Decorator = Callable[[Callable], Callable]
 
@@ -44,7 +24,7 @@ class OutputFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        check_file(path, parents_are_made=self.parents_are_made)
+        check_output(path, parents_are_made=self.parents_are_made)
         return path
 
 
@@ -81,11 +61,11 @@ def _job_options(required: bool) -> Decorator:
             ),
             click.option("--seq-len", type=int, help="Tokens of one sample; images have none."),
             click.option(
-                "--optimizer", type=click.Choice(list(OPTIMIZER_STATES)), default="adamw", show_default=True
+                "--optimizer", type=click.Choice(CHOICES["optimizer"]), default="adamw", show_default=True
             ),
             click.option(
                 "--precision",
-                type=click.Choice(list(PRECISION_BYTES)),
+                type=click.Choice(CHOICES["precision"]),
                 help="Of weights and activations.  [default: bf16, on a CPU fp32]",
             ),
             click.option("--dropout", is_flag=True, help="Train with dropout."),
@@ -105,12 +85,19 @@ job_options_optional = _job_options(required=False)
 """Where a plan file may bring the job."""
 
 
+DEFAULTS = {field.name: field.default for field in fields(Strategy)}
+
+
 def _degree(name: str, text: str) -> Decorator:
     return click.option(f"-{name}", f"--{name}", type=int, default=1, show_default=True, help=text)
 
 
-def _choice(name: str, choices: tuple[str, ...], default: str, text: str = "") -> Decorator:
-    return click.option(name, type=click.Choice(choices), default=default, show_default=True, help=text)
+def _choice(name: str, text: str = "") -> Decorator:
+    """An option for a field of Strategy that is one of several words."""
+    field = name.removeprefix("--").replace("-", "_")
+    return click.option(
+        name, type=click.Choice(CHOICES[field]), default=DEFAULTS[field], show_default=True, help=text
+    )
 
 
 class NameNow(click.ParamType):
@@ -161,18 +148,15 @@ strategy_options = _apply(
         _degree("ep", "Expert-parallel ranks, among dp x cp."),
         click.option("--micro-batch", type=int, default=1, show_default=True),
         click.option(
-            "--schedule",
-            type=NameNow(lambda: tuple(one.name for one in schedules() if one.generate)),
-            default=Strategy().schedule,
-            show_default=True,
+            "--schedule", type=NameNow(schedule_names), default=DEFAULTS["schedule"], show_default=True
         ),
         click.option("--schedule-csv", "schedule_csv", help="A schedule in PyTorch's CSV format instead."),
         click.option("--stage-layers", type=_Numbers(), default=(), help="Blocks of each stage."),
-        _choice("--recompute", RECOMPUTES, "none"),
+        _choice("--recompute"),
         click.option("--recompute-blocks", type=int, default=0, help="Of each stage; 0 is all."),
-        _choice("--attention", ATTENTIONS, "flash"),
-        _choice("--stack", tuple(STACKS), DEFAULT_STACK, "Software that trains."),
-        _choice("--sharding", SHARDINGS, "ddp", "What the replicas share out."),
+        _choice("--attention"),
+        _choice("--stack", "Software that trains."),
+        _choice("--sharding", "What the replicas share out."),
         click.option("--shard-degree", type=int, default=0, help="Replicas of one hsdp group."),
         click.option(
             "--reshard-after-forward/--keep-after-forward",
@@ -182,9 +166,9 @@ strategy_options = _apply(
         ),
         click.option("--prefetch", type=int, default=1, show_default=True, help="Blocks gathered ahead."),
         click.option("--sequence-parallel", is_flag=True, help="Split norms and residuals over tp."),
-        _choice("--cp-exchange", CP_EXCHANGES, "ring"),
-        _choice("--offload", OFFLOADS, "none", "What lives in host memory."),
-        _choice("--gradient-exchange", GRADIENT_EXCHANGES, "allreduce"),
+        _choice("--cp-exchange"),
+        _choice("--offload", "What lives in host memory."),
+        _choice("--gradient-exchange"),
         click.option("--servers", type=int, default=0, show_default=True, help="Parameter servers."),
         click.option("--server-replicas", type=int, default=1, show_default=True),
         click.option("--servers-colocated", is_flag=True, help="Servers on the workers' own places."),
@@ -194,8 +178,8 @@ strategy_options = _apply(
             show_default=True,
             help="sync, async, stale:K, backup:B or local:H.",
         ),
-        _choice("--collective-algorithm", COLLECTIVE_ALGORITHMS, "auto"),
-        click.option("--bucket-bytes", type=int, default=DDP_BUCKET_BYTES, show_default=True),
+        _choice("--collective-algorithm"),
+        click.option("--bucket-bytes", type=int, default=DEFAULTS["bucket_bytes"], show_default=True),
         click.option(
             "--overlap-gradients/--no-overlap-gradients",
             default=True,
@@ -209,95 +193,31 @@ strategy_options = _apply(
             help="Send between stages beside compute.",
         ),
         click.option("--overlap-tensor", is_flag=True, help="Gather and scatter over tp beside products."),
-        _choice("--expert-dispatch", EXPERT_DISPATCHES, "all_to_all"),
+        _choice("--expert-dispatch"),
         click.option("--overlap-experts", is_flag=True, help="Send to experts beside another micro-batch."),
     ]
 )
 
-STRATEGY_FIELDS = tuple(field.name for field in fields(Strategy))
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those of ``options`` that the user gave; the defaults of the others are those of the package."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name: value for name, value in options.items() if context.get_parameter_source(name) is not default
+    }
 
 
-def cluster_from(cluster_name: str, nodes: int | None) -> Cluster:
-    """The cluster of a preset or file. Warnings of the file go to stderr."""
-    from ..sim.hardware.cluster_file import read_cluster
+class Read(click.ParamType):
+    """A text that a function of the package reads; what it refuses is a misuse of the option."""
 
-    cluster = read_cluster(cluster_name)
-    if nodes is None:
-        return cluster
-    if cluster.wires and nodes != cluster.nodes:
-        raise UsageError(
-            f"--nodes {nodes}: {cluster.name} wires {cluster.nodes} nodes one by one; change its file instead"
-        )
-    if nodes * cluster.accelerators_per_node > 10**7:
-        raise UsageError(f"--nodes {nodes}: more than 10,000,000 accelerators")
-    return replace(cluster, nodes=nodes)
+    def __init__(self, name: str, read: Callable[[str], Any]):
+        self.name, self.read = name, read
 
-
-def job_from(
-    model: str,
-    cluster: Cluster,
-    *,
-    global_batch: int,
-    seq_len: int | None,
-    optimizer: str,
-    precision: str | None,
-    dropout: bool = False,
-    expert_imbalance: float = 1.0,
-) -> Job:
-    """The job of the options; raises InputError for a job that breaks a rule."""
-    from ..sim.model.hf_config import read_model
-
-    architecture = read_model(model)
-    if seq_len is None:
-        if architecture.network is None or architecture.network.max_tokens > 1:
-            raise UsageError("a model needs --seq-len")
-        seq_len = 1
-    chosen = precision or ("fp32" if cluster.accelerator.kind == "cpu" else "bf16")
-    job = Job(
-        model=architecture,
-        global_batch=global_batch,
-        seq_len=seq_len,
-        optimizer=optimizer,
-        precision=chosen,
-        dropout=dropout,
-        expert_imbalance=expert_imbalance,
-    )
-    faults = job.faults()
-    if faults:
-        raise InputError(faults)
-    return job
-
-
-def strategy_from(options: dict, cluster: Cluster) -> Strategy:
-    """The strategy of the options; raises InputError where the cluster has too few accelerators."""
-    chosen = {name: options[name] for name in STRATEGY_FIELDS}
-    if options.get("schedule_csv"):
-        chosen["schedule"] = CARRIED
-    strategy = Strategy(**chosen)
-    if strategy.world_size > cluster.accelerators:
-        raise InputError(
-            f"{strategy.label}: dp {strategy.dp} × tp {strategy.tp} × pp {strategy.pp} × cp {strategy.cp}"
-            f" + {strategy.servers} servers = {strategy.world_size} ranks,"
-            f" but {cluster.name} has {cluster.accelerators} accelerators; lower a degree or raise --nodes"
-        )
-    return strategy
-
-
-def plan_of(job: Job, options: dict, cluster: Cluster) -> Plan:
-    """The plan of a job and the strategy of the options, with the orders of a schedule's CSV file."""
-    from ..sim.plan.make_plan import make_plan
-    from ..sim.search.planner import describe
-
-    strategy = strategy_from(options, cluster)
-    if options.get("schedule_csv"):
-        from ..sim.plan.schedule_csv import read_schedule_csv
-
-        orders = read_schedule_csv(options["schedule_csv"])
-        return make_plan(job, strategy, describe(cluster), orders=orders)
-    times = None
-    faults = [*job.faults(), *strategy_faults(strategy, job)]
-    if not faults and find_schedule(strategy.schedule).arranged_by_times:
-        from ..sim.costs.pass_costs import pass_times
-
-        times = pass_times(job, strategy, cluster)
-    return make_plan(job, strategy, describe(cluster), times=times)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.read(value)
+        except TraincastError as error:
+            self.fail(str(error), param, ctx)

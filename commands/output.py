@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
-from ..sim.search.planner import Progress
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done."""
 
 _EVERY_S = 10.0
 """Seconds between progress lines where stderr is no terminal."""

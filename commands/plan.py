@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import cluster_from, cluster_options, job_from, job_options, json_option, seed_option
+from .options import cluster_options, given, job_options, json_option, seed_option
 from .output import echo_json, note, progress
 
 
@@ -49,28 +49,26 @@ def command(
     Example:
       traincast plan llama3-70b --cluster hgx-h100 --nodes 16 --global-batch 1024 --seq-len 8192
     """
-    from ..sim.search.planner import search
-    from ..sim.search.result import plans_to_dict, write_result
-    from ..sim.search.result_layout import prepare_directory
-    from ..sim.search.space import strategies
+    from .. import cluster, plan
 
-    cluster = cluster_from(cluster_name, nodes)
-    job = job_from(model, cluster, **job_arguments)
-    if output:
-        prepare_directory(output, force, plans=top)
     with progress("plan") as say:
-        found = search(
-            job, cluster, strategies(job, cluster), top=top, samples=samples, seed=seed, progress=say
+        found = plan(
+            model,
+            cluster(cluster_name, nodes=nodes),
+            top=top,
+            samples=samples,
+            seed=seed,
+            progress=say,
+            output=output,
+            force=force,
+            **given(**job_arguments),
         )
     if output:
-        from ..reports.report import write_report
-
-        write_result(output, found, job, cluster, seed=seed, page=write_report, force=force)
         note(f"wrote {output}/result.json and report.html")
     if as_json:
-        echo_json(plans_to_dict(found, job, cluster))
+        echo_json(found.to_dict())
         return
+    from ..reports.plan_tables import ranking
     from ..reports.table import show
-    from .tables import ranking
 
     show(ranking(found))

@@ -26,13 +26,7 @@ def command(directory: Path, output: Path | None, pictures: Path | None) -> None
     Example:
       traincast report out -o report.html --png pictures
     """
-    from ..reports.report import write_report
+    from .. import report
 
-    path = output or directory / "report.html"
-    write_report(directory, path)
-    note(f"wrote {path}")
-    if pictures:
-        from ..reports.figures import write_figures
-
-        for picture in write_figures(directory, pictures):
-            note(f"wrote {picture}")
+    for path in report(directory, output, pictures=pictures):
+        note(f"wrote {path}")

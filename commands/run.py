@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..sim.plan.plan import Plan
+from .. import Plan
 from .options import json_option, seed_option
 from .output import echo_json, note, progress
 
@@ -57,25 +57,14 @@ def command(
     Example:
       traincast run out/plans/1.json --steps 20 --log-dir logs
     """
-    from ..sim.errors import EnvironmentMismatchError
-    from ..sim.plan.plan_file import read_plan
-    from ..sim.plan.soundness import validate
+    from .. import check_output, execute, plan_to_run, write_trace
 
-    plan = read_plan(plan_path)
-    validate(plan)
-    if nproc_per_node not in (None, plan.world_size):
-        raise EnvironmentMismatchError(
-            f"--nproc-per-node {nproc_per_node}, but the plan has {_factors(plan)} = {plan.world_size} ranks"
-        )
+    plan = plan_to_run(plan_path, nproc_per_node)
     if dry_run:
         show_ranks(plan)
         return
-    from ..executor.run.launcher import execute
-    from ..sim.files.writer import check_file
-    from ..sim.trace.trace_file import write_trace
-
     path = log_dir / "measured.trace.json.gz"
-    check_file(path, parents_are_made=True)
+    check_output(path, parents_are_made=True)
     with progress(plan.strategy.label) as say:
         trace = execute(
             plan,
@@ -106,13 +95,6 @@ def command(
     click.echo(f"{plan.strategy.label}: {seconds(trace.step_time_s)} a step ({low} – {high})")
     if isinstance(losses, list) and losses:
         click.echo(f"loss {losses[0]:.4f} → {losses[-1]:.4f} over {len(losses)} steps")
-
-
-def _factors(plan: Plan) -> str:
-    s = plan.strategy
-    servers = f" + {s.servers} servers" if s.servers else ""
-    cp = f" × cp {s.cp}" if s.cp > 1 else ""
-    return f"dp {s.dp} × tp {s.tp} × pp {s.pp}{cp}{servers}"
 
 
 def show_ranks(plan: Plan) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from ..sim.errors import UsageError
-from ..sim.hardware.cluster import Cluster
-from ..sim.plan.plan import Plan
+from .. import CHOICES
 from .options import (
     OutputFile,
-    cluster_from,
     cluster_options,
-    job_from,
+    given,
     job_options_optional,
     json_option,
-    plan_of,
     seed_option,
     strategy_options,
 )
@@ -29,7 +24,7 @@ from .output import echo_json, note
 @cluster_options
 @job_options_optional
 @strategy_options
-@click.option("--engine", type=click.Choice(["compiled", "simpy"]), default="compiled", show_default=True)
+@click.option("--engine", type=click.Choice(CHOICES["engine"]), default="compiled", show_default=True)
 @click.option(
     "--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Steps drawn for p5 to p95."
 )
@@ -87,56 +82,30 @@ def command(
       traincast simulate llama3-8b --cluster hgx-h100 --nodes 2 --tp 8 --pp 2 \\
           --global-batch 64 --seq-len 8192 --recompute selective
     """
-    from ..sim.hardware.stragglers import merged, parse_slow
-    from ..sim.plan.soundness import validate
-    from ..sim.predict.metrics import metrics
-    from ..sim.predict.simulate import simulate
-    from ..sim.search.planner import Ranked
-    from ..sim.search.result import prediction_to_dict
-    from ..sim.trace.trace_file import MAX_SLICES, write_trace
+    from .. import cluster, predict, write_trace
 
-    cluster = cluster_from(cluster_name, nodes)
-    plan = plan_from(what, cluster, options)
-    validate(plan)
-    slow = parse_slow(slow_rank, slow_node, slow_link, ranks=plan.world_size, nodes=cluster.nodes)
-    spread = cluster.jitter if jitter is None else jitter
-    cluster = replace(cluster, stragglers=merged(cluster.stragglers, slow), jitter=spread)
-    stepwise = collectives == "stepwise"
-    trace = simulate(
-        plan, cluster, engine=engine, samples=samples, seed=seed, stepwise=stepwise, network=network
+    found = predict(
+        what,
+        cluster(cluster_name, nodes=nodes),
+        engine=engine,
+        samples=samples,
+        seed=seed,
+        stepwise=collectives == "stepwise",
+        network=network,
+        jitter=jitter,
+        slow_ranks=slow_rank,
+        slow_nodes=slow_node,
+        slow_links=slow_link,
+        **given(**options),
     )
     if trace_path:
-        left = write_trace(trace, trace_path, unfold=all_ranks, max_slices=max_slices or MAX_SLICES)
+        limit = {"max_slices": max_slices} if max_slices else {}
+        left = write_trace(found.trace, trace_path, unfold=all_ranks, **limit)
         note(f"wrote {trace_path}" + (f"; {left:,} ranks are like those in it" if left else ""))
-    ranked = Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace))
     if as_json:
-        echo_json({"schema": "traincast.prediction/1", **prediction_to_dict(ranked)})
+        echo_json({"schema": "traincast.prediction/1", **found.to_dict()})
         return
+    from ..reports.plan_tables import prediction
     from ..reports.table import show
-    from .tables import prediction
 
-    show(prediction(ranked, cluster))
-
-
-def plan_from(what: str, cluster: Cluster, options: dict) -> Plan:
-    """The plan of a file, or the one that the options make of a model."""
-    if is_plan_file(what):
-        from ..sim.plan.plan_file import read_plan
-        from ..sim.search.planner import describe
-
-        return replace(read_plan(what), cluster=describe(cluster))
-    if options["global_batch"] is None:
-        raise UsageError("a model needs --global-batch")
-    named = ("global_batch", "seq_len", "optimizer", "precision", "dropout", "expert_imbalance")
-    job_arguments = {name: options[name] for name in named}
-    job = job_from(what, cluster, **job_arguments)
-    return plan_of(job, options, cluster)
-
-
-def is_plan_file(what: str) -> bool:
-    """Whether a JSON file says that it is a plan; a model's config.json does not."""
-    path = Path(what)
-    if path.suffix != ".json" or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b"traincast.plan/" in file.read(4096)
+    show(prediction(found))

@@ -11,20 +11,28 @@ stream was busy, so it holds the pipeline's bubble and every wait for communicat
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from ..sim.display import Shown
 from ..sim.errors import InputError, ToleranceError, UsageError
 from ..sim.trace.trace import Span, Trace
+from ..sim.trace.trace_reader import read_trace
 from . import formats
 from .palette import BY_KEY, IDLE, PHASES, phase_of
 from .table import Table, show
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ..sim.predict.prediction import Prediction
 
 SCHEMA = "traincast.comparison/1"
 STEP_TIME = "step_time"
@@ -56,7 +64,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Shown):
     """Where a prediction was right and where it was not."""
 
     total: Row
@@ -70,6 +78,31 @@ class Comparison:
     memory: tuple[Row, ...]
     """Peak bytes by rank, where both sides know them."""
 
+    def __repr__(self) -> str:
+        times = f"{self.total.predicted:.4g} s predicted, {self.total.measured:.4g} s measured"
+        return f"Comparison({times}, {formats.error(self.total.error_pct)})"
+
+    def check(self, expression: str) -> None:
+        """Fail where the error, of either sign, is past a limit, as `step_time>10%,backward>20%`.
+
+        Raises:
+            UsageError: the expression cannot be read, or names what was not compared.
+            ToleranceError: a limit is passed; lists each.
+        """
+        check_tolerance(self, expression)
+
+    def frame(self) -> DataFrame:
+        """A row for the step time, each phase, rank and action: predicted, measured (s), error (percent)."""
+        from pandas import DataFrame
+
+        parts = (("total", (self.total,)), ("phase", self.phases), ("rank", self.ranks))
+        rows = [
+            {"what": what, "name": row.name, **row.to_dict()}
+            for what, own in (*parts, ("action", self.actions))
+            for row in own
+        ]
+        return DataFrame(rows)
+
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return {
@@ -82,12 +115,28 @@ class Comparison:
         }
 
 
-def compare(predicted: Trace, measured: Trace) -> Comparison:
-    """Join two traces of the same plan.
+def _trace(what: Trace | Prediction | str | os.PathLike[str]) -> Trace:
+    if isinstance(what, str | os.PathLike):
+        return read_trace(what)
+    return what if isinstance(what, Trace) else what.trace
+
+
+def compare(
+    predicted: Trace | Prediction | str | os.PathLike[str], measured: Trace | str | os.PathLike[str]
+) -> Comparison:
+    """Join two traces of the same plan, or files of them: seconds by phase, rank and action, and the error.
+
+    >>> import traincast as tc
+    >>> arguments = {"pp": 2, "global_batch": 8, "seq_len": 1024}
+    >>> fast = tc.simulate("gpt2", "dgx-a100", **arguments)
+    >>> slow = tc.simulate("gpt2", "dgx-a100", slow_ranks={0: 2.0}, **arguments)
+    >>> tc.compare(fast, slow).total.error_pct < -10
+    True
 
     Raises:
         InputError: they are of different numbers of ranks, or have no rank in common.
     """
+    predicted, measured = _trace(predicted), _trace(measured)
     if predicted.world_size != measured.world_size:
         raise InputError(
             f"predicted for {predicted.world_size} ranks, measured on {measured.world_size}: "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..sim.api.converge import Convergence
 from ..sim.files.writer import make_directory, replacing
 from .formats import printable
 
@@ -25,6 +26,15 @@ class LossLine:
     name: str
     times_s: Sequence[float]
     losses: Sequence[float]
+
+
+def convergence_png(found: Convergence, path: Path) -> None:
+    """Draw what `converge` found."""
+    lines = [
+        [LossLine(name=one.synchrony, times_s=one.times_s, losses=one.losses) for one in curves]
+        for curves in (found.predicted, found.measured)
+    ]
+    losses_png(lines[0], lines[1], found.target_loss, path)
 
 
 def losses_png(

@@ -55,12 +55,19 @@ def write_figures(directory: Path, output: Path) -> list[Path]:
 
 def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, title: str = "") -> None:
     """Every rank a line, predicted above measured on one axis of time. Needs one of the two."""
+    save(timeline_figure(predicted, measured, title), path)
+
+
+def timeline_figure(
+    predicted: Trace | None, measured: Trace | None, title: str = "", width: float = 9.0
+) -> Any:
+    """The same as a matplotlib figure, ``width`` inches wide."""
     traces = [trace for trace in (predicted, measured) if trace is not None]
     first = picture(traces[0], MAX_SPANS)
     shown = [first, *(picture(trace, MAX_SPANS, first.ranks) for trace in traces[1:])]
     unit, unit_name = formats.axis_unit(max(part.length_s for part in shown))
     height = 1.3 + sum(0.6 + 0.34 * len(part.ranks) for part in shown)
-    figure = new_figure(9.0, height)
+    figure = new_figure(width, height)
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axis, trace, part in zip(axes, traces, shown, strict=True):
         _gantt(axis, part, unit)
@@ -73,7 +80,7 @@ def timeline_png(predicted: Trace | None, measured: Trace | None, path: Path, ti
     handles = [_patch(p.label, p.colour, p.hatch) for p in PHASES if p.key in used]
     figure.legend(handles=handles, loc="outside lower left", ncols=5, frameon=False, fontsize=9)
     figure.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    save(figure, path)
+    return figure
 
 
 def _gantt(axis: Any, shown: Picture, unit: float) -> None:

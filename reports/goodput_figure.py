@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..sim.api.goodput import LongTraining
 from . import formats
 from .charts import PREDICTED
 from .figures import clean, new_figure, plain, save
@@ -12,21 +12,20 @@ from .figures import clean, new_figure, plain, save
 EXPECTED_COLOUR, MARK_COLOUR = "#D55E00", "#555555"
 
 
-def goodput_png(
-    points: Sequence[tuple[float, float, float, float, float]],
-    marks: Mapping[str, float],
-    path: Path,
-    title: str = "",
-) -> None:
-    """Draw ``points`` (interval in seconds, p5, p50, p95, expected by the closed form), shares from 0 to 1.
-
-    ``marks`` are intervals by name, drawn as lines where they lie within the points.
+def goodput_png(whole: LongTraining, path: Path) -> None:
+    """Draw goodput against the interval, with the best intervals as lines where they lie within the curve.
 
     Raises:
         UsageError: the file cannot be written.
     """
-    intervals = [point[0] for point in points]
-    low, middle, high, expected = ([100.0 * point[place] for point in points] for place in range(1, 5))
+    found = whole.found
+    intervals = [point.interval_s for point in found.curve]
+    low, middle, high, expected = (
+        [100.0 * getattr(point, name) for point in found.curve] for name in ("p5", "p50", "p95", "expected")
+    )
+    marks = {"Young": found.young_s, "Daly": found.daly_s, "best simulated": found.simulated_s}
+    machine = f"{whole.accelerators:,} accelerators of {whole.cluster.name}"
+    title = f"{machine}, a failure every {formats.duration(found.mtbf_s)}"
     figure = new_figure(8.0, 4.4)
     axis = figure.subplots()
     axis.fill_between(intervals, low, high, color=PREDICTED, alpha=0.2, linewidth=0, label="p5 to p95")

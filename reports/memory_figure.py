@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..sim.api.memory import Memory
+from ..sim.memory.peak import RankMemory
 from . import formats
 from .charts import MEASURED
 from .figures import HATCH_GREY, clean, new_figure, plain, save, stack_bars
@@ -79,3 +81,17 @@ def _areas(axis: Any, over_time: OverTime) -> None:
     axis.set_ylim(bottom=0)
     axis.set_ylabel("GiB")
     axis.set_title(f"{plain(over_time.name)}, pass by pass", loc="left", fontsize=10)
+
+
+def memory_png(found: Memory, path: Path) -> None:
+    """Draw what `memory` found: every rank, and the fullest over time."""
+    rank = found.fullest
+    moments, spans = found.over_time(rank)
+    over_time = OverTime(name=found.names[rank], spans=spans, rows=[_with_total(one) for one in moments])
+    rows = [_with_total(one) for one in found]
+    capacity = found.cluster.accelerator.memory_bytes
+    memory_figure_png(found.names, rows, capacity, over_time, path, found.plan.strategy.label)
+
+
+def _with_total(place: RankMemory) -> dict[str, Any]:
+    return {**asdict(place), "total_bytes": place.total_bytes}

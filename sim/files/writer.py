@@ -24,7 +24,7 @@ from .document import printable
 from .reader import file_kind
 
 __all__ = [
-    "check_file",
+    "check_output",
     "check_places",
     "copy_file",
     "make_directory",
@@ -104,7 +104,7 @@ def replacing(path: StrPath) -> Iterator[IO[bytes]]:
         _forced(folder)
 
 
-def check_file(path: StrPath, *, parents_are_made: bool = False) -> None:
+def check_output(path: StrPath, *, parents_are_made: bool = False) -> None:
     """Refuse ``path`` before the work, where `replacing` would refuse it after.
 
     Raises:

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..display import Shown
+from ..errors import UsageError
 from ..reliability.failures import Failures
 from .stragglers import Stragglers
+
+MAX_ACCELERATORS = 10**7
+"""Of one cluster."""
 
 Curve = tuple[tuple[float, float], ...]
 """Points (x, y), x rising; between points y is linear in log x, outside it stays at the end value."""
@@ -208,7 +213,7 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class Cluster(Shown):
     """Alike nodes of alike accelerators, and the links that join them."""
 
     name: str
@@ -242,6 +247,11 @@ class Cluster:
     source: str = ""
     date: str = ""
 
+    def __repr__(self) -> str:
+        kinds = [group.accelerator.name for group in self.node_groups] or [self.accelerator.name]
+        size = f"{self.nodes:,} nodes × {self.accelerators_per_node} {' / '.join(dict.fromkeys(kinds))}"
+        return f"Cluster({self.name}: {size} = {self.accelerators:,} accelerators)"
+
     @property
     def accelerators(self) -> int:
         return self.nodes * self.accelerators_per_node
@@ -253,8 +263,30 @@ class Cluster:
         return all(accelerator.is_measured for accelerator in kinds)
 
     def with_nodes(self, nodes: int) -> Cluster:
-        """The same cluster with another number of nodes."""
+        """The same cluster with another number of nodes.
+
+        Raises:
+            UsageError: there cannot be so many: none, nodes that are wired one by one, or too many.
+        """
+        if nodes < 1:
+            raise UsageError(f"--nodes {nodes}: expected at least 1")
+        if self.wires and nodes != self.nodes:
+            raise UsageError(
+                f"--nodes {nodes}: {self.name} wires {self.nodes} nodes one by one; change its file instead"
+            )
+        if nodes * self.accelerators_per_node > MAX_ACCELERATORS:
+            raise UsageError(f"--nodes {nodes}: more than {MAX_ACCELERATORS:,} accelerators")
         return replace(self, nodes=nodes)
+
+    def facts(self) -> dict[str, object]:
+        """What a plan remembers of the cluster that it was made for."""
+        return {
+            "name": self.name,
+            "accelerator": self.accelerator.name,
+            "kind": self.accelerator.kind,
+            "accelerators": self.accelerators,
+            "accelerators_per_node": self.accelerators_per_node,
+        }
 
     def accelerator_of(self, rank: int) -> Accelerator:
         """The accelerator of ``rank``; ranks fill nodes in order. Nodes beyond all groups are as the last."""

@@ -11,11 +11,10 @@ from typing import Any
 from ..errors import Fault
 from ..files.document import Document, did_you_mean, shown
 from ..units import format_quantity
-from .cluster import Cluster
+from .cluster import MAX_ACCELERATORS, Cluster
 from .fabric_rules import fabric_faults
 from .stragglers_file import straggler_faults
 
-MAX_ACCELERATORS = 10**7
 _NODE = re.compile(r"node(0|[1-9]\d{0,8})\Z")
 
 NIC_BANDWIDTH = 200e9

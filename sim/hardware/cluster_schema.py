@@ -16,7 +16,6 @@ from . import cluster as parts
 from . import stragglers
 from .accelerator_schema import AcceleratorForm
 from .form_types import (
-    MAX_ACCELERATORS,
     Bandwidth,
     BandwidthOrNone,
     BytesCurve,
@@ -97,7 +96,7 @@ class NodeGroupForm(Strict):
 
 class TransportForm(Strict):
     operation: Operation
-    ranks: Annotated[StrictInt, Field(ge=2, le=MAX_ACCELERATORS)]
+    ranks: Annotated[StrictInt, Field(ge=2, le=parts.MAX_ACCELERATORS)]
     times: TimeCurve = Field(min_length=1, description="points, as [[1 MiB, 250 us]]")
     cpu_times: ProcessorCurve = ()
     nodes: WholeOrNone = 0

@@ -14,7 +14,6 @@ from ..units import parse_quantity
 from . import cluster as parts
 from . import stragglers
 
-MAX_ACCELERATORS = 10**7
 MAX_TEXT = 4000
 
 PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
@@ -77,8 +76,8 @@ Fraction = Annotated[
 ]
 SlowFactor = Annotated[float, BeforeValidator(quantity("count", most=stragglers.MAX_FACTOR))]
 BandwidthOrNone = Annotated[float, BeforeValidator(quantity("bandwidth", zero=True))]
-Whole = Annotated[StrictInt, Field(ge=1, le=MAX_ACCELERATORS)]
-WholeOrNone = Annotated[StrictInt, Field(ge=0, le=MAX_ACCELERATORS)]
+Whole = Annotated[StrictInt, Field(ge=1, le=parts.MAX_ACCELERATORS)]
+WholeOrNone = Annotated[StrictInt, Field(ge=0, le=parts.MAX_ACCELERATORS)]
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[str, AfterValidator(_name)]
 Precision = Annotated[str, AfterValidator(_precision)]

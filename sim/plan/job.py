@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from ..errors import Fault
+from ..errors import Fault, UsageError
+from ..model.hf_config import read_model
 from ..model.model import Model
 from .mixed_precision import PRECISION_BYTES
 
@@ -13,22 +16,78 @@ OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adamw": 2}
 """fp32 values an optimizer keeps for every parameter."""
 
 
+class _Unsaid(str):
+    """A precision that nobody asked for; the text is the default's."""
+
+    __slots__ = ()
+
+
+_BF16, _FP32 = _Unsaid("bf16"), _Unsaid("fp32")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training job; what it takes in an optimizer step, not how long it trains."""
+    """One training job; what it takes in an optimizer step, not how long it trains.
 
-    model: Model
+    The model may be given as the name of a preset or the path of a file.
+
+    >>> import traincast as tc
+    >>> tc.Job("llama3-8b", global_batch=256, seq_len=8192)
+    Job(llama3-8b: 256 samples of 8,192 tokens a step, adamw, bf16)
+
+    Raises:
+        InputError: there is no such model.
+        UsageError: no sequence length, of a model whose samples have one.
+    """
+
+    model: Model = field(kw_only=False)
     global_batch: int
     """Samples of one optimizer step."""
-    seq_len: int
-    """Tokens of one sample."""
+    seq_len: int = None  # type: ignore[assignment]
+    """Tokens of one sample; images have none, and are one token each."""
     optimizer: str = "adamw"
-    precision: str = "bf16"
+    precision: str = _BF16
+    """Of weights and activations; where nobody says it, fp32 on processors (`on`)."""
     learning_rate: float = 1e-3
     dropout: bool = False
     """Dropout after attention's probabilities, a block's halves and the embedding."""
     expert_imbalance: float = 1.0
     """Tokens of the busiest expert-parallel rank over the mean; 1 is balanced routing."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: Model | str | os.PathLike[str],
+            *,
+            global_batch: int,
+            seq_len: int | None = None,
+            optimizer: str = "adamw",
+            precision: str = "bf16",
+            learning_rate: float = 1e-3,
+            dropout: bool = False,
+            expert_imbalance: float = 1.0,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, Model):
+            object.__setattr__(self, "model", read_model(self.model))
+        if self.seq_len is None:
+            network = self.model.network
+            if network is None or network.max_tokens > 1:
+                raise UsageError("a model needs --seq-len")
+            object.__setattr__(self, "seq_len", 1)
+
+    def __repr__(self) -> str:
+        samples = f"{self.global_batch:,} samples"
+        tokens = f" of {self.seq_len:,} tokens" if self.seq_len > 1 else ""
+        return f"Job({self.model.name}: {samples}{tokens} a step, {self.optimizer}, {self.precision})"
+
+    def on(self, kind: str) -> Job:
+        """The same job for accelerators of ``kind``: in fp32 on a `cpu` if nobody said a precision."""
+        if kind != "cpu" or not isinstance(self.precision, _Unsaid):
+            return self
+        return replace(self, precision=_FP32)
 
     @property
     def bytes_per_value(self) -> int:
@@ -42,10 +101,10 @@ class Job:
     def faults(self) -> list[Fault]:
         """Every rule this job breaks; empty when it is valid."""
         faults: list[Fault] = []
-        for field in ("global_batch", "seq_len"):
-            if getattr(self, field) < 1:
+        for name in ("global_batch", "seq_len"):
+            if getattr(self, name) < 1:
                 faults.append(
-                    Fault(path=f"job.{field}", found=str(getattr(self, field)), expected="at least 1")
+                    Fault(path=f"job.{name}", found=str(getattr(self, name)), expected="at least 1")
                 )
         if self.optimizer not in OPTIMIZER_STATES:
             faults.append(

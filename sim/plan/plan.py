@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..display import Shown
 from .action import Actions
 from .job import Job
 from .rank_parameters import split_parameters
@@ -48,7 +49,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Shown):
     """One step of training for every rank, ready to be simulated or executed."""
 
     job: Job
@@ -62,6 +63,10 @@ class Plan:
     """By server: the layers whose parameters it holds."""
     cluster: dict[str, object] = field(default_factory=dict)
     """What the plan was made for: name, accelerator, kind, accelerators; empty for any machine."""
+
+    def __repr__(self) -> str:
+        sizes = f"{self.world_size:,} ranks, {len(self.stages)} stages, {self.micro_batches:,} micro-batches"
+        return f"Plan({self.job.model.name}: {self.strategy.label}, {sizes})"
 
     @property
     def world_size(self) -> int:

@@ -25,6 +25,7 @@ from ..program.step_arrays import StepArrays, step_arrays
 from ..trace.trace import Spans, Trace, joined
 from ..updates.predict import plays_updates, predict_updates
 from .remembered import remembered
+from .world_size import refuse_too_many_ranks
 
 NETWORKS = ("closed-form", "flow")
 """How messages share links."""
@@ -71,9 +72,11 @@ def simulate(
     under way together share links by max-min fairness. Every rank is then played by itself.
 
     Raises:
-        InputError: the plan's actions wait for each other, the engine or the network is unknown, or the
-            cluster's network or the plan is none that flow level knows.
+        InputError: the plan has more ranks than the cluster has accelerators, its actions wait for each
+            other, the engine or the network is unknown, or the cluster's network or the plan is none that
+            flow level knows.
     """
+    refuse_too_many_ranks(plan.strategy, cluster)
     if plays_updates(plan, cluster):
         if network != NETWORKS[0]:
             raise InputError("network flow does not know parameter servers, whose queues share links already")

@@ -7,9 +7,7 @@ itself: what was refused by which rule, what was bounded away, and why each runn
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from ..costs.costs import Costs
 from ..costs.lower_bound import lower_bound_s
@@ -23,47 +21,13 @@ from ..plan.make_plan import make_plan, order_faults, sketch
 from ..plan.plan import Plan
 from ..plan.strategy import Strategy
 from ..plan.strategy_rules import strategy_faults
-from ..predict.metrics import Metrics, metrics
+from ..predict.prediction import prediction_of
 from ..predict.simulate import simulate
 from ..trace.trace import Trace
-from ..units import format_quantity
+from .found import Search, explain
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction done."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranked:
-    """One simulated plan."""
-
-    plan: Plan
-    trace: Trace
-    metrics: Metrics
-    why_not: str = ""
-    """What it loses against the best; empty for the best."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Search:
-    """Ranked plans, best first, and what became of all the others."""
-
-    ranked: list[Ranked] = field(default_factory=list)
-    considered: int = 0
-    refusals: Counter[str] = field(default_factory=Counter)
-    """By rule: how many strategies broke it."""
-    bounded: int = 0
-    """How many could not have been among the best."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        refused = sum(self.refusals.values())
-        simulated = self.considered - refused - self.bounded
-        return {
-            "considered": self.considered,
-            "refused": refused,
-            "bounded": self.bounded,
-            "simulated": simulated,
-        }
 
 
 def search(
@@ -94,7 +58,7 @@ def _search(
     seed: int,
     progress: Progress,
 ) -> Search:
-    result = Search()
+    result = Search(job=job, cluster=cluster)
     bounds = _bounded(job, cluster, strategies, result, progress)
     best: list[tuple[float, str, Plan, Trace]] = []
     closest: tuple[float, str] | None = None
@@ -110,7 +74,7 @@ def _search(
             result.refusals["memory"] += 1
             closest = min(closest or (short, label), (short, label))
             continue
-        plan = make_plan(job, strategy, describe(cluster))
+        plan = make_plan(job, strategy, cluster.facts())
         trace = simulate(plan, cluster, seed=seed, samples=0 if sampled_later else samples)
         best.append((trace.deterministic_step_time_s, label, plan, trace))
         best.sort(key=lambda item: item[:2])
@@ -120,10 +84,10 @@ def _search(
     ranked = []
     for _, _, plan, first in best:
         trace = simulate(plan, cluster, seed=seed, samples=samples) if sampled_later else first
-        ranked.append(Ranked(plan=plan, trace=trace, metrics=metrics(plan, cluster, trace)))
+        ranked.append(prediction_of(plan, cluster, trace))
     # Jitter costs most where many wait for each other, so it may change the order of near ties.
     ranked.sort(key=lambda one: one.trace.step_time_s)
-    result.ranked = _explain(ranked)
+    result.plans = explain(ranked)
     return result
 
 
@@ -169,55 +133,3 @@ def _nothing_fits(cluster: Cluster, closest: tuple[float, str] | None, result: S
             "  hint: use more nodes, a smaller --global-batch, or --precision bf16"
         )
     return text
-
-
-def describe(cluster: Cluster) -> dict[str, object]:
-    """What a plan remembers of the cluster it was made for."""
-    return {
-        "name": cluster.name,
-        "accelerator": cluster.accelerator.name,
-        "kind": cluster.accelerator.kind,
-        "accelerators": cluster.accelerators,
-        "accelerators_per_node": cluster.accelerators_per_node,
-    }
-
-
-def _explain(ranked: list[Ranked]) -> list[Ranked]:
-    """Say of every plan but the first what costs it the place."""
-    if not ranked:
-        return ranked
-    first = _parts(ranked[0])
-    explained = [ranked[0]]
-    for other in ranked[1:]:
-        why = _difference(first, _parts(other))
-        explained.append(Ranked(plan=other.plan, trace=other.trace, metrics=other.metrics, why_not=why))
-    return explained
-
-
-_NAMES = {
-    "compute": "compute",
-    "bubble": "waiting",
-    "tp": "tensor-parallel communication",
-    "pp": "pipeline transfers",
-    "dp": "gradient all-reduce",
-    "ps": "push and pull",
-}
-
-
-def _parts(ranked: Ranked) -> dict[str, float]:
-    """Seconds of a step by what they are spent on, averaged over ranks."""
-    step = ranked.trace.deterministic_step_time_s
-    sampled = ranked.trace.step_time_s
-    exposed = {name: seconds / sampled * step for name, seconds in ranked.metrics.exposed_comm_s.items()}
-    bubble = ranked.metrics.bubble_fraction * step
-    compute = step - bubble - sum(exposed.values())
-    return {**exposed, "bubble": bubble, "compute": compute, "step": sampled}
-
-
-def _difference(first: dict[str, float], other: dict[str, float]) -> str:
-    behind = other["step"] / first["step"] - 1
-    changes = {name: other.get(name, 0.0) - first.get(name, 0.0) for name in _NAMES}
-    worth_saying = 1e-3 * first["step"]
-    worst = sorted((seconds, name) for name, seconds in changes.items() if seconds > worth_saying)[::-1][:2]
-    reasons = ", ".join(f"{_NAMES[name]} +{format_quantity(seconds, 'time')}" for seconds, name in worst)
-    return f"{behind:+.1%}" + (f": {reasons}" if reasons else "")

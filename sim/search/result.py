@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from ..files.writer import make_directory, replaced_together, write_json_atomic
-from ..hardware.cluster import Cluster
 from ..hardware.cluster_file import write_cluster
-from ..plan.job import Job
 from ..plan.plan_file import write_plan
+from ..predict.prediction import Prediction
 from ..trace.trace import Trace
 from ..trace.trace_file import write_trace
 from ..units import format_quantity
-from .planner import Ranked, Search
+from .found import Search
 from .result_layout import (
     CLUSTER,
     MEASUREMENTS,
@@ -58,8 +57,6 @@ class Accuracy:
 def write_result(
     directory: Path,
     search: Search,
-    job: Job,
-    cluster: Cluster,
     *,
     seed: int,
     measured: Mapping[int, Trace] | None = None,
@@ -78,12 +75,12 @@ def write_result(
     """
     own = own_files(directory, force)
     with replaced_together(directory, replaces=own, removes=own, last=RESULT) as new:
-        files = [CLUSTER, *_write_plans(new, search.ranked, measured or {})]
-        write_cluster(cluster, new / CLUSTER)
+        files = [CLUSTER, *_write_plans(new, search.plans, measured or {})]
+        write_cluster(search.cluster, new / CLUSTER)
         if measurements:
             write_json_atomic(new / MEASUREMENTS, dict(measurements))
             files.append(MEASUREMENTS)
-        result = _document(search, job, cluster, seed, measured or {})
+        result = _document(search, seed, measured or {})
         result["measurements"] = MEASUREMENTS if measurements else None
         result["files"] = [*files, *([REPORT] if page else []), RESULT]
         write_json_atomic(new / RESULT, result)
@@ -92,7 +89,7 @@ def write_result(
     return result
 
 
-def _write_plans(directory: Path, ranked: Sequence[Ranked], measured: Mapping[int, Trace]) -> list[str]:
+def _write_plans(directory: Path, ranked: Sequence[Prediction], measured: Mapping[int, Trace]) -> list[str]:
     """Write plans and traces; the names of the files."""
     for folder in ("plans", "predicted", *(["measured"] if measured else [])):
         make_directory(directory / folder)
@@ -107,21 +104,19 @@ def _write_plans(directory: Path, ranked: Sequence[Ranked], measured: Mapping[in
     return names
 
 
-def _document(
-    search: Search, job: Job, cluster: Cluster, seed: int, measured: Mapping[int, Trace]
-) -> dict[str, Any]:
+def _document(search: Search, seed: int, measured: Mapping[int, Trace]) -> dict[str, Any]:
     """`result.json` but for what calibration left and the list of files."""
-    accuracy = accuracy_of(search.ranked, measured) if measured else None
+    accuracy = accuracy_of(search.plans, measured) if measured else None
     result = {
-        **plans_to_dict(search, job, cluster),
+        **search.to_dict(),
         "schema": SCHEMA,
         "command": shlex.join(["traincast", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "versions": versions(),
-        "verdict": verdict(search, cluster, accuracy),
+        "verdict": verdict(search, accuracy),
         "plans": [
-            _entry(place + 1, ranked, measured.get(place)) for place, ranked in enumerate(search.ranked)
+            _entry(place + 1, ranked, measured.get(place)) for place, ranked in enumerate(search.plans)
         ],
         "measurements": None,
         "accuracy": asdict(accuracy) if accuracy else None,
@@ -130,43 +125,7 @@ def _document(
     return result
 
 
-def plans_to_dict(search: Search, job: Job, cluster: Cluster) -> dict:
-    """What `plan --json` prints."""
-    return {
-        "schema": "traincast.plans/1",
-        "model": {**job.model.to_dict(), "parameters": job.model.parameters},
-        "job": {
-            "global_batch": job.global_batch,
-            "seq_len": job.seq_len,
-            "optimizer": job.optimizer,
-            "precision": job.precision,
-        },
-        "cluster": {
-            "name": cluster.name,
-            "accelerator": cluster.accelerator.name,
-            "kind": cluster.accelerator.kind,
-            "accelerators": cluster.accelerators,
-            "memory_bytes": cluster.accelerator.memory_bytes,
-            "residuals": dict(cluster.residuals),
-        },
-        "counts": search.counts,
-        "refusals": dict(search.refusals),
-        "plans": [prediction_to_dict(ranked) for ranked in search.ranked],
-    }
-
-
-def prediction_to_dict(ranked: Ranked) -> dict:
-    """One plan's numbers, as `plan --json` lists them and `simulate --json` prints them."""
-    return {
-        "label": ranked.plan.strategy.label,
-        "strategy": ranked.plan.strategy.to_dict(),
-        "world_size": ranked.plan.world_size,
-        **ranked.metrics.to_dict(),
-        "why_not": ranked.why_not,
-    }
-
-
-def _entry(number: int, ranked: Ranked, measured: Trace | None) -> dict:
+def _entry(number: int, ranked: Prediction, measured: Trace | None) -> dict:
     entry = {
         "id": number,
         "label": ranked.plan.strategy.label,
@@ -191,12 +150,12 @@ def _entry(number: int, ranked: Ranked, measured: Trace | None) -> dict:
     return entry
 
 
-def error_pct(ranked: Ranked, measured: Trace) -> float:
+def error_pct(ranked: Prediction, measured: Trace) -> float:
     """Signed error of the predicted step time, percent of the measured."""
     return 100 * (ranked.metrics.step_time_s["p50"] / measured.step_time_s - 1)
 
 
-def accuracy_of(ranked: list[Ranked], measured: Mapping[int, Trace]) -> Accuracy:
+def accuracy_of(ranked: Sequence[Prediction], measured: Mapping[int, Trace]) -> Accuracy:
     """Errors over the plans that were run."""
     errors = [abs(error_pct(ranked[place], trace)) for place, trace in measured.items()]
     fastest = min(measured, key=lambda place: ranked[place].metrics.step_time_s["p50"])
@@ -209,18 +168,18 @@ def accuracy_of(ranked: list[Ranked], measured: Mapping[int, Trace]) -> Accuracy
     )
 
 
-def verdict(search: Search, cluster: Cluster, accuracy: Accuracy | None) -> str:
+def verdict(search: Search, accuracy: Accuracy | None) -> str:
     """The result in a sentence or two, with its error where it was measured."""
-    best = search.ranked[0]
+    best = search.plans[0]
     step = {name: format_quantity(value, "time") for name, value in best.metrics.step_time_s.items()}
     text = (
         f"{best.plan.strategy.label} is the fastest of {search.considered:,} ways to train"
-        f" {best.plan.job.model.name} on {cluster.name}:"
+        f" {best.plan.job.model.name} on {search.cluster.name}:"
         f" {step['p50']} a step predicted ({step['p5']} to {step['p95']}),"
         f" {best.metrics.tokens_per_s:,.0f} tokens/s, {best.metrics.mfu:.1%} MFU."
     )
-    if len(search.ranked) > 1:
-        runner_up = search.ranked[1]
+    if len(search.plans) > 1:
+        runner_up = search.plans[1]
         text += f" Next is {runner_up.plan.strategy.label}, {runner_up.why_not}."
     if accuracy:
         text += (

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from ..errors import InputError, UsageError
 from ..files.reader import load_document
-from ..files.writer import check_file, check_places, make_directory
+from ..files.writer import check_output, check_places, make_directory
 
 SCHEMA = "traincast.result/1"
 RESULT, CLUSTER, REPORT, MEASUREMENTS = "result.json", "cluster.yaml", "report.html", "measurements.json"
@@ -62,7 +62,7 @@ def own_files(directory: Path, force: bool) -> frozenset[str]:
         return frozenset()
     if not force:
         raise UsageError(f"{path} exists; give another -o, or --force to replace it")
-    check_file(path)
+    check_output(path)
     try:
         document = load_document(path, max_bytes=MAX_BYTES).data
     except InputError as error:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..display import Shown, draw
 from .span_columns import Span, Spans, joined
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ SCHEMA = "traincast.trace/1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
+class Trace(Shown):
     """Spans sorted by (step, start, rank, stream), with what is known of the whole."""
 
     spans: Spans
@@ -46,12 +47,25 @@ class Trace:
         """A trace with its spans put in order."""
         return cls(spans=Spans.of(spans).in_order(), **fields)  # type: ignore[arg-type]
 
+    def __repr__(self) -> str:
+        ranks, spans = f"{self.world_size:,} ranks", f"{len(self.spans):,} spans"
+        return f"Trace({self.source}: {ranks}, {spans}, {self.step_time_s:.4g} s a step)"
+
     @property
     def step_time_s(self) -> float:
         """Median of the step times."""
         ordered = sorted(self.step_times_s)
         middle = len(ordered) // 2
         return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+    def timeline(self, measured: Trace | None = None, *, title: str = "", wide: bool = False) -> Any:
+        """Every rank a line, with ``measured`` below; a picture that notebooks show, and `save` writes.
+
+        >>> import traincast as tc
+        >>> tc.simulate("gpt2", "dgx-a100", pp=2, global_batch=8, seq_len=1024).timeline()
+        Picture(9.0 × 2.6 inches)
+        """
+        return draw("timeline", self, measured, title=title, wide=wide)
 
     def quantile(self, q: float) -> float:
         """The step time below which a fraction ``q`` of the steps lie (linear interpolation)."""

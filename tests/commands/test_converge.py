@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from traincast.commands.converge import factors_of, protocols_of
+from traincast.sim.api.converge import factors_of, protocols_of
 from traincast.sim.convergence.digits import read_digits
 from traincast.sim.convergence.forecast import Timing, forecast, order_agrees
 from traincast.sim.convergence.virtual_training import Curve

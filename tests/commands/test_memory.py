@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from traincast.commands.memory import command
-from traincast.commands.tables_memory import BAR_WIDTH, memory_bars
+from traincast.reports.memory_table import BAR_WIDTH, memory_bars
 
 ONE_NODE = ["llama3-8b", "--cluster", "hgx-h100", "--nodes", "1", "--global-batch", "32", "--seq-len", "4096"]
 

@@ -147,7 +147,7 @@ def test_pictures_of_a_report_are_written_together(tmp_path):
 
 def test_a_linked_folder_of_logs_is_not_entered(tmp_path, tiny_job):
     """`demo` keeps its logs in a folder of its own directory."""
-    from traincast.commands.demo import run
+    from traincast.lab.demo import run_plan
     from traincast.sim.plan.make_plan import make_plan
     from traincast.sim.plan.strategy import Strategy
 
@@ -155,5 +155,5 @@ def test_a_linked_folder_of_logs_is_not_entered(tmp_path, tiny_job):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/logs").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="logs: cannot be written: a symbolic link -> expected a directory"):
-        run(make_plan(tiny_job, Strategy(dp=2)), 1, tmp_path / "out", 0)
+        run_plan(make_plan(tiny_job, Strategy(dp=2)), 1, tmp_path / "out", 0)
     assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -259,11 +259,11 @@ def test_what_the_planner_writes_becomes_a_report(
 ) -> None:
     """The directory that `write_result` makes is the directory that the report reads."""
     found = search(tiny_job, host_cluster, strategies(tiny_job, host_cluster), top=3, seed=1)
-    best = found.ranked[0].trace
+    best = found.plans[0].trace
     run = Trace.of(best.spans, source="measured", world_size=best.world_size, step_times_s=best.step_times_s)
     prepare_directory(tmp_path, force=False)
-    write_result(tmp_path, found, tiny_job, host_cluster, seed=1, measured={0: run})
+    write_result(tmp_path, found, seed=1, measured={0: run})
     text, page = report(tmp_path)
-    assert found.ranked[0].plan.strategy.label in page.text
+    assert found.plans[0].plan.strategy.label in page.text
     assert "median of 1 run, worst" in page.text
-    assert {f"timeline-{number}" for number in range(1, len(found.ranked) + 1)} <= set(figures(text))
+    assert {f"timeline-{number}" for number in range(1, len(found.plans) + 1)} <= set(figures(text))

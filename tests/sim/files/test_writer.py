@@ -14,7 +14,7 @@ from file_tree import make, names, tree
 from traincast.sim.errors import InputError, UsageError
 from traincast.sim.files import writer
 from traincast.sim.files.writer import (
-    check_file,
+    check_output,
     check_places,
     copy_file,
     make_directory,
@@ -165,7 +165,7 @@ def test_only_a_regular_file_is_replaced(tmp_path, plant, message):
         lambda: write_text_atomic(path, "new"),
         lambda: write_json_atomic(path, {}),
         lambda: copy_file(source, path),
-        lambda: check_file(path),
+        lambda: check_output(path),
         lambda: check_places(tmp_path, ["out.json"], replaces=["out.json"]),
     )
     for way in ways:
@@ -225,16 +225,16 @@ def test_temporary_names_cannot_be_guessed(tmp_path):
 def test_paths_that_name_no_file(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("old")
-    for way in (lambda: write_text_atomic(path, "new"), lambda: check_file(path)):
+    for way in (lambda: write_text_atomic(path, "new"), lambda: check_output(path)):
         with pytest.raises(UsageError, match="cannot be written"):
             way()
     assert tree(tmp_path) == {"file": "old"}
 
 
 def test_parents_that_will_be_made_need_not_be_there(tmp_path):
-    check_file(tmp_path / "a/b/c.png", parents_are_made=True)
+    check_output(tmp_path / "a/b/c.png", parents_are_made=True)
     with pytest.raises(UsageError, match="No such file"):
-        check_file(tmp_path / "a/b/c.png")
+        check_output(tmp_path / "a/b/c.png")
 
 
 def test_long_names_can_be_written(tmp_path):
@@ -246,14 +246,14 @@ def test_long_names_can_be_written(tmp_path):
 NOT_ROOT = """
 import os, sys
 from traincast.sim.errors import UsageError
-from traincast.sim.files.writer import check_file, check_places, replaced_together, write_text_atomic
+from traincast.sim.files.writer import check_output, check_places, replaced_together, write_text_atomic
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 def together():
     with replaced_together("."):
         pass
 ways = (lambda: write_text_atomic("a", "new"), lambda: write_text_atomic("old", "new"),
-        lambda: check_file("a"), lambda: check_places(".", ["a"]), together)
+        lambda: check_output("a"), lambda: check_places(".", ["a"]), together)
 for way in ways:
     try:
         way()
@@ -287,7 +287,7 @@ def test_a_directory_without_permission():
 def test_a_read_only_place_is_refused_before_the_work(tmp_path, monkeypatch):
     """As on a read-only file system, for root too."""
     monkeypatch.setattr(os, "access", lambda path, mode, **_: not mode & os.W_OK)
-    for way in (lambda: check_file(tmp_path / "a"), lambda: check_places(tmp_path, [])):
+    for way in (lambda: check_output(tmp_path / "a"), lambda: check_places(tmp_path, [])):
         with pytest.raises(UsageError, match="a directory without write permission"):
             way()
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 from published_rows import row
 
-from traincast.commands.tables_validation import unseen_table
-from traincast.commands.validation_views import unseen
+from traincast.reports.validation_tables import unseen_table
+from traincast.reports.validation_views import unseen
 from traincast.sim.hardware.cluster import Cluster
 from traincast.sim.published.case import Case
 from traincast.sim.published.leave_one_out import leave_one_out

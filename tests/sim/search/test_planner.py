@@ -27,7 +27,7 @@ def test_search_finds_what_brute_force_finds(tiny_job, cluster_name, request):
         if all(place.fits for place in memory(plan, cluster)):
             every.append((simulate(plan, cluster).step_time_s, strategy.label))
     found = search(tiny_job, cluster, strategies(tiny_job, cluster), top=3, samples=1)
-    best = [(r.trace.metadata["deterministic_step_time_s"], r.plan.strategy.label) for r in found.ranked]
+    best = [(r.trace.metadata["deterministic_step_time_s"], r.plan.strategy.label) for r in found.plans]
     assert best == sorted(every)[:3]
     counts = found.counts
     assert counts["considered"] == counts["refused"] + counts["bounded"] + counts["simulated"]
@@ -36,8 +36,8 @@ def test_search_finds_what_brute_force_finds(tiny_job, cluster_name, request):
 
 def test_runners_up_say_why_they_lost(tiny_job, round_cluster):
     found = search(tiny_job, round_cluster, strategies(tiny_job, round_cluster), top=4)
-    assert found.ranked[0].why_not == ""
-    assert all(ranked.why_not.startswith("+") for ranked in found.ranked[1:])
+    assert found.plans[0].why_not == ""
+    assert all(ranked.why_not.startswith("+") for ranked in found.plans[1:])
 
 
 def test_nothing_fits_says_what_is_missing(tiny_job, round_cluster):

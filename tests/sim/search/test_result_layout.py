@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,14 @@ def write(tiny_job, host_cluster):
     found = search(tiny_job, host_cluster, strategies(tiny_job, host_cluster), top=3, seed=1)
 
     def run(directory: Path, *, top: int = 3, ran: int = 0, page=write_report, force: bool = False) -> dict:
-        found_now = type(found)(
-            **{**{k: getattr(found, k) for k in found.__slots__}, "ranked": found.ranked[:top]}
-        )
-        traces = {n: ranked.trace for n, ranked in enumerate(found_now.ranked[:ran])}
+        found_now = replace(found, plans=found.plans[:top])
+        traces = {n: ranked.trace for n, ranked in enumerate(found_now.plans[:ran])}
         measured = {
             n: Trace.of(t.spans, source="measured", world_size=t.world_size, step_times_s=t.step_times_s)
             for n, t in traces.items()
         }
         prepare_directory(directory, force, plans=top, measured=bool(ran))
-        return write_result(
-            directory, found_now, tiny_job, host_cluster, seed=1, measured=measured, page=page, force=force
-        )
+        return write_result(directory, found_now, seed=1, measured=measured, page=page, force=force)
 
     return run
 

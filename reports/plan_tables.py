@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..reports.formats import seconds, size
-from ..reports.table import Table
-from ..sim.hardware.cluster import Cluster
-from ..sim.search.planner import Ranked, Search
+from ..sim.predict.prediction import Prediction
+from ..sim.search.found import Search
 from ..sim.search.result import Accuracy, error_pct
 from ..sim.trace.trace import Trace
+from .formats import seconds, size
+from .table import Table
 
 
 def ranking(search: Search) -> Table:
@@ -27,12 +27,12 @@ def ranking(search: Search) -> Table:
             "#", "strategy", "step", "p5", "p95", "tokens/s", "MFU", "bubble", "exposed comm", "memory",
             "why not #1",
         ),
-        rows=tuple((str(i + 1), *_ranked_row(ranked)) for i, ranked in enumerate(search.ranked)),
+        rows=tuple((str(i + 1), *_ranked_row(ranked)) for i, ranked in enumerate(search.plans)),
         text_columns=(1, 10),
     )  # fmt: skip
 
 
-def _ranked_row(ranked: Ranked) -> tuple[str, ...]:
+def _ranked_row(ranked: Prediction) -> tuple[str, ...]:
     numbers = ranked.metrics
     step = numbers.step_time_s
     exposed = sum(numbers.exposed_comm_s.values()) / step["p50"]
@@ -50,11 +50,11 @@ def _ranked_row(ranked: Ranked) -> tuple[str, ...]:
     )
 
 
-def prediction(ranked: Ranked, cluster: Cluster) -> Table:
+def prediction(ranked: Prediction) -> Table:
     """One predicted step in numbers."""
     numbers = ranked.metrics
     step = numbers.step_time_s
-    peak, capacity = max(numbers.peak_memory_bytes), cluster.accelerator.memory_bytes
+    peak, capacity = max(numbers.peak_memory_bytes), ranked.cluster.accelerator.memory_bytes
     rows = [
         ("step time", f"{seconds(step['p50'])} ({seconds(step['p5'])} to {seconds(step['p95'])})"),
         ("samples/s", f"{numbers.samples_per_s:,.2f}"),
@@ -66,11 +66,11 @@ def prediction(ranked: Ranked, cluster: Cluster) -> Table:
         ("peak memory", f"{size(peak)} of {size(capacity)}"),
         ("fits", "yes" if numbers.fits else "no"),
     ]
-    title = f"{ranked.plan.strategy.label} on {cluster.name}"
+    title = f"{ranked.plan.strategy.label} on {ranked.cluster.name}"
     return Table(title=title, columns=("", "predicted"), rows=tuple(rows))
 
 
-def measured_table(ranked: Sequence[Ranked], measured: Mapping[int, Trace], accuracy: Accuracy) -> Table:
+def measured_table(ranked: Sequence[Prediction], measured: Mapping[int, Trace], accuracy: Accuracy) -> Table:
     """Predicted step time beside measured, with the signed error."""
     title = (
         f"{accuracy.runs} plans run: step time off by {accuracy.median_abs_pct:.1f} % in the median,"

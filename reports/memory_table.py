@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from ..reports.formats import seconds, size
-from ..reports.palette import MEMORY_PARTS
-from ..reports.table import Table
+from ..sim.api.memory import Memory
 from ..sim.memory.peak import RankMemory
 from ..sim.search.fit_hints import Hint
+from .formats import seconds, size
+from .palette import MEMORY_PARTS
+from .table import Table
 
 BAR_WIDTH = 60
 """Characters of the longer of the capacity and the fullest rank."""
@@ -78,3 +79,26 @@ def hint_table(found: Sequence[Hint]) -> Table:
     )
     columns = ("change", "accelerators", "peak", "saved", "step", "beside now")
     return Table(title="it fits with", columns=columns, rows=rows)
+
+
+def peak_text(found: Memory) -> str:
+    """When most stands on the fullest pipeline rank."""
+    rank, peak = found.fullest, found.peak
+    where = f"{peak['at']} of stage {peak['stage']} (pass {peak['number'] + 1} of its step)"
+    return (
+        f"peak: {size(found[rank].total_bytes)} on pipeline rank {rank}, in the"
+        f" {peak['at'] if peak['at'] == 'optimizer step' else where}; {found[rank].in_flight}"
+        f" micro-batch{'es' if found[rank].in_flight != 1 else ''} in flight at most"
+    )
+
+
+def room_text(found: Memory) -> str:
+    """What is free where it fits, and whether a larger micro-batch would too."""
+    free = min(place.capacity_bytes - place.total_bytes for place in found)
+    plan, largest = found.plan, found.largest_micro_batch or 0
+    own, share = plan.strategy.micro_batch, plan.job.global_batch // plan.strategy.dp
+    if own == share:
+        more = "its micro-batch is all that a replica has"
+    else:
+        more = f"a micro-batch of {largest} still fits" if largest > own else "no larger micro-batch fits"
+    return f"fits: {size(free)} free on the fullest rank; {more}"

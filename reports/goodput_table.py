@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ..reports.formats import duration, percent
-from ..reports.table import Table
-from ..sim.reliability.goodput import Goodput, Training
-from ..sim.reliability.long_run import Runs, time_quantiles_s
+from ..sim.api.goodput import LongTraining
+from .formats import duration, percent
+from .table import Table
 
 CAUSES = {
     "checkpoint": "standing still for checkpoints",
@@ -17,8 +16,9 @@ CAUSES = {
 """What time goes to, in words."""
 
 
-def goodput_table(training: Training, found: Goodput, ends: Runs | None, name: str) -> Table:
+def goodput_table(whole: LongTraining) -> Table:
     """Failures, intervals, goodput and what the rest of the time goes to."""
+    training, found, times = whole.training, whole.found, whole.time_to_train_s
     count = sum(found.failures.values())
     kinds = ", ".join(f"{kind} {number:,.3g}" for kind, number in found.failures.items() if number)
     days = duration(training.horizon_s)
@@ -33,12 +33,8 @@ def goodput_table(training: Training, found: Goodput, ends: Runs | None, name: s
         ("goodput", f"{quantiles[0]} ({quantiles[1]} to {quantiles[2]})"),
         *((CAUSES[cause], percent(share, 2)) for cause, share in found.runs.shares().items()),
     ]
-    if ends is not None:
-        rows.append(("time to train", _times(ends)))
-    accelerators = training.nodes * training.accelerators_per_node
-    return Table(title=f"{accelerators:,} accelerators of {name}", columns=("", "expected"), rows=tuple(rows))
-
-
-def _times(ends: Runs) -> str:
-    times = time_quantiles_s(ends)
-    return f"{duration(times['p50'])} ({duration(times['p5'])} to {duration(times['p95'])})"
+    if times is not None:
+        middle, low, high = (duration(times[name]) for name in ("p50", "p5", "p95"))
+        rows.append(("time to train", f"{middle} ({low} to {high})"))
+    title = f"{whole.accelerators:,} accelerators of {whole.cluster.name}"
+    return Table(title=title, columns=("", "expected"), rows=tuple(rows))

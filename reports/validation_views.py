@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..reports.validation_page import Run, Source, Unseen
+from .validation_page import Run, Source, Unseen
 
 if TYPE_CHECKING:
     from ..sim.published.leave_one_out import LeftOneOut

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..reports.table import Table
+from ..sim.api.validate import Validation
+from .table import Table
 
 if TYPE_CHECKING:
     from ..sim.published.leave_one_out import LeftOneOut
@@ -17,6 +18,17 @@ _COLUMNS = (
     *("file", "source", "rows", "used", "mean %", "median %", "p90 %", "max %", "bias %"),
     *("rank corr.", "regret %", "fit right %", "memory %", "in p5-p95 %"),
 )
+
+
+def validation_tables(found: Validation, worst: int = 5) -> list[Table]:
+    """Errors by source, those of sources left out of a fit, rows left out, the worst; no empty one."""
+    tables = (
+        score_table(found.scores),
+        unseen_table(found.unseen),
+        left_out_table(found.scores),
+        worst_table(found.judged, worst),
+    )
+    return [table for table in tables if table.rows]
 
 
 def score_table(scores: Sequence[Score]) -> Table:
