@@ -51,7 +51,7 @@ class ActionTable:
         bounds = zip(self.first[:-1].tolist(), self.first[1:].tolist(), strict=True)
         return tuple(ActionList(self, begin, end) for begin, end in bounds)
 
-    def rows(self, places: slice | Sequence[int]) -> tuple[Action, ...]:
+    def rows(self, places: slice | Sequence[int] | np.ndarray) -> tuple[Action, ...]:
         """The actions at ``places``, as objects."""
         kinds = [KINDS[code] for code in self.kind[places].tolist()]
         stage, micro_batch, bucket, rank = (getattr(self, name)[places].tolist() for name in NUMBERS)

@@ -20,11 +20,11 @@ from ..plan.plan import Plan
 from ..plan.step_counts import filling_steps, is_unflushed, steps_played
 from ..program.build import build_program
 from ..program.built import Built
-from ..program.span_rows import SpanRows
 from ..program.step_arrays import StepArrays, step_arrays
-from ..trace.trace import Spans, Trace, joined
+from ..trace.trace import Spans, Trace
 from ..updates.predict import plays_updates, predict_updates
 from .remembered import remembered
+from .spans import spans_of
 from .world_size import refuse_too_many_ranks
 
 NETWORKS = ("closed-form", "flow")
@@ -86,7 +86,7 @@ def simulate(
     step = step_time_s(plan, built, played.lanes[0].ends, played.makespan)
     drawn = _draw(plan, cluster, runner, built, step, samples, seed) if samples else (step,)
     return Trace(
-        spans=_spans(built.rows, played) if spans else Spans.of(()),
+        spans=spans_of(built.rows, played) if spans else Spans.of(()),
         source="predicted",
         world_size=plan.world_size,
         step_times_s=drawn,
@@ -232,25 +232,6 @@ def _drawn_steps(
     if built.updates or is_unflushed(plan.strategy):
         return [step_time_s(plan, built, ends, max(ends)) for ends in runner.ends(samples, seed)]
     return [step_time_s(plan, built, (), makespan) for makespan in runner.makespans(samples, seed)]
-
-
-def _spans(rows: SpanRows, played: Played) -> Spans:
-    """The spans of all lanes that are shown, in order."""
-    whole = []
-    for run in played.lanes:
-        columns = rows.columns
-        columns["rank"] = columns["rank"] + run.lane
-        whole.append(
-            Spans(
-                **columns,
-                start=np.asarray(run.starts)[rows.begins],
-                end=np.asarray(run.ends)[rows.ends],
-                step=np.zeros(len(rows.begins), dtype=np.int64),
-                streams=rows.streams,
-                tokens=rows.tokens,
-            )
-        )
-    return joined(whole).in_order()
 
 
 def _peak_memory(plan: Plan, cluster: Cluster, ranks: list[int]) -> dict[int, float]:

@@ -73,6 +73,8 @@ class _Rank:
     """How often it was in a collective: the n-th of one rank is the n-th of all members."""
     last_op: int = -1
     first_of_span: int = -1
+    is_blocked: bool = False
+    """Waits for a message that has not been sent."""
 
 
 class _Walk:
@@ -102,6 +104,8 @@ class _Walk:
         self.ranks = {r: _Rank(r, r // self.places, deque(queues[r // self.places])) for r in built}
         self.sent: dict[tuple[int, Action], int] = {}
         """(receiving rank, its receive) to the transfer."""
+        self.awaited: dict[tuple[int, Action], _Rank] = {}
+        """By the same: who waits for it."""
         self.waiting: dict[tuple, dict[int, list[tuple[int, float]]]] = {}
         """By collective: the members that have arrived, with what their part comes after."""
         self.met: dict[tuple, int] = {}
@@ -112,7 +116,7 @@ class _Walk:
         while any(rank.queue for rank in self.ranks.values()):
             progress = False
             for rank in self.ranks.values():
-                while rank.queue and self._made(rank, rank.queue[0]):
+                while rank.queue and not rank.is_blocked and self._made(rank, rank.queue[0]):
                     rank.queue.popleft()
                     progress = True
             if not progress:
@@ -225,11 +229,15 @@ class _Walk:
             row=self.slowness.message_row(rank.number, target),
         )
         self.sent[target, receive] = transfer
+        if (target, receive) in self.awaited:
+            self.awaited.pop((target, receive)).is_blocked = False
 
     def _receive(self, rank: _Rank, action: Action) -> bool:
         """Known once the sender has been walked that far."""
         transfer = self.sent.get((rank.number, action))
         if transfer is None:
+            self.awaited[rank.number, action] = rank
+            rank.is_blocked = True
             return False
         stage = action.stage + (-1 if action.kind is Kind.RECV_F else 1)
         source = self._counterpart(rank, self.stage_ranks[stage])

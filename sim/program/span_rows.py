@@ -10,34 +10,47 @@ import numpy as np
 
 from .program import Program, SpanLabel
 
+COLUMNS = (
+    "rank", "stream_code", "action_stage", "token_code", "action_number", "stage", "micro_batch", "bytes",
+    "flops",
+)  # fmt: skip
+"""Of a trace, in the order in which templates are made."""
+
 _TEXT = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpanRows:
-    """s spans: the operation that begins each, the one that ends it, and the columns of `sim.trace`."""
+    """s spans, each like one of t templates, whose columns are those of `sim.trace`."""
 
     begins: np.ndarray
-    """int64[s]"""
+    """int64[s]: the operation that begins each"""
     ends: np.ndarray
-    """int64[s]"""
-    rank: np.ndarray
-    stream_code: np.ndarray
-    action_stage: np.ndarray
-    token_code: np.ndarray
-    action_number: np.ndarray
-    stage: np.ndarray
-    micro_batch: np.ndarray
-    bytes: np.ndarray
-    flops: np.ndarray
+    """int64[s]: the operation that ends it"""
+    like: np.ndarray
+    """int64[s]: its template"""
+    number: np.ndarray
+    """int64[s]: its micro-batch, where that is not the template's; else -1"""
+    token: np.ndarray | None
+    """int64[s]: its token, where actions have texts of their own; -1 is the template's"""
+    templates: Mapping[str, np.ndarray]
+    """By name of a column: float64[t] of bytes and FLOPs, int64[t] of all others."""
     streams: tuple[str, ...]
     tokens: tuple[str, ...]
 
-    @property
-    def columns(self) -> dict[str, np.ndarray]:
-        """Those that a trace has, by name."""
-        names = ("rank", "stream_code", "action_stage", "token_code", "action_number", "stage")
-        return {name: getattr(self, name) for name in (*names, "micro_batch", "bytes", "flops")}
+    def columns(self, order: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """The columns of a trace, but for times, of the spans at the places ``order``."""
+        like, number = self.like[order], self.number[order]
+        found = {name: column[like] for name, column in self.templates.items()}
+        own = number >= 0
+        for name in ("micro_batch", "action_number"):
+            found[name] = np.where(own, number, found[name])
+        if self.token is not None:
+            token = self.token[order]
+            named = token >= 0
+            found["token_code"] = np.where(named, token, found["token_code"])
+            found["action_number"] = np.where(named, -1, found["action_number"])
+        return found
 
 
 class _Table(dict[str, int]):
@@ -75,27 +88,22 @@ def labelled(
     begins = np.repeat(np.arange(len(of_template)), each)
     start = np.concatenate([[0], np.cumsum(each)])
     row = np.repeat(first[of_template] - start[:-1], each) + np.arange(start[-1])
-    ints = table[:, :7].astype(np.int64)
     template, ended = of_template[begins], table[:, 9].astype(np.int64)[row]
-    number = micro_batch[begins]
-    columns = dict(zip(("rank", "stream_code", "action_stage", "token_code"), ints[row].T, strict=False))
-    token, shown = columns["token_code"], np.where(number >= 0, number, ints[row, 4])
+    token = None
     if texts:
-        token, shown = token.copy(), shown.copy()
-        for place in np.flatnonzero(columns["action_stage"] < 0).tolist():
-            token[place], shown[place] = tokens[texts[int(of_action[begins[place]])]], -1
+        token = np.full(len(row), -1)
+        for place in np.flatnonzero(table[row, 2] < 0).tolist():
+            token[place] = tokens[texts[int(of_action[begins[place]])]]
     return SpanRows(
         begins=begins,
         ends=np.where(ended == template, begins, whole[ended]),
-        rank=columns["rank"],
-        stream_code=columns["stream_code"],
-        action_stage=columns["action_stage"],
-        token_code=token,
-        action_number=shown,
-        stage=ints[row, 5],
-        micro_batch=np.where(number >= 0, number, ints[row, 6]),
-        bytes=table[row, 7],
-        flops=table[row, 8],
+        like=row,
+        number=micro_batch[begins],
+        token=token,
+        templates={
+            name: table[:, place].astype(np.int64) if place < 7 else table[:, place].copy()
+            for place, name in enumerate(COLUMNS)
+        },
         streams=tuple(streams),
         tokens=tuple(tokens),
     )

@@ -183,14 +183,15 @@ class _Repeated:
         return last.action is step.action and last.collective is not step.collective
 
     def _count(self) -> None:
-        templates = np.zeros((2, self.columns.count), dtype=np.int64)
-        for place, parts in self.made.items():
-            templates[:, place] = parts[0].operations.start, sum(len(part.operations) for part in parts)
-        like = self.thinned.like
-        repeated = like >= 0
-        self.template[repeated], self.counts[repeated] = templates[:, like[repeated]]
-        own = np.array(sorted(self.made), dtype=np.int64)
-        self.template[own], self.counts[own] = templates[:, own]
+        places = np.array(list(self.made), dtype=np.int64)
+        begins = [parts[0].operations.start for parts in self.made.values()]
+        counts = [sum(len(part.operations) for part in parts) for parts in self.made.values()]
+        repeated = np.flatnonzero(self.thinned.like >= 0)
+        like = self.thinned.like[repeated]
+        for column, own in ((self.template, begins), (self.counts, counts)):
+            column[places] = own
+            column[repeated] = column[like]
+            column[places] = own
 
     def _place_kept(self) -> None:
         for place, parts in self.made.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -130,11 +131,14 @@ def thin(plan: Plan) -> Thinned | None:
     repeats = _repeats(columns_of(plan)) if table is None else _of_table(table)
     if repeats is None:
         return None
-    bounds = zip(plan.actions, repeats.columns.first[:-1], repeats.columns.first[1:], strict=True)
-    actions = tuple(
-        tuple(own[place] for place in np.flatnonzero(repeats.kept[begin:end]).tolist())
-        for own, begin, end in bounds
-    )
+    first, places = repeats.columns.first, np.flatnonzero(repeats.kept)
+    cuts = np.searchsorted(places, first).tolist()
+    if table is not None:
+        kept = table.rows(places)
+    else:
+        every = [action for own in plan.actions for action in own]
+        kept = tuple(every[place] for place in places.tolist())
+    actions = tuple(kept[begin:end] for begin, end in pairwise(cuts))
     return Thinned(plan=replace(plan, actions=actions), repeats=repeats)
 
 

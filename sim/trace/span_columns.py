@@ -194,7 +194,7 @@ class Spans(Sequence[Span]):
 
     def in_order(self) -> Spans:
         """Sorted by (step, start, rank, stream, action), rows equal in all of these as they were."""
-        stream, action = self._by_name(self.streams)[self.stream_code], self.action_rank
+        stream, action = order_of_names(self.streams)[self.stream_code], self.action_rank
         actions = int(action.max(initial=0)) + 1
         place = (self.rank * len(self.streams) + stream) * actions + action
         order = np.argsort(place, kind="stable")
@@ -208,18 +208,9 @@ class Spans(Sequence[Span]):
         """int64[n]: numbers in the order of the actions' texts."""
         if (self.action_stage < 0).any():
             return np.unique(self.actions, return_inverse=True)[1].reshape(-1)
-        # A token follows the stage's digits and is above them; no token begins another.
-        stage = _order_of_texts(self.action_stage, "~")
-        token = self._by_name(self.tokens)[self.token_code]
-        number = _order_of_texts(self.action_number, "")
-        return (stage * (len(self.tokens) + 1) + token) * (int(number.max(initial=0)) + 1) + number
-
-    @staticmethod
-    def _by_name(names: tuple[str, ...]) -> np.ndarray:
-        """By code: the place of its name in order of names."""
-        order = np.empty(len(names), dtype=np.int64)
-        order[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
-        return order
+        number = order_of_numbers(self.action_number)
+        token = order_of_tokens(self.action_stage, self.token_code, self.tokens)
+        return token * (int(number.max(initial=0)) + 1) + number
 
     def frame(self) -> pandas.DataFrame:
         """A pandas table with a row a span and the fields of `Span` as columns."""
@@ -261,6 +252,26 @@ def _parts(action: str) -> tuple[int, str, int]:
     if match is None:
         return -1, action, -1
     return int(match[1]), match[2], int(match[3]) if match[3] else -1
+
+
+def order_of_names(names: tuple[str, ...]) -> np.ndarray:
+    """By code: the place of its name in order of names."""
+    order = np.empty(len(names), dtype=np.int64)
+    order[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return order
+
+
+def order_of_tokens(stage: np.ndarray, token_code: np.ndarray, tokens: tuple[str, ...]) -> np.ndarray:
+    """int64[n]: numbers in the order of actions' texts up to their last number; no stage is -1.
+
+    A token follows the stage's digits and is above them, and no token begins another.
+    """
+    return _order_of_texts(stage, "~") * (len(tokens) + 1) + order_of_names(tokens)[token_code]
+
+
+def order_of_numbers(numbers: np.ndarray) -> np.ndarray:
+    """int64[n]: numbers in the order of their texts; -1 is no text."""
+    return _order_of_texts(numbers, "")
 
 
 def _order_of_texts(numbers: np.ndarray, end: str) -> np.ndarray:
