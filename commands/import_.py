@@ -61,7 +61,7 @@ def nccl_tests(
         click.echo(f"{curve['operation']} on {curve['ranks']} ranks: {curve['sizes']} sizes")
 
 
-@command.command("gemm-table", short_help="Efficiency curves of an accelerator from timings of products.")
+@command.command("gemm-table", short_help="Efficiency curves of an accelerator from timings of GEMMs.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--into", "accelerator_name", required=True,
               help="Preset or accelerator file that gets the curves.")  # fmt: skip
@@ -69,7 +69,7 @@ def nccl_tests(
 @click.option("-o", "--output", required=True, type=OutputFile())
 @json_option
 def gemm_table(file: Path, accelerator_name: str, device: str, output: Path, as_json: bool) -> None:
-    """Write an accelerator file whose matrix products take as long as FILE says.
+    """Write an accelerator file whose GEMMs take as long as FILE says.
 
     FILE is CSV (or .csv.gz) with the columns accelerator, dtype, m, n, k and time_us.
 

@@ -190,11 +190,11 @@ strategy_options = _apply(
             "--overlap-transfers/--no-overlap-transfers",
             default=True,
             show_default=True,
-            help="Send between stages beside compute.",
+            help="Send between stages while they compute.",
         ),
-        click.option("--overlap-tensor", is_flag=True, help="Gather and scatter over tp beside products."),
+        click.option("--overlap-tensor", is_flag=True, help="Gather and scatter over tp while GEMMs run."),
         _choice("--expert-dispatch"),
-        click.option("--overlap-experts", is_flag=True, help="Send to experts beside another micro-batch."),
+        click.option("--overlap-experts", is_flag=True, help="Send to experts while another micro-batch computes."),
     ]
 )
 

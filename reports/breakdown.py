@@ -1,6 +1,6 @@
 """Where a step's time goes, as parts that add up: what each phase costs that nothing before it hides.
 
-Compute comes first, communication only where no compute runs beside it, and what is left is idle. So a
+Compute comes first, communication only where no compute overlaps with it, and what is left is idle. So a
 part is what the step would lose at most if that phase cost nothing.
 """
 

@@ -46,7 +46,7 @@ PHASES = (
     ),
     Phase(
         key="overlap",
-        label="forward beside backward",
+        label="forward overlapped with backward",
         kinds=("OVERLAP_F_B",),
         colour="#44AA99",
         hatch="**",

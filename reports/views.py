@@ -32,7 +32,7 @@ GLOSSARY = (
     ("bubble", "The share of a step in which a rank neither computes nor communicates."),
     (
         "exposed communication",
-        "Communication that no compute runs beside, so the step is longer for it.",
+        "Communication that no compute overlaps with, so the step is longer for it.",
     ),
     (
         "parameter server (ps)",

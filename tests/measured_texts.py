@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Outputs of other programs: one of nccl-tests, and timings of matrix products."""
+"""Outputs of other programs: one of nccl-tests, and timings of GEMMs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Calibration tasks of a rank on a GPU: kernels by shape, families of memory-bound kernels, the host's part.
 
 The GPU's grids are larger than a core's (`kernels.py`): its caches hold tens of megabytes and its
-products reach their rate above 100 GFLOP. Buffers take turns so that what is read is not in the cache. Bytes
+GEMMs reach their rate above 100 GFLOP. Buffers take turns so that what is read is not in the cache. Bytes
 of a family are counted as `sim` counts them, each operand read or written once.
 """
 
@@ -42,7 +42,7 @@ LAYOUTS = {
     "nn": lambda a, b: a @ b,
     "tn": lambda a, b: a.t() @ b,
 }
-"""A linear layer's product, the gradient of its input, the gradient of its weight."""
+"""A linear layer's GEMM, the gradient of its input, the gradient of its weight."""
 EXACT_GEMMS = tuple((m, n, k) for m, n, k in GEMMS if m == 4096 and n * k <= 2**25)
 """Those measured in fp32 and tf32 too."""
 MEMORY_BYTES = tuple(3 * 2**k for k in range(17, 30, 2))

@@ -2,7 +2,7 @@
 
 Every layer is initialised from a generator of its own, seeded by (seed, layer index), so a pipeline stage
 that builds only its layers gets what a single process would have there. Query, key and value are one
-product, so are gate and up, as the costs of the simulator assume.
+GEMM, so are gate and up, as the costs of the simulator assume.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def refusals(strategy: Strategy) -> list[str]:
     """What of the recomputation of ``strategy`` cannot be run, with the reason."""
     if strategy.recompute != "selective_op":
         return []
-    return ["recompute selective_op (it tells queries, keys and values apart, which are one product here)"]
+    return ["recompute selective_op (it tells queries, keys and values apart, which are one GEMM here)"]
 
 
 def policy_of(place: int, policy: str, blocks: int) -> str:

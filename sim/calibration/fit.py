@@ -29,11 +29,11 @@ DEFAULT_SLICE_S = 0.004
 def fit_cluster(measurements: Mapping[str, Any], *, name: str, date: str) -> Cluster:
     """The machine that ``measurements`` (schema traincast.measurements/1) were taken on.
 
-    Peak FLOP/s is the best rate any measured product reached, memory bandwidth the best of any addition,
+    Peak FLOP/s is the best rate any measured GEMM reached, memory bandwidth the best of any addition,
     caches included: efficiencies are fractions of these.
 
     Raises:
-        InputError: another schema, no products measured, or a time that is not above 0.
+        InputError: another schema, no GEMMs measured, or a time that is not above 0.
     """
     samples = Samples(measurements)
     source = _source(samples)

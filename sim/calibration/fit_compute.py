@@ -27,7 +27,7 @@ def fit_accelerator(samples: Samples, *, source: str, date: str) -> tuple[Accele
     """The accelerator, and the residual of each of its fits."""
     gemms = samples.of("gemm")
     if not gemms:
-        raise InputError("no products (series gemm) were measured")
+        raise InputError("no GEMMs (series gemm) were measured")
     machine, precision = samples.machine, gemms[0].parameters["precision"]
     launch_s = measured_launch_s(samples)
     peak = max(gemm_flops(p) / own_s(p, launch_s) for p in gemms)
@@ -95,7 +95,7 @@ def attention_kernel(point: Point) -> Kernel:
 
 
 def _with_curves(bare: Accelerator, samples: Samples, precision: str) -> tuple[Accelerator, dict[str, float]]:
-    """Efficiency curves of products, attention and memory, and what each leaves when one point is out."""
+    """Efficiency curves of GEMMs, attention and memory, and what each leaves when one point is out."""
     launch_s, peak = bare.launch_overhead_s, bare.peak_flops[precision]
     width = PRECISION_BYTES[precision]
 

@@ -1,4 +1,4 @@
-"""Fits of a GPU: rates of products, attention and memory-bound kernels by what they are, and the host's part.
+"""Fits of a GPU: rates of GEMMs, attention and memory-bound kernels by what they are, and the host's part.
 
 Curves are of fractions that are left when the tiles' own losses are taken out (`kernels/roofline.py`), which
 the cost model charges again. Families of memory-bound kernels get a speed beside the curve of additions.
@@ -55,16 +55,16 @@ Fitted = tuple[Accelerator, dict[str, float]]
 def fit_gpu(samples: Samples, *, source: str, date: str) -> Fitted:
     """The GPU that ``samples`` were taken on, and the residual of each of its fits.
 
-    Peaks are the best rate of any product of a precision, were all its waves full; memory bandwidth is that
+    Peaks are the best rate of any GEMM of a precision, were all its waves full; memory bandwidth is that
     of the best addition.
 
     Raises:
-        InputError: no products or additions were measured.
+        InputError: no GEMMs or additions were measured.
     """
     machine, launch_s, host_s = samples.machine, measured_launch_s(samples), _host_launch_s(samples)
     moved = [_moved(point, launch_s) for point in samples.of("memory")]
     if not samples.of("gemm") or not moved:
-        raise InputError("no products (series gemm) or additions (series memory) were measured")
+        raise InputError("no GEMMs (series gemm) or additions (series memory) were measured")
     bandwidth = max(rate for _, rate in moved)
     bare = Accelerator(
         name=machine["device"],
@@ -122,7 +122,7 @@ def _by_precision(points: Iterable[Point]) -> dict[str, list[Point]]:
 
 
 def _with_products(bare: Accelerator, samples: Samples) -> Fitted:
-    """Peaks and curves of products by precision; of those that are aligned to nothing, how much is left."""
+    """Peaks and curves of GEMMs by precision; of those that are aligned to nothing, how much is left."""
     fitted, slow, pairs = bare, [], []
     for precision, points in _by_precision(samples.of("gemm")).items():
         kernels = [(point, gemm_kernel(point, PRECISION_BYTES[precision])) for point in points]
@@ -146,7 +146,7 @@ def _with_products(bare: Accelerator, samples: Samples) -> Fitted:
 
 
 def _rate(bare: Accelerator, point: Point, kernel: Kernel) -> float:
-    """FLOP/s of a product, were its tiles to lose nothing."""
+    """FLOP/s of a GEMM, were its tiles to lose nothing."""
     return gemm_flops(point) / own_s(point, bare.launch_overhead_s) / tile_efficiency(kernel, bare.sm_count)
 
 

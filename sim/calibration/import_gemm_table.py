@@ -1,8 +1,8 @@
-"""Timings of matrix products, as a CSV table, become an accelerator's efficiency curves.
+"""Timings of GEMMs, as a CSV table, become an accelerator's efficiency curves.
 
-The table has a row a product with the columns of NVIDIA's aiconfigurator collections
+The table has a row a GEMM with the columns of NVIDIA's aiconfigurator collections
 (https://github.com/ai-dynamo/aiconfigurator): `accelerator`, `dtype`, `m`, `n`, `k`, `time_us`; others are
-ignored. A point of a curve is the median fraction of peak over products of about one size, each divided by
+ignored. A point of a curve is the median fraction of peak over GEMMs of about one size, each divided by
 what its last wave of tiles loses, since `roofline.py` charges that by itself.
 """
 
@@ -33,24 +33,24 @@ PRECISIONS = {
 """Names of data types in tables, and ours."""
 ELEMENT_BYTES = {"fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 OUTPUT_BYTES = {"fp8": 2}
-"""Where products are not stored as their factors are: fp8 gives bf16."""
+"""Where GEMMs are not stored as their factors are: fp8 gives bf16."""
 
 MEMORY_SHARE = 0.6
 """Products whose factors and result take more than this part of their time to move, at the memory's full
 bandwidth, tell of the memory and not of the arithmetic."""
 
 SIZE_EDGES = (0.0, 1e9, 3e9, 1e10, 3e10, 1e11, 1e12, 1e13, math.inf)
-"""FLOPs between which products count as of one size: two sizes a decade where the curve is steep."""
+"""FLOPs between which GEMMs count as of one size: two sizes a decade where the curve is steep."""
 
 LEAST_TIMINGS = 3
-"""Fewer products of a size make no point."""
+"""Fewer GEMMs of a size make no point."""
 
 MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmTiming:
-    """One product of (m, k) and (k, n), and its seconds."""
+    """One GEMM of (m, k) and (k, n), and its seconds."""
 
     device: str
     precision: str
@@ -162,12 +162,12 @@ def import_gemm_table(
 
 
 def gemm_efficiency(accelerator: Accelerator, timings: Iterable[GemmTiming], precision: str) -> Curve:
-    """(FLOPs of a product, fraction of peak): geometric mean and median of each size with enough products.
+    """(FLOPs of a GEMM, fraction of peak): geometric mean and median of each size with enough GEMMs.
 
     Three digits are kept, which is more than timings repeat.
 
     Raises:
-        InputError: the accelerator has no peak for ``precision``, or products beat it.
+        InputError: the accelerator has no peak for ``precision``, or GEMMs beat it.
     """
     if precision not in accelerator.peak_flops:
         raise InputError(f"accelerator {accelerator.name} has no peak_flops for precision {precision}")
@@ -186,7 +186,7 @@ def gemm_efficiency(accelerator: Accelerator, timings: Iterable[GemmTiming], pre
     fastest = max((fraction for _, fraction in curve), default=0.0)
     if fastest > 1:
         raise InputError(
-            f"{precision} products reach {fastest:.2f} of peak_flops of {accelerator.name}: another device?"
+            f"{precision} GEMMs reach {fastest:.2f} of peak_flops of {accelerator.name}: another device?"
         )
     return tuple(curve)
 

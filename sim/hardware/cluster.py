@@ -73,7 +73,7 @@ class Accelerator:
     """Fraction of `memory_bandwidth` against the bytes one kernel moves."""
     kernel_speeds: Mapping[str, float] = field(default_factory=dict)
     """Speed of families of kernels beside the curve of their kind: memory-bound ones by their names in
-    `torch_kernels.py`, `unaligned` products."""
+    `torch_kernels.py`, `unaligned` GEMMs."""
     launch_overhead_s: float = 0.0
     """Host seconds per kernel that the device cannot hide."""
     host_launch_s: float = 0.0
@@ -94,8 +94,8 @@ class Accelerator:
     reserved_bytes: float = 0.0
     """Memory of context and libraries that a job never gets."""
     basis: str = ""
-    """`measured`: products or layers were timed on this device, at least its best product; `datasheet`: only
-    what its vendor says is known. Empty: measured where it has a curve of products or a layer's profile."""
+    """`measured`: GEMMs or layers were timed on this device, at least its best GEMM; `datasheet`: only
+    what its vendor says is known. Empty: measured where it has a curve of GEMMs or a layer's profile."""
     price_per_hour: float = 0.0
     """USD per device and hour; 0 is unknown."""
     power_w: float = 0.0

@@ -39,7 +39,7 @@ and FLOPs / 120 GFLOP/s, within 6-10 % in the mean."""
 
 
 UNALIGNED = "unaligned"
-"""What products of unaligned sizes are called among an accelerator's measured speeds."""
+"""What GEMMs of unaligned sizes are called among an accelerator's measured speeds."""
 
 
 def gemm_efficiency(kernel: Kernel, curve: Curve, sm_count: int, unaligned: float = 0.0) -> float:

@@ -1,9 +1,9 @@
 """What a layer computes as plain torch trains it: eager operations on fp32 weights under torch.autocast.
 
 The kernels are those that a profile of `executor/model/decoder.py` shows, in order. Autocast casts the input
-and the weight of every product to half precision and the gradient of the weight back; norms, the residual
+and the weight of every GEMM to half precision and the gradient of the weight back; norms, the residual
 stream and the loss stay in fp32. A fp32 job casts nothing. Blocks that torch.compile has compiled fuse what
-is between products: norms with their casts, rotary positions, activations.
+is between GEMMs: norms with their casts, rotary positions, activations.
 
 Every kernel names its family, whose speed a calibration measures (`Accelerator.kernel_speeds`); the speeds
 here count where it was not. Bytes are counted operation by operation, each operand read or written once.
@@ -96,7 +96,7 @@ def _cast(s: Shape, values: float, *, weights: bool = False) -> Kernels:
 
 
 def _norm(s: Shape) -> Kernels:
-    """Of the residual stream, and the cast of what the product after it reads."""
+    """Of the residual stream, and the cast of what the GEMM after it reads."""
     values = s.tokens * s.hidden
     if s.stack.compiles_blocks:
         return (_of(_norm_family(s), (FP32 + s.bytes_per_value) * values),)
@@ -154,7 +154,7 @@ def _rope(s: Shape) -> Kernels:
 
 
 def _rope_backward(s: Shape) -> Kernels:
-    """Then queries' and keys' gradients are laid token by token, as the product reads them."""
+    """Then queries' and keys' gradients are laid token by token, as the GEMM reads them."""
     if not _rotary(s):
         return ()
     b = s.bytes_per_value
@@ -179,14 +179,14 @@ def _activation_backward(s: Shape) -> Kernel:
 
 
 def without_flash(decoder: Decoder, bytes_per_value: int) -> bool:
-    """Whether torch's attention falls back to products and a softmax: no fp32 kernel takes grouped keys
+    """Whether torch's attention falls back to GEMMs and a softmax: no fp32 kernel takes grouped keys
     (ATen, native/transformers/cuda/sdp_utils.cpp)."""
     return bytes_per_value == FP32 and decoder.kv_heads != decoder.heads
 
 
 def copies_output(decoder: Decoder, bytes_per_value: int) -> bool:
-    """Whether attention's output has to be laid token by token for the product after it: half-precision
-    kernels lay it as queries are, which rotary positions leave head by head; so do products."""
+    """Whether attention's output has to be laid token by token for the GEMM after it: half-precision
+    kernels lay it as queries are, which rotary positions leave head by head; so do GEMMs."""
     return decoder.positions == "rope" and (bytes_per_value < FP32 or without_flash(decoder, bytes_per_value))
 
 

@@ -51,7 +51,7 @@ def _parameter_bytes(job: Job, strategy: Strategy) -> str:
         states = FP32_BYTES * OPTIMIZER_STATES[job.optimizer]
         return (
             f"4 + 4 + {states} bytes per parameter: fp32 weight, gradient (once a micro-batch has left one) "
-            f"and {job.optimizer} states; weights of products are cast for each micro-batch in flight"
+            f"and {job.optimizer} states; weights of GEMMs are cast for each micro-batch in flight"
         )
     weight, _, states = state_bytes(job)
     gradient = bytes_per_gradient(job.precision, strategy.software)
@@ -62,7 +62,7 @@ def _parameter_bytes(job: Job, strategy: Strategy) -> str:
 
 
 def _of_network() -> tuple[str, ...]:
-    return ("backward wants the inputs of products and norms and the outputs of activations, each kept once",)
+    return ("backward wants the inputs of GEMMs and norms and the outputs of activations, each kept once",)
 
 
 def _of_decoder(job: Job, strategy: Strategy) -> tuple[str, ...]:
@@ -70,15 +70,15 @@ def _of_decoder(job: Job, strategy: Strategy) -> tuple[str, ...]:
     if stack.autocast:
         return (
             "activations are those that torch saves of eager layers, each storage once: an fp32 residual "
-            "stream, products' inputs in half precision, every step of SwiGLU",
+            "stream, GEMMs' inputs in half precision, every step of SwiGLU",
             _LOSS[stack.loss],
         )
     mlp = "fused" if stack.fused_activation else "step by step"
     return (
         f"{strategy.attention} attention, {'with' if job.dropout else 'no'} dropout, MLP activation {mlp}: "
         f"activations after Korthikanti et al. 2022, as the stack {stack.name} keeps them",
-        "norms and inputs of products are split over the tensor-parallel ranks (sequence parallelism)"
+        "norms and inputs of GEMMs are split over the tensor-parallel ranks (sequence parallelism)"
         if strategy.sequence_parallel
-        else "norms and inputs of products are whole on every tensor-parallel rank (no sequence parallelism)",
+        else "norms and inputs of GEMMs are whole on every tensor-parallel rank (no sequence parallelism)",
         _LOSS[stack.loss] + (" of the whole vocabulary" if stack.gathers_logits else ""),
     )

@@ -140,7 +140,7 @@ class Decoder:
 
     def whole_parameters(self, layer_kind: str) -> int:
         """Of a layer's parameters, those that every tensor-parallel rank has whole (Megatron Core: norms,
-        biases behind a row-parallel product, position embeddings, the router, the way down to a latent)."""
+        biases behind a row-parallel GEMM, position embeddings, the router, the way down to a latent)."""
         if layer_kind == EMBEDDING:
             return self.max_positions * self.hidden if self.positions == "learned" else 0
         if layer_kind == HEAD:

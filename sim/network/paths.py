@@ -109,7 +109,7 @@ def _between_nodes(cluster: Cluster, nodes: list[int], per_node: int, sharing: i
 
 
 def _on_fabric(cluster: Cluster, ranks: Sequence[int], sharing: int) -> Path:
-    """The rings of the group and of those beside it, laid on the links of the fabric."""
+    """The rings of the group and of the others, laid on the links of the fabric."""
     from .fabrics.build import fabric_of
     from .fabrics.group import ring_reach
 

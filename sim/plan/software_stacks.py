@@ -47,7 +47,7 @@ class Stack:
     fused_rope: bool = True
     """Rotary positions are one kernel; else casts to fp32, a complex product, and back."""
     fused_bias_gradient: bool = True
-    """Gradients of biases fall out of the products; else each is a sum over the tokens."""
+    """Gradients of biases fall out of the GEMMs; else each is a sum over the tokens."""
     loss: str = "vocab_parallel"
     """`fused`: one kernel each way over the logits; `torch`: a cast to fp32, log-softmax, and back;
     `vocab_parallel`: Megatron-LM's, operation by operation on fp32 logits."""
@@ -57,19 +57,19 @@ class Stack:
     """Flash attention's `output` is copied from heads to tokens; or `unpad`: inputs are gathered from the
     padded batch, and the output scattered back. Without flash attention its output is always copied."""
     fused_gate_up: bool = True
-    """Gate and up of SwiGLU are one product; else two, each of which sums the gradient of its input over the
+    """Gate and up of SwiGLU are one GEMM; else two, each of which sums the gradient of its input over the
     tensor-parallel ranks, unless their sequences are split."""
     accumulation: str = "fused"
-    """Gradients of weights are added to the accumulated ones inside their product (`fused`, in fp32), by a
+    """Gradients of weights are added to the accumulated ones inside their GEMM (`fused`, in fp32), by a
     kernel of its own in their own precision (`same`), or are shared out at once (`sharded`)."""
     overlaps_input_gradients: bool = True
-    """The gradient of a column-parallel product's input is summed over the tensor-parallel ranks while that
+    """The gradient of a column-parallel GEMM's input is summed over the tensor-parallel ranks while that
     of its weight is computed."""
     half_gradients: bool = False
-    """Gradients are accumulated and reduced in the weights' own precision also where products add them
+    """Gradients are accumulated and reduced in the weights' own precision also where GEMMs add them
     themselves."""
     fp8_inputs: bool = True
-    """In fp8 the inputs of products are kept as they were cast (Transformer Engine); else before the cast."""
+    """In fp8 the inputs of GEMMs are kept as they were cast (Transformer Engine); else before the cast."""
     optimizer: str = "fused"
     """`fused`: one kernel over all parameters; `foreach`: one for each operation of the update."""
     repeats_keys: bool = False
@@ -89,7 +89,7 @@ class Stack:
     """Decoders run eagerly on fp32 weights under torch.autocast, operation by operation; the residual stream
     is fp32 (`kernels/torch_kernels.py`). What of the fields above a stack says of kernels does not count."""
     compiles_blocks: bool = False
-    """With `autocast`: torch.compile has compiled each block, which fuses what is between its products."""
+    """With `autocast`: torch.compile has compiled each block, which fuses what is between its GEMMs."""
     autocasts: bool = False
     """Of networks that are no decoders, layer norms and attention's softmax are in fp32 between casts."""
     transposes_tf32: bool = False
@@ -100,7 +100,7 @@ class Stack:
     gathers_logits: bool = False
     """Every tensor-parallel rank gathers the logits of the whole vocabulary for its loss."""
     regathers_inputs: bool = True
-    """With sequence parallelism the input of a product is kept split, and gathered again for backward
+    """With sequence parallelism the input of a GEMM is kept split, and gathered again for backward
     (Korthikanti et al. 2022, section 4.2.2); else every rank keeps it whole."""
     fragmentation: float = FRAGMENTATION
     """Of what is allocated, the share that the allocator holds beside it and cannot use."""
@@ -143,7 +143,7 @@ _MEGATRON_2022 = replace(
 _MEGATRON_2021 = replace(
     _MEGATRON_2022,
     name="megatron-2021",
-    description="the same before gradients of inputs were summed beside products",
+    description="the same before gradients of inputs were summed while GEMMs run",
     source="NVIDIA/Megatron-LM v2.5: fused_kernels/layer_norm_cuda_kernel.cu, fused_bias_gelu.py, "
     "transformer.py bias_dropout_add, mpu/cross_entropy.py",
     overlaps_input_gradients=False,
@@ -159,7 +159,7 @@ _DEEPSPEED = replace(
 
 _SCALING = Stack(
     name="scaling",
-    description="Aleph Alpha's scaling: plain torch but for attention, products and RMSNorm",
+    description="Aleph Alpha's scaling: plain torch but for attention, GEMMs and RMSNorm",
     source="Aleph-Alpha/scaling src/scaling/core; Hagemann et al. 2023, arXiv:2311.05610",
     norm="two_pass",
     fused_activation=False,

@@ -37,11 +37,11 @@ class StrategyFields:
     """Transformer blocks of each stage; empty spreads them evenly."""
     recompute: str = "none"
     """What backward computes again instead of keeping: nothing, attention (selective), all but every second
-    product and attention (selective_op), or the whole block."""
+    GEMM and attention (selective_op), or the whole block."""
     recompute_blocks: int = 0
     """Blocks of each stage that `recompute` holds for; 0 is all of them."""
     attention: str = "flash"
-    """`flash` (FlashAttention-2), `flash1`, `triton`, `flash3` (cuDNN's on Hopper); `unfused`: products, a
+    """`flash` (FlashAttention-2), `flash1`, `triton`, `flash3` (cuDNN's on Hopper); `unfused`: GEMMs, a
     fused softmax and dropout, which keep the scores; `eager`: the same with mask and softmax apart."""
     stack: str = DEFAULT_STACK
     """Software that trains, by its name in `stacks.py`."""

@@ -217,7 +217,7 @@ def _tensor_faults(s: Strategy, job: Job) -> list[Fault]:
         _fault("tp", s.tp, f"a divisor of the {size} {what}") for what, size in shared.items() if size % s.tp
     ]
     if s.overlap_tensor and not s.sequence_parallel:
-        hint = "all-reduces do not divide among products"
+        hint = "all-reduces do not divide among GEMMs"
         found.append(_fault("overlap_tensor", "on", "off without sequence_parallel", hint))
     if s.sequence_parallel and (s.tp == 1 or job.seq_len % (s.tp * s.cp)):
         expected = f"tp above 1 and seq_len {job.seq_len} divisible by tp × cp"

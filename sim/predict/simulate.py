@@ -41,7 +41,7 @@ UNCALIBRATED_RESIDUAL = 0.12
 of 2,920 published runs are between p5 and p95 (`traincast validate`)."""
 
 DATASHEET_RESIDUAL = 0.21
-"""The same where only a datasheet tells of an accelerator: the best product then has 0.8 of peak by default,
+"""The same where only a datasheet tells of an accelerator: the best GEMM then has 0.8 of peak by default,
 and what was measured on 12 accelerators differs from that by 0.17 in logarithm, root mean square (bf16, 0.51
 on an MI300X to 0.97 on a Gaudi 2: Bekman, "ML Engineering", Maximum Achievable Matmul FLOPS); to that comes
 the error above, squares added."""

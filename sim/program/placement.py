@@ -88,7 +88,7 @@ class Messenger:
         """Add one message and return the transfer; `receive` ends it.
 
         A host-staged message takes processor time from both ends (the overhead o of LogP, Culler et al.
-        1993): the sender's beside the transfer, the receiver's at its end. While a ``blocking`` one is
+        1993): the sender's during the transfer, the receiver's at its end. While a ``blocking`` one is
         under way its sender computes nothing. ``row`` is where it finds its slowness.
         """
         wall, cpu = self._times(size_bytes, source, target)

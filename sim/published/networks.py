@@ -3,7 +3,7 @@
 TensorFlow's benchmarks of 2017 exchange parameters in the process of one machine: `replicated` all-reduces
 them, with NCCL or without, after backward; `parameter_server` keeps each variable on one of the GPUs, or on
 the host, which is taken for the same: either way every GPU fetches all parameters and sends all gradients
-over its PCIe once. NVIDIA's Deep Learning Examples are data-parallel with gradients reduced beside backward.
+over its PCIe once. NVIDIA's Deep Learning Examples are data-parallel with gradients reduced during backward.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Builds a Network operation by operation, as a forward would run it.
 
-Here is what looks rows of a table up or shares its parameters with another layer; `products.py` and
+Here is what looks rows of a table up or shares its parameters with another layer; `gemms.py` and
 `memory_bound.py` have the rest.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from .graph import Tensor
 from .memory_bound import INDEX_BYTES
 from .network import LOOKUP, PRODUCT, Operation
-from .products import Products
+from .gemms import Gemms
 
 
-class Builder(Products):
+class Builder(Gemms):
     """One network; the methods are its operations, in order, and return their outputs."""
 
     def lookup(self, rows: int, width: int, *, count: int = 1, sparse: bool = False) -> Tensor:
@@ -40,14 +40,14 @@ class Builder(Products):
         return out
 
     def shared_linear(self, x: Tensor, width: int) -> Tensor:
-        """A product with a matrix whose parameters another layer has."""
+        """A GEMM with a matrix whose parameters another layer has."""
         out = self._layer("linear", x, width, 1, 1)
         self._operate(Operation(kind=PRODUCT, n=width, k=x.values, reads=x.values, writes=width))
         self._keep(x)
         return out
 
     def predict_some(self, x: Tensor, vocabulary: int, share: float, *, bias: bool = True) -> None:
-        """BERT's head on the ``share`` of tokens that is masked: a product, GELU, a norm, then the logits by
+        """BERT's head on the ``share`` of tokens that is masked: a GEMM, GELU, a norm, then the logits by
         the table of the embedding, whose parameters count there, and the loss."""
         width = x.values
         self._layer("predict", x, width, 1, 1)

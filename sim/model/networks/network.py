@@ -28,17 +28,17 @@ class Operation:
     """One operation on one token, forward; its backward follows from its kind."""
 
     kind: str
-    """`product` with a matrix of weights; `convolution`, a product for every place of the output;
-    `recurrent`, a product that waits for that of the token before; `attention` of every token on all of its
+    """`product` with a matrix of weights; `convolution`, a GEMM for every place of the output;
+    `recurrent`, a GEMM that waits for that of the token before; `attention` of every token on all of its
     sample; `memory`, bound by memory bandwidth; `lookup` in a table."""
     name: str = ""
     """Of a memory-bound operation: `norm` (by channel), `layer_norm`, `relu`, `add`, `pool`, `bias` ..."""
     rows: float = 1
-    """Rows of the product: places of the output; less than one where only some tokens have it."""
+    """Rows of the GEMM: places of the output; less than one where only some tokens have it."""
     n: int = 0
-    """Columns of one group's product: its output channels. Attention: heads."""
+    """Columns of one group's GEMM: its output channels. Attention: heads."""
     k: int = 0
-    """Inner size of one group's product: its input channels times the window. Attention: size of a head."""
+    """Inner size of one group's GEMM: its input channels times the window. Attention: size of a head."""
     groups: int = 1
     """Groups of channels that know nothing of each other."""
     window: tuple[int, int] = (1, 1)
@@ -47,7 +47,7 @@ class Operation:
     image: tuple[int, int] = (1, 1)
     """Height and width of a convolution's output."""
     reads: float = 0.0
-    """Values that a product or lookup reads, weights not counted."""
+    """Values that a GEMM or lookup reads, weights not counted."""
     writes: float = 0.0
     """Values that it writes."""
     moved: float = 0.0
@@ -65,7 +65,7 @@ class Operation:
         return 2.0 * self.rows * self.n * self.k * self.groups if self.kind in PRODUCTS else 0.0
 
     def attention_flops(self, seq_len: int) -> float:
-        """FLOPs of one token's two attention products in a sample of ``seq_len`` tokens."""
+        """FLOPs of one token's two attention GEMMs in a sample of ``seq_len`` tokens."""
         if self.kind != ATTENTION:
             return 0.0
         return 2.0 * self.n**2 * self.k if self.name == PAIRS else 4.0 * self.n * self.k * seq_len

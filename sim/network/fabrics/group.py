@@ -1,6 +1,6 @@
 """A group of ranks on a Fabric: what its ring reaches when it and others like it cross the same links.
 
-Static contention: all flows of the ring at once, and of the groups beside it; a link's bandwidth is shared
+Static contention: all flows of the ring at once, and of the other groups; a link's bandwidth is shared
 by the flows that cross it. Groups that span nodes run one ring a member in a node, each with its part of
 the bytes, as NCCL's channels do; what they do inside a node is up to the caller.
 """
@@ -38,7 +38,7 @@ def members(ranks: np.ndarray, per_node: int) -> np.ndarray:
 def ring_reach(fabric: Fabric, ranks: np.ndarray, per_node: int, sharing: int = 1) -> Reach:
     """The reach of rings over the nodes of ``ranks`` in order, while ``sharing`` such groups run.
 
-    The groups beside it are this one moved within its nodes.
+    The other groups are this one moved within its nodes.
     """
     grid = members(ranks, per_node)
     return flows_reach(fabric, grid, np.roll(grid, -1, axis=0), per_node, sharing, grid.shape[1])
@@ -90,7 +90,7 @@ def all_pairs_reach(fabric: Fabric, ranks: np.ndarray, per_node: int, sharing: i
 
 
 def _shifts(sources: np.ndarray, per_node: int, sharing: int) -> list[int]:
-    """How far each group beside this one is moved; neighbours in a node stay a block."""
+    """How far each of the other groups is moved; neighbours in a node stay a block."""
     flat = np.unique(sources)
     row = flat[flat // per_node == flat[0] // per_node] % per_node
     width = len(row)

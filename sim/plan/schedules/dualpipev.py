@@ -37,7 +37,7 @@ class _Writer:
         self.actions.append(self._next_backward(chunk, Kind.BACKWARD))
 
     def both(self, chunk: int) -> None:
-        """A forward of ``chunk`` beside a backward of the other."""
+        """A forward of ``chunk`` overlapped with a backward of the other."""
         forward = self._next_forward(chunk)
         self.actions.append(Action.overlap(forward, self._next_backward(1 - chunk, Kind.BACKWARD)))
 

@@ -209,7 +209,7 @@ def test_a_gpu_has_no_host_and_may_have_no_transport():
     ("change", "message"),
     [
         ({"schema": "traincast.plan/1"}, "expected traincast.measurements/1"),
-        ({"series": []}, "no products"),
+        ({"series": []}, "no GEMMs"),
         ({"series": [{"what": "gemm", "parameters": {}, "seconds": [0.0]}]}, "must be above 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Timings of products become efficiency curves; what cannot be read is refused with its line."""
+"""Timings of GEMMs become efficiency curves; what cannot be read is refused with its line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_device_of_one_efficiency_has_a_flat_curve(sizes, fraction):
 
 
 def test_products_that_memory_bounds_make_no_point():
-    """A thin product at full memory bandwidth says nothing of arithmetic, nor do two of a size."""
+    """A thin GEMM at full memory bandwidth says nothing of arithmetic, nor do two of a size."""
     thin = GemmTiming(device="x", precision="bf16", m=16, n=8192, k=8192, seconds=1.0)
     thin = [GemmTiming(device="x", precision="bf16", m=16, n=8192, k=8192, seconds=thin.bytes / 2e12)] * 5
     thick = [GemmTiming(device="x", precision="bf16", m=4096, n=4096, k=4096, seconds=6e-4)] * 2
@@ -115,7 +115,7 @@ def test_timings_of_another_device_are_refused(tmp_path):
     slow = Accelerator(
         name="slow", kind="gpu", peak_flops={"bf16": 1e14}, memory_bytes=1e9, memory_bandwidth=2e12
     )
-    with pytest.raises(InputError, match=r"bf16 products reach 2\.\d+ of peak_flops of slow"):
+    with pytest.raises(InputError, match=r"bf16 GEMMs reach 2\.\d+ of peak_flops of slow"):
         import_gemm_table(slow, timings, device=A100.name, source="")
     with pytest.raises(InputError, match="no peak_flops for precision bf16"):
         import_gemm_table(

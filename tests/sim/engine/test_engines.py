@@ -165,7 +165,7 @@ def test_twice_the_seconds_give_twice_the_times(program: Program) -> None:
 @settings(max_examples=200, deadline=None)
 @given(programs())
 def test_makespan_lies_between_critical_path_and_sum(program: Program) -> None:
-    """The critical path is what remains when nothing is shared; the sum, when nothing runs beside another."""
+    """The critical path is what remains when nothing is shared; the sum, when nothing overlaps."""
     makespan = max(engine_compiled.run(program)[1], default=0.0)
     everything = sum(op.duration + sum(delay for _, delay in op.after) for op in program.operations)
     for operation in program.operations:
@@ -190,7 +190,7 @@ def test_a_longer_operation_never_ends_anything_sooner(program: Program, data: s
 
 @both_engines
 def test_head_of_the_queue_waits_for_all_its_resources(run: Callable[..., Times]) -> None:
-    """Strict FIFO: op 2 could run beside op 0 on resource 1, but op 1 is ahead of it there."""
+    """Strict FIFO: op 2 could run next to op 0 on resource 1, but op 1 is ahead of it there."""
     program = Program()
     a, b = program.resource("link", 0), program.resource("link", 1)
     program.add(4.0, resources=(a,))

@@ -59,7 +59,7 @@ def test_gpt3_flops_are_those_of_narayanan(recompute: str, factor: int):
 
 
 def test_selective_recompute_repeats_attention_alone():
-    """Two products of 2bs²h FLOPs a layer again."""
+    """Two GEMMs of 2bs²h FLOPs a layer again."""
     model = gpt3_175b()
     more = hardware_flops_per_token(model, 2048, "selective") - model_flops_per_token(model, 2048)
     assert more == 96 * 4 * 2048 * 12288
@@ -87,7 +87,7 @@ def test_kernels_do_the_flops_of_the_layer(model: Model, kind: str):
 
 @given(model=MODELS, kind=KINDS)
 def test_backward_products_are_twice_the_forward(model: Model, kind: str):
-    """A gradient of the input and one of the weight for every product; attention's two become five, three
+    """A gradient of the input and one of the weight for every GEMM; attention's two become five, three
     over the width of queries and two over that of values."""
     d = model.decoder
     forward = forward_kernels(model.decoder, kind, **shape())
@@ -104,7 +104,7 @@ def test_backward_products_are_twice_the_forward(model: Model, kind: str):
 
 @given(model=MODELS, kind=KINDS)
 def test_tensor_parallelism_splits_the_products(model: Model, kind: str):
-    """Two ranks do half of the products' FLOPs each, but for the router and the way down to latents, which
+    """Two ranks do half of the GEMMs' FLOPs each, but for the router and the way down to latents, which
     each does whole; they move less, but not half of the bytes."""
     d = model.decoder
     values = d.hidden * d.experts if kind == MOE_BLOCK else 0
@@ -171,7 +171,7 @@ def test_context_parallelism_divides_the_work(model: Model, kind: str):
 
 
 def test_sequence_parallelism_divides_norms_and_residuals():
-    """The same products; norms and additions over a part of the tokens."""
+    """The same GEMMs; norms and additions over a part of the tokens."""
     d = llama().decoder
     whole = forward_kernels(d, BLOCK, **shape(tp=4))
     split = forward_kernels(d, BLOCK, **shape(tp=4, sequence_parallel=True))
@@ -252,18 +252,18 @@ def test_dispatch_sends_every_token_to_each_of_its_experts():
 
 @given(model=MODELS)
 def test_unfused_attention_computes_the_whole_score_matrix(model: Model):
-    """Two products forward, four backward; scores are written and read, and dropped with dropout; the output
+    """Two GEMMs forward, four backward; scores are written and read, and dropped with dropout; the output
     is copied."""
     d = model.decoder
-    for backward, products in ((False, 2), (True, 4)):
+    for backward, GEMMs in ((False, 2), (True, 4)):
         own = [
             k
             for k in (backward_kernels if backward else forward_kernels)(d, BLOCK, **shape(flash=False))
             if k.attention
         ]
-        assert sum(k.kind == "gemm" for k in own) == products
+        assert sum(k.kind == "gemm" for k in own) == GEMMs
         whole = attention_flops(d, tokens=128, seq_len=64)
-        assert sum(k.flops for k in own) == whole * products / 2
+        assert sum(k.flops for k in own) == whole * GEMMs / 2
         softmax = sum(k.bytes for k in own if k.kind == "memory")
         copied = 2 * 2 * 128 * d.o_size  # from heads to tokens
         assert softmax == copied + (3 if backward else 2) * 2 * d.heads * 64 * 64 * 2

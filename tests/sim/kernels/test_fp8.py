@@ -1,4 +1,4 @@
-"""fp8: which products run in it, what the casts cost, and that the rest stays as it is."""
+"""fp8: which GEMMs run in it, what the casts cost, and that the rest stays as it is."""
 
 from __future__ import annotations
 

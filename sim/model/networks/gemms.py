@@ -10,7 +10,7 @@ from .memory_bound import MemoryBound
 from .network import ATTENTION, CONVOLUTION, MEMORY, PAIRS, PRODUCT, RECURRENT, Operation
 
 
-class Products(MemoryBound):
+class Gemms(MemoryBound):
     """A network that is built of them too."""
 
     def conv(
@@ -53,7 +53,7 @@ class Products(MemoryBound):
         return out
 
     def linear(self, x: Tensor, width: int, *, bias: bool = True, rows: int = 1) -> Tensor:
-        """A product of all values of ``x``, or of each of ``rows`` rows, with a matrix, bias included."""
+        """A GEMM of all values of ``x``, or of each of ``rows`` rows, with a matrix, bias included."""
         inner = x.values // rows
         out = self._layer("linear", x, width, rows, 1)
         self._weigh(
@@ -86,7 +86,7 @@ class Products(MemoryBound):
         return out
 
     def lstm(self, x: Tensor, hidden: int, *, directions: int = 1, biases: int = 2) -> Tensor:
-        """One layer of an LSTM: the inputs' products of all tokens at once, the state's one after the other.
+        """One layer of an LSTM: the inputs' GEMMs of all tokens at once, the state's one after the other.
 
         Gates read and write their four values and the state; cuDNN keeps them for backward.
         """
