@@ -194,7 +194,7 @@ strategy_options = _apply(
         ),
         click.option("--overlap-tensor", is_flag=True, help="Gather and scatter over tp while GEMMs run."),
         _choice("--expert-dispatch"),
-        click.option("--overlap-experts", is_flag=True, help="Send to experts while another micro-batch computes."),
+        click.option("--overlap-experts", is_flag=True, help="Send to experts while others compute."),
     ]
 )
 

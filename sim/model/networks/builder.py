@@ -6,10 +6,10 @@ Here is what looks rows of a table up or shares its parameters with another laye
 
 from __future__ import annotations
 
+from .gemms import Gemms
 from .graph import Tensor
 from .memory_bound import INDEX_BYTES
 from .network import LOOKUP, PRODUCT, Operation
-from .gemms import Gemms
 
 
 class Builder(Gemms):

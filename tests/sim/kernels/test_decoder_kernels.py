@@ -255,15 +255,15 @@ def test_unfused_attention_computes_the_whole_score_matrix(model: Model):
     """Two GEMMs forward, four backward; scores are written and read, and dropped with dropout; the output
     is copied."""
     d = model.decoder
-    for backward, GEMMs in ((False, 2), (True, 4)):
+    for backward, count in ((False, 2), (True, 4)):
         own = [
             k
             for k in (backward_kernels if backward else forward_kernels)(d, BLOCK, **shape(flash=False))
             if k.attention
         ]
-        assert sum(k.kind == "gemm" for k in own) == GEMMs
+        assert sum(k.kind == "gemm" for k in own) == count
         whole = attention_flops(d, tokens=128, seq_len=64)
-        assert sum(k.flops for k in own) == whole * GEMMs / 2
+        assert sum(k.flops for k in own) == whole * count / 2
         softmax = sum(k.bytes for k in own if k.kind == "memory")
         copied = 2 * 2 * 128 * d.o_size  # from heads to tokens
         assert softmax == copied + (3 if backward else 2) * 2 * d.heads * 64 * 64 * 2
