@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
-from .convnets import alexnet, resnet, vgg
+from .alexnet_vgg import alexnet, vgg
 from .inception import inception_v3
 from .network import Network
 from .recommenders import dlrm, mlp
+from .resnet import resnet
 from .sequences import bert, gnmt, transformer_big
 
 NETWORKS: Mapping[str, tuple[Callable[[], Network], str]] = {
