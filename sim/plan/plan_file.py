@@ -8,6 +8,7 @@ believes nothing: the structure is checked first, then the rules of job and stra
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from ..model.decoder import Decoder
 from ..model.model import Model
 from ..model.model_file import network_faults
 from ..model.networks.network import Network
-from .action import Action, Kind
-from .earlier_versions import server_actions, worker_actions
+from . import earlier_versions
+from .action import Actions, Kind
 from .job import Job
+from .passes.servers import server_actions
 from .plan import Plan, Sizes
 from .soundness import validate
 from .step_counts import steps_played
@@ -177,8 +179,8 @@ def _read(form: PlanForm) -> Plan:
         job=Job(model=model, **dict(form.job)),
         strategy=strategy,
         stages=tuple(stage.read(index) for index, stage in enumerate(form.stages)),
-        actions=worker_actions(form.actions, strategy),
-        server_actions=server_actions(form.server_actions),
+        actions=earlier_versions.worker_actions(form.actions, strategy),
+        server_actions=earlier_versions.server_actions(form.server_actions),
         shards=form.shards,
         cluster=dict(form.cluster),
     )
@@ -263,10 +265,8 @@ def _shard_faults(document: Document, plan: Plan) -> list[Fault]:
         if len(lists) != servers:
             faults.append(document.fault((key,), f"{len(lists)} lists", f"{servers}, one for each server"))
     for server, actions in enumerate(plan.server_actions):
-        strange = next((a for a in actions if not _is_servers(a, server, plan.strategy.dp)), None)
-        if strange is not None:
-            expected = f"PULL, PUSH or APPLY of server {server} and workers 0 to {plan.strategy.dp - 1}"
-            faults.append(document.fault(("server_actions", server), str(strange), expected))
+        if server < servers:
+            faults += _served_faults(document, server, actions, server_actions(plan.strategy)[server])
     held = sorted(layer for shard in plan.shards for layer in shard)
     layers = len(plan.job.model.layers)
     if servers and not faults and held != list(range(layers)):
@@ -275,6 +275,20 @@ def _shard_faults(document: Document, plan: Plan) -> list[Fault]:
     return faults
 
 
-def _is_servers(action: Action, server: int, workers: int) -> bool:
-    exchanges = action.kind in (Kind.PULL, Kind.PUSH) and action.worker >= 0
-    return action.server == server and action.worker < workers and (exchanges or action.kind is Kind.APPLY)
+def _served_faults(document: Document, server: int, actions: Actions, wanted: Actions) -> list[Fault]:
+    """A server does what its strategy asks, each worker's share in this order, the workers in any."""
+    place = ("server_actions", server)
+    strange, missing = Counter(actions) - Counter(wanted), Counter(wanted) - Counter(actions)
+    if strange or missing:
+        given, instead = (", ".join(map(str, some)) or "nothing" for some in (strange, missing))
+        found = f"{given} instead of {instead}"
+        return [document.fault(place, found, " ".join(map(str, wanted)))]
+    order = (Kind.PULL, Kind.PUSH, Kind.APPLY)
+    by_worker: dict[int, list[int]] = {}
+    for number, action in enumerate(actions):
+        by_worker.setdefault(action.worker, []).append(order.index(action.kind))
+        if action.worker < 0 and number < len(actions) - 1:
+            by_worker[-1].insert(0, len(order))
+    if any(kinds != sorted(kinds) for kinds in by_worker.values()):
+        return [document.fault(place, "another order", "of every worker PULL, PUSH, then APPLY")]
+    return []

@@ -22,19 +22,13 @@ from ..program.build import build_program
 from ..program.built import Built
 from ..program.step_arrays import StepArrays, step_arrays
 from ..trace.trace import Spans, Trace
-from ..updates.predict import plays_updates, predict_updates
+from ..updates.predict import predict_updates
 from .remembered import remembered
 from .spans import spans_of
 from .world_size import refuse_too_many_ranks
 
 NETWORKS = ("closed-form", "flow")
 """How messages share links."""
-
-ASYNC_ROUNDS = 12
-"""Updates of each worker that an asynchronous prediction plays."""
-
-ASYNC_WARMUP = 0.25
-"""Share of the first updates that is left out, while the workers fall out of step."""
 
 UNCALIBRATED_RESIDUAL = 0.12
 """Standard deviation of the logarithm of a step time where the cluster file states none: with it, 87 %
@@ -77,7 +71,7 @@ def simulate(
             flow level knows.
     """
     refuse_too_many_ranks(plan.strategy, cluster)
-    if plays_updates(plan, cluster):
+    if plan.strategy.gradient_exchange == "parameter_server":
         if network != NETWORKS[0]:
             raise InputError("network flow does not know parameter servers, whose queues share links already")
         return _simulate_updates(plan, cluster, engine, samples, seed)
@@ -93,7 +87,7 @@ def simulate(
         peak_memory_bytes=_peak_memory(
             plan, cluster, [r + run.lane for run in played.lanes for r in built.ranks]
         ),
-        metadata=_metadata(plan, cluster, built, played, engine, seed, step),
+        metadata=_metadata(plan, cluster, built, engine, seed, step),
     )
 
 
@@ -109,7 +103,7 @@ def _runner(
         step = _step(plan, cluster, stepwise=stepwise)
         if step is not None:
             return step, StepRunner(step, cluster, plan.world_size)
-    built = build_program(plan, cluster, ASYNC_ROUNDS, stepwise=stepwise)
+    built = build_program(plan, cluster, stepwise=stepwise)
     return built, ProgramRunner(built, cluster, plan.world_size, engine)
 
 
@@ -161,25 +155,11 @@ def _simulate_updates(plan: Plan, cluster: Cluster, engine: str, samples: int, s
 
 
 def step_time_s(plan: Plan, built: Built | StepArrays, ends: Seconds, makespan: float) -> float:
-    """Seconds of one step: the makespan, or, asynchronous, the time in which ``dp`` updates are applied.
-
-    The latter is ``dp`` over the sum of the workers' rates. Rates are taken after a warm-up and until the
-    first worker has made its last update, so that nobody runs alone.
-    """
-    if not built.updates:
-        steps = steps_played(plan.strategy, plan.job)
-        return _steady_step_s(plan, built, ends) if is_unflushed(plan.strategy) else makespan / steps
-    applied: dict[int, list[float]] = {}
-    for worker, server, _, step in built.updates:
-        if server == 0:
-            applied.setdefault(worker, []).append(ends[step])
-    stop = min(times[-1] for times in applied.values())
-    rates = []
-    for times in applied.values():
-        counted = [end for end in times[int(len(times) * ASYNC_WARMUP) :] if end <= stop]
-        if len(counted) > 1:
-            rates.append((len(counted) - 1) / (counted[-1] - counted[0]))
-    return plan.strategy.dp / sum(rates)
+    """Seconds of one step: the makespan over the steps that were played, or, where a pipeline never drains,
+    those of a step in which it is full."""
+    if is_unflushed(plan.strategy):
+        return _steady_step_s(plan, built, ends)
+    return makespan / steps_played(plan.strategy, plan.job)
 
 
 def _steady_step_s(plan: Plan, built: Built | StepArrays, ends: Seconds) -> float:
@@ -189,13 +169,6 @@ def _steady_step_s(plan: Plan, built: Built | StepArrays, ends: Seconds) -> floa
     a_step = len(of_first) // steps
     full = of_first[(steps - filling) * a_step - 1] - of_first[filling * a_step - 1]
     return float(full) / (steps - 2 * filling)
-
-
-def staleness(built: Built, starts: Seconds, ends: Seconds) -> list[int]:
-    """Of every update on server 0, in order: how many others came between its pull and its own step."""
-    updates = sorted((ends[step], starts[pull]) for _, server, pull, step in built.updates if server == 0)
-    applied = [end for end, _ in updates]
-    return [sum(pulled < end for end in applied[:place]) for place, (_, pulled) in enumerate(updates)]
 
 
 def _draw(
@@ -229,7 +202,7 @@ def _with_residual(cluster: Cluster, steps: list[float], seed: int) -> tuple[flo
 def _drawn_steps(
     plan: Plan, runner: Runner, built: Built | StepArrays, samples: int, seed: int
 ) -> list[float]:
-    if built.updates or is_unflushed(plan.strategy):
+    if is_unflushed(plan.strategy):
         return [step_time_s(plan, built, ends, max(ends)) for ends in runner.ends(samples, seed)]
     return [step_time_s(plan, built, (), makespan) for makespan in runner.makespans(samples, seed)]
 
@@ -248,12 +221,11 @@ def _metadata(
     plan: Plan,
     cluster: Cluster,
     built: Built | StepArrays,
-    played: Played,
     engine: str,
     seed: int,
     step: float,
 ) -> dict[str, object]:
-    metadata: dict[str, object] = {
+    return {
         "label": plan.strategy.label,
         "cluster": cluster.name,
         "engine": engine,
@@ -262,7 +234,3 @@ def _metadata(
         "folded": len(built.ranks) < plan.world_size,
         "lanes": built.lanes,
     }
-    if isinstance(built, Built) and built.updates:
-        run = played.lanes[0]
-        metadata["staleness"] = staleness(built, run.starts, run.ends)
-    return metadata

@@ -20,7 +20,6 @@ from ..memory.layer_bytes import kept_bytes
 from ..plan.action import BACKWARDS, Action, Kind
 from ..plan.plan import Plan
 from ..plan.traffic import Collective, gradient_bytes
-from .build_server import build_server_program
 from .built import Built, Made
 from .placement import COMPUTE, Messenger, Placement
 from .program import Program, SpanLabel
@@ -31,17 +30,15 @@ RING_PATTERNS = {"all_reduce": "ring", "reduce_scatter": "half_ring", "all_gathe
 """How the members of a collective pass data on, step by step (`stepwise.py`)."""
 
 
-def build_program(
-    plan: Plan, cluster: Cluster, rounds: int = 1, *, stepwise: bool = False, alone: bool = False
-) -> Built:
+def build_program(plan: Plan, cluster: Cluster, *, stepwise: bool = False, alone: bool = False) -> Built:
     """The Program of one step of ``plan`` on ``cluster``.
 
-    ``rounds`` is how many updates each worker of an asynchronous plan makes; it has no meaning elsewhere.
     ``stepwise`` lets the members of a ring pass data on as soon as they can, instead of starting together.
     ``alone`` gives communication the seconds that it takes while no other group uses its links.
+
+    Raises:
+        InputError: the actions wait for each other, or are of parameter servers, which `updates` plays.
     """
-    if plan.strategy.gradient_exchange == "parameter_server":
-        return build_server_program(plan, cluster, rounds)
     return _Walk(plan, cluster, stepwise, alone).built()
 
 

@@ -27,14 +27,12 @@ class Built:
     program: Program
     ranks: list[int]
     """Ranks that were built; each stands for all ranks alike."""
-    updates: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """Parameter servers: (worker, server, pull operation, step operation) of every update."""
     steps: list[tuple[int, int]] = field(default_factory=list)
     """(rank, operation) of every optimizer step, in order on each rank."""
     slowness: np.ndarray | None = None
     """Factors on time by row, as operations name them (`slowness.py`); None where all ranks are alike."""
     made: list[Made] = field(default_factory=list)
-    """Where workers alone were built: what each of their steps came to, in order."""
+    """What each of their steps came to, in order."""
 
     @property
     def lanes(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 from ..costs.costs import Costs
 from ..hardware.cluster import Cluster
@@ -16,14 +15,12 @@ COMPUTE = "compute"
 class Placement:
     """Which processor a rank computes on, and what it shares it with."""
 
-    def __init__(self, program: Program, cluster: Cluster, world_size: int, queued: Collection[int] = ()):
+    def __init__(self, program: Program, cluster: Cluster, world_size: int):
         self.program = program
         self.host = cluster.host
         self.ranks_per_node = min(world_size, cluster.accelerators_per_node)
         self.cores = self.host.cores if self.host else self.ranks_per_node
         self.shared = self.ranks_per_node > self.cores
-        self.queued = frozenset(queued)
-        """Ranks that do what comes first, first, in no order of their own."""
 
     def compute(
         self,
@@ -39,11 +36,6 @@ class Placement:
         """
         spans = (label,) if label else ()
         resources = (self.program.resource("core", self.core(rank)),) if self.shared else ()
-        if rank in self.queued:
-            resources = (self.program.resource("server", rank), *resources)
-            return self.program.add(
-                duration, after=after, resources=resources, spans=spans, flops=flops, rank=rank
-            )
         streams = (self.program.stream(rank, COMPUTE),)
         slices = self._slices(duration)
         share = duration / slices

@@ -78,11 +78,6 @@ class StepArrays:
         """Like ranks that each operation stands for."""
         return math.prod(self.axes.values())
 
-    @property
-    def updates(self) -> tuple[tuple[int, int, int, int], ...]:
-        """None: parameter servers are no part of it."""
-        return ()
-
 
 def step_arrays(
     plan: Plan, cluster: Cluster, *, stepwise: bool = False, always: bool = False

@@ -8,6 +8,7 @@ from a turn is done before the next turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from typing import cast
 
@@ -15,7 +16,18 @@ import simpy
 from simpy.events import EventPriority
 from simpy.resources.resource import Request
 
-from .kernel import APPLIED, ARRIVED, COMPUTED, CONFIRMED, PULL_IN, PULLED, PUSH, PUSH_IN
+from .events import (
+    APPLIED,
+    ARRIVED,
+    COMPUTED,
+    CONFIRMED,
+    PULL_IN,
+    PULL_THERE,
+    PULLED,
+    PUSH,
+    PUSH_IN,
+    PUSH_THERE,
+)
 from .model import UpdateModel
 from .record import UpdateRecord
 from .tables import Place, Update, listed, make_record, make_tables
@@ -69,13 +81,13 @@ class _Simulation:
             yield self.granted[number]
             self.granted[number] = self.env.event()
             update = t.update[slot.row]
-            update.pull_start = yield from self._message(number, (PULL_IN, PULLED), server, place)
-            update.pull_end = self.env.now
+            kinds = (PULL_IN, PULL_THERE, PULLED)
+            update.pull_start, update.pull_end = yield from self._message(number, kinds, server, place)
             self._pulled(slot.worker, slot.row // t.shards)
             yield self.computed[number]
             self.computed[number] = self.env.event()
-            update.push_start = yield from self._message(number, (PUSH_IN, ARRIVED), place, server)
-            update.push_end = self.env.now
+            kinds = (PUSH_IN, PUSH_THERE, ARRIVED)
+            update.push_start, update.push_end = yield from self._message(number, kinds, place, server)
             if t.joint:
                 self._gather(number)
             else:
@@ -90,13 +102,10 @@ class _Simulation:
 
     def _compute(self, worker: int, row: int) -> Waiting:
         t = self.tables
-        with self.processors[worker].request() as mine:
-            yield mine
-            t.round[row].start = self.env.now
-            for seconds in t.compute_s[row * t.local_steps : (row + 1) * t.local_steps]:
-                t.processor[worker].busy += seconds
-                yield self.env.timeout(seconds)
-            t.round[row].end = self.env.now
+        number = t.place[worker].processor
+        each = t.compute_s[row * t.local_steps : (row + 1) * t.local_steps]
+        t.round[row].start = yield from self._occupy(number, each, t.slice_s)
+        t.round[row].end = self.env.now
         yield self._turn(COMPUTED, worker)
         for number in range(worker, t.slots, t.workers):
             self.computed[number].succeed()
@@ -108,15 +117,19 @@ class _Simulation:
         return self.tables.place[self.tables.workers + (shard + hop) % self.tables.servers]
 
     def _message(
-        self, item: int, kinds: tuple[int, int], source: Place, target: Place
-    ) -> Generator[simpy.Event, None, float]:
+        self, item: int, kinds: tuple[int, int, int], source: Place, target: Place
+    ) -> Generator[simpy.Event, None, tuple[float, float]]:
         """Carry a shard from place to place, between a worker and a server at its place at once.
 
-        Returns when it began.
+        On cores it takes time of the sender's while it travels, and of the receiver's after. Returns when it
+        began and when it was there.
         """
         slot = self.tables.slot[item % self.tables.slots]
-        begun = self.env.now
+        begun = there = self.env.now
+        handling_s = self.tables.handling_s[slot.shard] if self.tables.sliced else 0.0
         if item >= self.tables.slots or not slot.at_home:
+            if handling_s > 0:
+                self.env.process(self._occupy(source.processor, [handling_s], self._slice_s(source)))
             leaving = self.out[source.interface].request()
             yield leaving
             begun = self.env.now
@@ -128,8 +141,13 @@ class _Simulation:
                 self.tables.interface[target.interface].in_busy += seconds
                 yield self.env.timeout(seconds)
             yield left
-        yield self._turn(kinds[1], item)
-        return begun
+            there = self.env.now
+            if self.tables.sliced:
+                yield self._turn(kinds[1], item)
+            if handling_s > 0:
+                yield from self._occupy(target.processor, [handling_s], self._slice_s(target))
+        yield self._turn(kinds[2], item)
+        return begun, there
 
     def _leave(self, source: int, shard: int, leaving: Request) -> Waiting:
         """Hold the sender's interface; over when the last byte is at the receiver's."""
@@ -186,7 +204,7 @@ class _Simulation:
         item, shard = number + target * self.tables.slots, self.tables.slot[number].shard
         yield self._turn(PUSH, item)
         ends = self._holder(shard, source), self._holder(shard, target)
-        yield from self._message(item, (PUSH_IN, ARRIVED), *ends)
+        yield from self._message(item, (PUSH_IN, PUSH_THERE, ARRIVED), *ends)
         yield from self._apply(item)
 
     def _apply(self, item: int) -> Generator[simpy.Event, None, float]:
@@ -194,12 +212,43 @@ class _Simulation:
         t = self.tables
         shard = t.slot[item % t.slots].shard
         processor = self._holder(shard, item // t.slots).processor
-        with self.processors[processor].request() as mine:
+        begun = yield from self._occupy(processor, [t.shard[shard].apply_s], math.inf)
+        yield self._turn(APPLIED, item)
+        return begun
+
+    def _occupy(
+        self, number: int, durations: list[float], slice_s: float
+    ) -> Generator[simpy.Event, None, float]:
+        """Let a processor work through ``durations``, or, where it is a core, in turns with all others.
+
+        Returns when it began.
+        """
+        processor, whole = self.tables.processor[number], 0.0
+        if not self.tables.sliced:
+            for seconds in durations:
+                processor.busy += seconds
+            return (yield from self._work(number, durations))
+        for seconds in durations:
+            whole += seconds
+        processor.busy += whole
+        turns = max(1, math.ceil(whole / slice_s))
+        begun = yield from self._work(number, [whole / turns])
+        for _ in range(turns - 1):
+            yield from self._work(number, [whole / turns])
+        return begun
+
+    def _slice_s(self, place: Place) -> float:
+        """A server runs through once it has its turn on a core."""
+        t = self.tables
+        return t.slice_s if any(place is worker for worker in t.place[: t.workers]) else math.inf
+
+    def _work(self, number: int, durations: list[float]) -> Generator[simpy.Event, None, float]:
+        """Work without a break; returns when it began."""
+        with self.processors[number].request() as mine:
             yield mine
             begun = self.env.now
-            t.processor[processor].busy += t.shard[shard].apply_s
-            yield self.env.timeout(t.shard[shard].apply_s)
-        yield self._turn(APPLIED, item)
+            for seconds in durations:
+                yield self.env.timeout(seconds)
         return begun
 
     def _confirmed(self, number: int, shard: int) -> None:

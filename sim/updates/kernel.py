@@ -7,19 +7,35 @@ arrival:
 
     start = max(now, end of what was taken in hand before), end = start + duration
 
-and a message is whole at max(end at the receiver, end at the sender + latency). Each function is written in
-what CPython and numba both run.
+and a message is whole at max(end at the receiver, end at the sender + latency). Processors that are cores are
+shared: a worker's job has as many turns of equal length as it needs of at most `slice_s`, and goes behind all
+that wait after each; a server sleeps between messages, so the host lets it run through once it has its turn.
+There a message is also a job of its sender's core while it travels, and of its receiver's once it is whole.
+Each function is written in what CPython and numba both run.
 """
 
 from __future__ import annotations
 
+import math
 from heapq import heappop, heappush
 from typing import Any
 
+from .events import (
+    APPLIED,
+    ARRIVED,
+    COMPUTED,
+    CONFIRMED,
+    PULL_HANDED,
+    PULL_IN,
+    PULL_THERE,
+    PULLED,
+    PUSH,
+    PUSH_HANDED,
+    PUSH_IN,
+    PUSH_THERE,
+    TURN,
+)
 from .tables import Tables
-
-COMPUTED, PUSH, PUSH_IN, ARRIVED, APPLIED, CONFIRMED, PULL_IN, PULLED = range(8)
-"""Kinds of events, in the order in which those of one moment happen."""
 
 
 def run_kernel(t: Tables) -> int:
@@ -32,12 +48,16 @@ def run_kernel(t: Tables) -> int:
         now, key = heappop(events)
         kind, item = key // t.items, key % t.items
         count += 1
-        if kind == COMPUTED:
+        if kind == TURN:
+            turn(t, events, now, item)
+        elif kind == COMPUTED:
             computed(t, events, now, item)
         elif kind == PUSH:
             push(t, events, now, item)
         elif kind == PUSH_IN:
             push_in(t, events, now, item)
+        elif kind == PUSH_THERE:
+            push_there(t, events, now, item)
         elif kind == ARRIVED:
             arrived(t, events, now, item)
         elif kind == APPLIED:
@@ -46,9 +66,56 @@ def run_kernel(t: Tables) -> int:
             confirmed(t, events, now, item)
         elif kind == PULL_IN:
             pull_in(t, events, now, item)
-        else:
+        elif kind == PULL_THERE:
+            pull_there(t, events, now, item)
+        elif kind == PULLED:
             pulled(t, events, now, item)
     return count
+
+
+def occupy(t: Tables, events: Any, now: float, number: int, seconds: float, slice_s: float, key: int) -> None:
+    """Give a core a job, in turns of at most ``slice_s``; when it is done, the event ``key`` happens."""
+    processor, job = t.processor[number], t.job[key]
+    processor.busy += seconds
+    job.left = max(1, math.ceil(seconds / slice_s))
+    job.share = seconds / job.left
+    job.begun = math.nan
+    line_up(t, events, now, number, key)
+
+
+def line_up(t: Tables, events: Any, now: float, number: int, key: int) -> None:
+    """Put a job behind all that wait for a core; it begins if none does."""
+    processor = t.processor[number]
+    t.job[key].next = -1
+    if processor.head >= 0:
+        t.job[processor.tail].next = key
+        processor.tail = key
+        return
+    processor.head = processor.tail = key
+    begin_turn(t, events, now, number)
+
+
+def begin_turn(t: Tables, events: Any, now: float, number: int) -> None:
+    """Work on the first of those that wait for a core."""
+    job = t.job[t.processor[number].head]
+    if math.isnan(job.begun):
+        job.begun = now
+    heappush(events, (now + job.share, TURN * t.items + number))
+
+
+def turn(t: Tables, events: Any, now: float, number: int) -> None:
+    """A turn on a core is over: the next one's begins."""
+    processor = t.processor[number]
+    key = processor.head
+    job = t.job[key]
+    job.left -= 1
+    processor.head = job.next
+    if processor.head >= 0:
+        begin_turn(t, events, now, number)
+    if job.left > 0:
+        line_up(t, events, now, number, key)
+    else:
+        heappush(events, (now, key))
 
 
 def grant(t: Tables, events: Any, now: float, number: int) -> None:
@@ -64,7 +131,11 @@ def grant(t: Tables, events: Any, now: float, number: int) -> None:
         update.pull_start = now
         heappush(events, (now, PULLED * t.items + number))
         return
-    update.pull_start = send(t, now, number, slot.shard, holder(t, slot.shard, 0).interface)
+    source = holder(t, slot.shard, 0)
+    if t.sliced and t.handling_s[slot.shard] > 0:
+        seconds = t.handling_s[slot.shard]
+        occupy(t, events, now, source.processor, seconds, math.inf, PULL_HANDED * t.items + number)
+    update.pull_start = send(t, now, number, slot.shard, source.interface)
     heappush(events, (update.pull_start + t.latency_s, PULL_IN * t.items + number))
 
 
@@ -97,19 +168,38 @@ def pull_in(t: Tables, events: Any, now: float, number: int) -> None:
     """The head of the parameters comes to the worker's interface."""
     slot = t.slot[number]
     whole = receive(t, now, number, slot.shard, t.place[slot.worker].interface)
-    heappush(events, (whole, PULLED * t.items + number))
+    heappush(events, (whole, (PULL_THERE if t.sliced else PULLED) * t.items + number))
+
+
+def pull_there(t: Tables, events: Any, now: float, number: int) -> None:
+    """All the parameters are at the worker's core, which handles them."""
+    slot = t.slot[number]
+    t.update[slot.row].pull_end = now
+    if t.handling_s[slot.shard] > 0:
+        processor = t.place[slot.worker].processor
+        seconds = t.handling_s[slot.shard]
+        occupy(t, events, now, processor, seconds, t.slice_s, PULLED * t.items + number)
+    else:
+        heappush(events, (now, PULLED * t.items + number))
 
 
 def pulled(t: Tables, events: Any, now: float, number: int) -> None:
     """A worker that has all shards computes: one gradient, or as many as there are local steps."""
     slot = t.slot[number]
-    t.update[slot.row].pull_end = now
+    if not t.sliced or slot.at_home:
+        t.update[slot.row].pull_end = now
     place = t.place[slot.worker]
     place.missing -= 1
     if place.missing > 0:
         return
     place.missing = t.shards
     row = slot.row // t.shards
+    if t.sliced:
+        seconds = 0.0
+        for step in range(row * t.local_steps, (row + 1) * t.local_steps):
+            seconds += t.compute_s[step]
+        occupy(t, events, now, place.processor, seconds, t.slice_s, COMPUTED * t.items + slot.worker)
+        return
     processor = t.processor[place.processor]
     end = max(now, processor.free)
     t.round[row].start = end
@@ -123,6 +213,10 @@ def pulled(t: Tables, events: Any, now: float, number: int) -> None:
 
 def computed(t: Tables, events: Any, now: float, worker: int) -> None:
     """A worker pushes its gradient, shard by shard."""
+    if t.sliced:
+        row = t.slot[worker].row // t.shards
+        t.round[row].start = t.job[COMPUTED * t.items + worker].begun
+        t.round[row].end = now
     for turn in range(t.shards):
         number = turn * t.workers + worker
         slot = t.slot[number]
@@ -131,14 +225,24 @@ def computed(t: Tables, events: Any, now: float, worker: int) -> None:
             update.push_start = now
             heappush(events, (now, ARRIVED * t.items + number))
         else:
+            hand_over(t, events, now, number, t.place[worker].processor)
             update.push_start = send(t, now, number, slot.shard, t.place[worker].interface)
             heappush(events, (update.push_start + t.latency_s, PUSH_IN * t.items + number))
+
+
+def hand_over(t: Tables, events: Any, now: float, item: int, processor: int) -> None:
+    """Take the time of the sender's core that a push costs."""
+    seconds = t.handling_s[t.slot[item % t.slots].shard]
+    if t.sliced and seconds > 0:
+        slice_s = t.slice_s if item < t.slots else math.inf
+        occupy(t, events, now, processor, seconds, slice_s, PUSH_HANDED * t.items + item)
 
 
 def push(t: Tables, events: Any, now: float, item: int) -> None:
     """A holder passes an update on to another."""
     hop, shard = item // t.slots, t.slot[item % t.slots].shard
     source = holder(t, shard, hop - 1 if t.chain else 0)
+    hand_over(t, events, now, item, source.processor)
     start = send(t, now, item, shard, source.interface)
     heappush(events, (start + t.latency_s, PUSH_IN * t.items + item))
 
@@ -147,12 +251,24 @@ def push_in(t: Tables, events: Any, now: float, item: int) -> None:
     """The head of a gradient or an update comes to a server's interface."""
     shard = t.slot[item % t.slots].shard
     whole = receive(t, now, item, shard, holder(t, shard, item // t.slots).interface)
-    heappush(events, (whole, ARRIVED * t.items + item))
+    heappush(events, (whole, (PUSH_THERE if t.sliced else ARRIVED) * t.items + item))
+
+
+def push_there(t: Tables, events: Any, now: float, item: int) -> None:
+    """All of a gradient or an update is at a server's core, which handles it."""
+    slot = t.slot[item % t.slots]
+    if item < t.slots:
+        t.update[slot.row].push_end = now
+    if t.handling_s[slot.shard] > 0:
+        processor = holder(t, slot.shard, item // t.slots).processor
+        occupy(t, events, now, processor, t.handling_s[slot.shard], math.inf, ARRIVED * t.items + item)
+    else:
+        heappush(events, (now, ARRIVED * t.items + item))
 
 
 def arrived(t: Tables, events: Any, now: float, item: int) -> None:
     """The server has a gradient: it applies it, or gathers it with the others of its step."""
-    if item < t.slots:
+    if item < t.slots and (not t.sliced or t.slot[item].at_home):
         t.update[t.slot[item].row].push_end = now
     if item < t.slots and t.joint:
         gather(t, events, now, item)
@@ -180,7 +296,11 @@ def apply(t: Tables, events: Any, now: float, item: int) -> None:
     """A holder's processor takes an update in hand."""
     slot = t.slot[item % t.slots]
     shard = t.shard[slot.shard]
-    processor = t.processor[holder(t, slot.shard, item // t.slots).processor]
+    number = holder(t, slot.shard, item // t.slots).processor
+    if t.sliced:
+        occupy(t, events, now, number, shard.apply_s, math.inf, APPLIED * t.items + item)
+        return
+    processor = t.processor[number]
     start = max(now, processor.free)
     processor.free = start + shard.apply_s
     processor.busy += shard.apply_s
@@ -222,12 +342,19 @@ def note_update(t: Tables, now: float, number: int) -> None:
         for other in range(slot.shard * t.workers, (slot.shard + 1) * t.workers):
             update = t.update[t.slot[t.queue[other]].row]
             if update.place == shard.applied:
-                update.applied_s = now
+                note_times(t, now, number, update)
     else:
         update = t.update[slot.row]
         update.place = shard.applied
-        update.applied_s = now
+        note_times(t, now, number, update)
     shard.applied += 1
+
+
+def note_times(t: Tables, now: float, number: int, update: Any) -> None:
+    """Write down when an update was applied, on cores also when that began."""
+    update.applied_s = now
+    if t.sliced:
+        update.apply_start = t.job[APPLIED * t.items + number].begun
 
 
 def confirmed(t: Tables, events: Any, now: float, number: int) -> None:

@@ -8,6 +8,7 @@ Alexandrov et al. 1995, with its gap at both ends). Many that send to one server
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,16 @@ class UpdateModel:
     """Server j is at worker j's place: it shares its interface, and they exchange in no time."""
     shared_processor: bool = False
     """Colocated servers also share their worker's processor: whoever came first is done first."""
+    cores: Sequence[int] = ()
+    """By worker, then by server: the core that it computes on; empty is one each, but for `shared_processor`.
+    There workers take turns of `slice_s`, behind whoever waits; servers run through once it is their turn."""
+    slice_s: float = math.inf
+    handling_s: Sequence[float] = ()
+    """With cores, by shard: processor seconds that a message costs its sender, next to the transfer, and its
+    receiver after it (the overhead o of LogP, Culler et al. 1993); empty is none."""
+    message_s: Sequence[float] = ()
+    """By shard: seconds of a message on a server's interface, where they are measured; on interfaces that are
+    one worker's alone it then takes none. Empty is bytes over bandwidth at both ends."""
     worker_interface: Sequence[int] = ()
     """By worker: its interface; empty is one each."""
     server_interface: Sequence[int] = ()
@@ -128,6 +139,8 @@ def _array_faults(model: UpdateModel) -> list[Fault]:
         "compute_s": model.compute_s,
         "shard_bytes": np.asarray(model.shard_bytes, dtype=np.float64),
         "apply_s": np.asarray(model.apply_s, dtype=np.float64),
+        "handling_s": np.asarray(model.handling_s, dtype=np.float64),
+        "message_s": np.asarray(model.message_s, dtype=np.float64),
         "latency_s": np.array([model.latency_s]),
         "exchange_s": np.array([model.exchange_s]),
     }
@@ -161,8 +174,17 @@ def _server_faults(model: UpdateModel) -> list[Fault]:
     found = []
     if model.servers < 0 or not model.shard_bytes:
         found.append(_fault("shard_bytes", list(model.shard_bytes), "at least one shard"))
-    if len(model.apply_s) != len(model.shard_bytes):
-        found.append(_fault("apply_s", len(model.apply_s), f"{len(model.shard_bytes)}, one for every shard"))
+    shards, places = len(model.shard_bytes), model.workers + model.servers
+    for field, optional in (("apply_s", False), ("handling_s", True), ("message_s", True)):
+        count = len(getattr(model, field))
+        if count != shards and not (optional and count == 0):
+            found.append(_fault(field, count, f"{shards}, one for every shard"))
+    if model.cores and (len(model.cores) != places or not 0 <= min(model.cores) <= max(model.cores) < places):
+        found.append(_fault("cores", list(model.cores), f"{places} numbers, 0 to {places - 1}"))
+    if not model.slice_s > 0:
+        found.append(_fault("slice_s", model.slice_s, "above 0"))
+    if model.handling_s and not model.cores:
+        found.append(_fault("handling_s", list(model.handling_s), "cores that it takes time of"))
     if not 1 <= model.replicas <= max(1, model.servers):
         found.append(_fault("replicas", model.replicas, f"1 to {model.servers}, the servers"))
     if model.replication not in REPLICATIONS:
@@ -180,6 +202,8 @@ def _interface_faults(model: UpdateModel) -> list[Fault]:
             found.append(_fault(field, list(given), f"{count} numbers, at least 0"))
     if found:
         return found
+    if model.message_s:
+        return []
     needed = max(*worker_interfaces(model), *server_interfaces(model)) + 1
     if len(model.bandwidth) < needed or not all(0 < rate < float("inf") for rate in model.bandwidth):
         found.append(_fault("bandwidth", list(model.bandwidth), f"{needed} finite numbers above 0"))

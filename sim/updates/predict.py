@@ -1,12 +1,13 @@
 """A Plan with parameter servers on a Cluster, as an UpdateModel; and its record as a predicted Trace.
 
 Every worker has its own interface (or its node's, where a link is the node's), and so has every server that
-is not at a worker's place. On a host whose cores several ranks share, their computing takes as much longer
-as there are more of them than cores; time slices are not played here.
+is not at a worker's place. On a host, ranks take turns on its cores, which also handle the messages; a
+message is as fast as was measured, and those of one server go one after the other (incast).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,18 +42,6 @@ class Prediction:
     metadata: dict[str, object]
 
 
-def plays_updates(plan: Plan, cluster: Cluster) -> bool:
-    """Whether a plan is predicted here: those with servers, but for steady ones on cores that ranks share.
-
-    There `build_server` plays the kernel's time slices, which matter more than the network does.
-    """
-    strategy = plan.strategy
-    if strategy.gradient_exchange != "parameter_server":
-        return False
-    plain = strategy.server_replicas == 1 and not strategy.servers_colocated
-    return cluster.host is None or not plain or strategy.synchrony not in ("sync", "async")
-
-
 def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, seed: int) -> Prediction:
     """The deterministic spans and step time, and ``samples`` drawn step times.
 
@@ -74,17 +63,21 @@ def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, 
         metadata={
             "staleness": record.staleness.tolist(),
             "dropped": record.dropped,
-            "server_utilisation": _of_servers(plan, cluster, record),
+            "server_utilisation": _of_servers(plan, cluster, model, record),
         },
     )
 
 
-def _of_servers(plan: Plan, cluster: Cluster, record: UpdateRecord) -> dict[str, list[float]]:
+def _of_servers(
+    plan: Plan, cluster: Cluster, model: UpdateModel, record: UpdateRecord
+) -> dict[str, list[float]]:
     """Shares of the run in which each server's processor worked, and its interface received and sent."""
     interface = _interface_of(plan, cluster)
     own = [interface[rank] for rank in plan.server_ranks]
+    places = model.workers + model.servers
+    processors = list(model.cores or range(places))[-model.servers :]
     return {
-        "processor": record.utilisation(record.processor_busy_s)[-plan.strategy.servers :].tolist(),
+        "processor": record.utilisation(record.processor_busy_s)[processors].tolist(),
         "receives": record.utilisation(record.in_busy_s)[own].tolist(),
         "sends": record.utilisation(record.out_busy_s)[own].tolist(),
     }
@@ -102,45 +95,73 @@ def update_model(
         gradients = ROUNDS
     shards = [[plan.job.model.layers[i] for i in shard] for shard in plan.shards]
     parameters = [sum(layer.parameters for layer in own) for own in shards]
-    crowding = _crowding(plan, cluster, costs)
+    slowdown = concurrency_factor(cluster, min(plan.world_size, cluster.accelerators_per_node))
+    shared = _cores(plan, cluster, costs)
     interface = _interface_of(plan, cluster)
     latency, rates = _network(plan, cluster, costs, max(plan.sizes.shards), interface)
     return UpdateModel(
         synchrony=s.synchrony,
-        compute_s=_compute_s(plan, cluster, costs, crowding, (s.dp, gradients), seed, sample),
+        compute_s=_compute_s(plan, cluster, costs, slowdown, (s.dp, gradients), seed, sample),
         shard_bytes=plan.sizes.shards,
-        apply_s=[costs.optimizer.update_s(count) * crowding for count in parameters],
+        apply_s=[costs.optimizer.update_s(count) * slowdown for count in parameters],
         servers=s.servers,
         replicas=s.server_replicas,
         colocated=s.servers_colocated,
-        shared_processor=s.servers_colocated and cluster.host is not None,
+        cores=shared.cores if shared else (),
+        slice_s=shared.slice_s if shared else math.inf,
+        handling_s=shared.handling_s if shared else (),
+        message_s=shared.message_s if shared else (),
         worker_interface=interface[: s.dp],
         server_interface=[interface[rank] for rank in plan.server_ranks],
         bandwidth=rates,
-        latency_s=latency,
+        latency_s=0.0 if shared else latency,
     )
 
 
-def _crowding(plan: Plan, cluster: Cluster, costs: Costs) -> float:
-    if cluster.host is None:
-        return 1.0
-    ranks = min(plan.world_size, cluster.accelerators_per_node)
-    return max(1.0, ranks / cluster.host.cores) * concurrency_factor(cluster, ranks)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cores:
+    """Cores of a host that ranks take turns on, and what messages cost them."""
+
+    cores: list[int]
+    slice_s: float
+    handling_s: list[float]
+    message_s: list[float]
+
+
+def _cores(plan: Plan, cluster: Cluster, costs: Costs) -> _Cores | None:
+    """Ranks of a node are pinned to its cores in turn, and gloo's messages are handled by them."""
+    host = cluster.host
+    if host is None:
+        return None
+    per_node = min(plan.world_size, cluster.accelerators_per_node)
+    cores = min(host.cores, per_node)
+    places = [*range(plan.strategy.dp), *plan.server_ranks]
+    communication = costs.communication
+    ends = (0, plan.world_size - 1)
+    walls = [communication.transfer_s(size, *ends) for size in plan.sizes.shards]
+    sizes = zip(plan.sizes.shards, walls, strict=True)
+    handling = [min(communication.transfer_cpu_s(size), wall) for size, wall in sizes]
+    return _Cores(
+        cores=[rank // per_node * cores + rank % per_node % cores for rank in places],
+        slice_s=host.time_slice_s,
+        handling_s=handling,
+        message_s=[wall - cpu for wall, cpu in zip(walls, handling, strict=True)],
+    )
 
 
 def _compute_s(
     plan: Plan,
     cluster: Cluster,
     costs: Costs,
-    crowding: float,
+    slowdown: float,
     shape: tuple[int, int],
     seed: int,
     sample: int | None,
 ) -> np.ndarray:
     """float64[worker, gradient]; a worker that averages steps its own parameters after each gradient."""
-    seconds = sum(_pass_seconds(plan, costs)) * plan.micro_batches * crowding
+    seconds = sum(_pass_seconds(plan, costs)) * plan.micro_batches * slowdown
     if plan.strategy.protocol[0] == "local":
-        seconds += costs.optimizer.update_s(plan.job.model.parameters) * crowding
+        seconds += costs.optimizer.update_s(plan.job.model.parameters) * slowdown
     factors = persistent_factors(cluster, plan.world_size)
     if sample is not None:
         factors = factors * transient_factors(cluster, seed, sample, plan.world_size)
@@ -231,8 +252,8 @@ def _messages(
     ):
         if server == worker or np.isnan(end):
             continue
-        ends = {worker: Action(0, kind), server: Action.of(kind, server=number, worker=worker)}
-        for rank, action in ends.items():
+        served = next(a for a in plan.server_actions[number] if a.kind is kind and a.worker == worker)
+        for rank, action in ((worker, Action(0, kind)), (server, served)):
             found.append(Span(rank, SERVERS, str(action), *action.numbers, float(start), float(end), size))
     return found
 
@@ -241,8 +262,11 @@ def _steps(plan: Plan, record: UpdateRecord) -> list[Span]:
     """Every update once, on the server that holds the shard first."""
     found = set()
     for number, server in enumerate(plan.server_ranks):
+        applies = {
+            action.worker: action for action in plan.server_actions[number] if action.kind is Kind.APPLY
+        }
         for worker, turn in np.argwhere(record.place[:, :, number] >= 0).tolist():
-            action = Action.of(Kind.APPLY, server=number, worker=-1 if record.joint else worker)
+            action = applies[-1 if record.joint else worker]
             start, end = record.apply_start_s[worker, turn, number], record.applied_s[worker, turn, number]
             found.add(Span(server, COMPUTE, str(action), *action.numbers, float(start), float(end)))
     return sorted(found)

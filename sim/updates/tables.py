@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from .events import KINDS
 from .model import UpdateModel, server_interfaces, worker_interfaces
 from .record import UpdateRecord
 
@@ -37,6 +38,22 @@ class Processor:
 
     free: float = 0.0
     busy: float = 0.0
+    head: int = -1
+    """With slices: the job that it works on; -1 is none."""
+    tail: int = -1
+    """The last that waits for its turn."""
+
+
+@dataclass(slots=True)
+class Job:
+    """What takes turns on a processor; its number is the key of the event that happens when it is done."""
+
+    share: float = 0.0
+    """Seconds of one turn."""
+    left: int = 0
+    """Turns to come."""
+    next: int = -1
+    begun: float = float("nan")
 
 
 @dataclass(slots=True)
@@ -125,7 +142,12 @@ class Tables(NamedTuple):
     chain: bool
     items: int
     """What events can be about, for each kind."""
+    sliced: bool
+    """Whether processors are cores that many take turns on."""
+    slice_s: float
     latency_s: float
+    handling_s: Any
+    """float64[shard]: processor seconds of a message at either end"""
     compute_s: Any
     """float64[n * T], worker by worker"""
     transfer_s: Any
@@ -138,6 +160,7 @@ class Tables(NamedTuple):
     """float64[items]: when a message's last byte is at the receiver's interface"""
     interface: Any
     processor: Any
+    job: Any
     place: Any
     """The workers', then the servers'."""
     shard: Any
@@ -149,6 +172,7 @@ class Tables(NamedTuple):
 TABLES = {
     "interface": Interface,
     "processor": Processor,
+    "job": Job,
     "place": Place,
     "shard": Shard,
     "slot": Slot,
@@ -165,7 +189,8 @@ def make_tables(model: UpdateModel) -> Tables:
     worker_of, shard_of = (np.array(column) for column in zip(*slots, strict=True))
     slot_of = np.zeros((shards, n), dtype=np.int64)
     slot_of[shard_of, worker_of] = np.arange(len(slots))
-    sizes, rates = np.asarray(model.shard_bytes, float), np.asarray(model.bandwidth, float)
+    items = max(model.replicas * len(slots), n + servers)
+    transfer_s = _transfer_s(model)
     gradients = np.ascontiguousarray(model.compute_s[:, : rounds * model.local_steps], float)
     return Tables(
         workers=n,
@@ -179,15 +204,19 @@ def make_tables(model: UpdateModel) -> Tables:
         bound=model.bound,
         holders=model.replicas,
         chain=model.replication == "chain",
-        items=model.replicas * len(slots),
+        items=items,
+        sliced=bool(model.cores),
+        slice_s=float(model.slice_s),
+        handling_s=np.asarray(model.handling_s or [0.0] * shards, float),
         latency_s=float(model.latency_s),
         compute_s=gradients.reshape(-1),
-        transfer_s=(sizes[:, None] / rates[None, :]).reshape(-1),
+        transfer_s=transfer_s.reshape(-1),
         slot_of=slot_of.reshape(-1),
         queue=np.sort(slot_of, axis=1).reshape(-1),
-        tail=np.zeros(model.replicas * len(slots)),
-        interface=_table(Interface, len(rates)),
+        tail=np.zeros(items),
+        interface=_table(Interface, transfer_s.shape[1]),
         processor=_table(Processor, n + servers),
+        job=_table(Job, KINDS * items if model.cores else 1),
         place=_places(model),
         shard=_table(Shard, shards, apply_s=np.asarray(model.apply_s, float), at_slowest=n),
         slot=_table(
@@ -211,10 +240,22 @@ def _table(kind: type, length: int, **columns: object) -> np.ndarray:
     return table
 
 
+def _transfer_s(model: UpdateModel) -> np.ndarray:
+    """float64[shard, interface]: a message's seconds."""
+    sizes = np.asarray(model.shard_bytes, float)
+    if not model.message_s:
+        return sizes[:, None] / np.asarray(model.bandwidth, float)[None, :]
+    workers, servers = worker_interfaces(model), server_interfaces(model)
+    takes_time = np.zeros(max(*workers, *servers) + 1)
+    takes_time[servers] = 1.0
+    takes_time[[number for number in workers if workers.count(number) > 1]] = 1.0
+    return np.asarray(model.message_s, float)[:, None] * takes_time[None, :]
+
+
 def _places(model: UpdateModel) -> np.ndarray:
     n, servers = model.workers, model.servers
     shared = model.colocated and model.shared_processor
-    on = [*range(n), *(range(servers) if shared else range(n, n + servers))]
+    on = list(model.cores) or [*range(n), *(range(servers) if shared else range(n, n + servers))]
     at = [*worker_interfaces(model), *server_interfaces(model)]
     return _table(Place, n + servers, interface=np.array(at), processor=np.array(on), missing=model.shards)
 
@@ -228,7 +269,10 @@ def _shard_at(model: UpdateModel, worker: int, turn: int) -> int:
 
 def listed(tables: Tables) -> Tables:
     """The same tables as lists, for CPython."""
-    lists = {name: getattr(tables, name).tolist() for name in ("compute_s", "transfer_s", "slot_of", "queue")}
+    lists = {
+        name: getattr(tables, name).tolist()
+        for name in ("compute_s", "transfer_s", "handling_s", "slot_of", "queue")
+    }
     objects = {name: [kind(*row) for row in getattr(tables, name).tolist()] for name, kind in TABLES.items()}
     return tables._replace(**lists, **objects, tail=tables.tail.tolist())
 

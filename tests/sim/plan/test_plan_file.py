@@ -232,14 +232,25 @@ def test_what_earlier_versions_left_to_readers_is_filled_in(fields, left_out):
     assert plan_from_dict({**data, "actions": [earlier]}) == plan
 
 
-def test_a_server_does_nothing_of_another(tmp_path):
-    plan = make_plan(JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=1))
-    data = plan_to_dict(plan)
-    data["server_actions"] = [data["server_actions"][0].replace("0PUSH1", "1PUSH1")]
-    with pytest.raises(
-        InputError, match="1PUSH1 -> expected PULL, PUSH or APPLY of server 0 and workers 0 to 1"
-    ):
+@pytest.mark.parametrize(
+    ("synchrony", "actions", "expected"),
+    [
+        ("sync", "0PULL0 0PULL1 0PUSH0 1PUSH1 0APPLY", "1PUSH1 instead of 0PUSH1"),
+        ("sync", "0PULL0 0PULL1 0PUSH0 0PUSH1", "nothing instead of 0APPLY"),
+        ("sync", "0PULL0 0PULL1 0PUSH0 0APPLY 0PUSH1", "another order"),
+        ("async", "0PULL0 0PUSH0 0APPLY0 0PUSH1 0PULL1 0APPLY1", "another order"),
+        ("async", "0PULL1 0PUSH1 0APPLY1 0PULL0 0PUSH0 0APPLY0", ""),
+    ],
+)
+def test_a_server_does_all_of_its_own_in_order(synchrony, actions, expected):
+    strategy = Strategy(dp=2, gradient_exchange="parameter_server", servers=1, synchrony=synchrony)
+    data = {**plan_to_dict(make_plan(JOB, strategy)), "server_actions": [actions]}
+    if not expected:
+        assert " ".join(map(str, plan_from_dict(data).server_actions[0])) == actions
+        return
+    with pytest.raises(InputError) as caught:
         plan_from_dict(data)
+    assert f"server_actions[0]: {expected} -> expected" in str(caught.value)
 
 
 @settings(deadline=None)

@@ -105,3 +105,24 @@ def test_hosts_whose_cores_are_shared_are_predicted_too(tiny_job, host_cluster, 
     trace = simulate(planned(tiny_job, synchrony, dp=2, servers=1), host_cluster)
     assert trace.step_time_s > 0
     assert any(span.kind == "APPLY" for span in trace.spans)
+
+
+def test_ranks_that_share_a_core_take_turns(tiny_job, host_cluster):
+    """Twice as many ranks as cores take twice as long to compute; gloo's messages take time of both ends."""
+    alone = replace(host_cluster, host=replace(host_cluster.host, cores=4, concurrency=()))
+    shared = replace(host_cluster, host=replace(host_cluster.host, cores=1, concurrency=()))
+    plan = planned(tiny_job, "sync", dp=2, servers=1)
+    one, other = (simulate(plan, cluster) for cluster in (alone, shared))
+    passes = sum(span.duration for span in one.spans if span.rank == 0 and span.stream == "compute")
+    assert other.step_time_s > one.step_time_s + 0.9 * passes
+    staged = simulate(plan, alone)
+    free = replace(alone, transports=tuple(replace(t, cpu_times=()) for t in alone.transports))
+    assert staged.step_time_s >= simulate(plan, free).step_time_s
+
+
+def test_messages_of_one_server_go_one_after_the_other(tiny_job, host_cluster):
+    """Incast: pushes that begin together end a message apart."""
+    cluster = replace(host_cluster, host=replace(host_cluster.host, cores=4))
+    trace = simulate(planned(tiny_job, "sync", dp=2, servers=1), cluster)
+    first, second = sorted((s for s in trace.spans if s.kind == "PUSH" and s.rank == 2), key=lambda s: s.end)
+    assert second.end - first.end == pytest.approx(first.end - first.start)

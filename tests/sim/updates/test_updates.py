@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -20,8 +21,12 @@ TICKS = st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.0, 2.0, 0.1, 1 / 3])
 
 
 @st.composite
-def models(draw: st.DrawFn, synchronies: tuple[str, ...] = ("sync", "async", "stale", "backup", "local")):
-    """Any protocol with servers, with ties."""
+def models(
+    draw: st.DrawFn,
+    synchronies: tuple[str, ...] = ("sync", "async", "stale", "backup", "local"),
+    hosts: bool = True,
+):
+    """Any protocol with servers, with ties; with ``hosts`` also on cores that places share."""
     workers, gradients = draw(st.integers(2, 4)), draw(st.integers(1, 5))
     servers, shards = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     colocated = servers <= workers and draw(st.booleans())
@@ -30,6 +35,8 @@ def models(draw: st.DrawFn, synchronies: tuple[str, ...] = ("sync", "async", "st
     least = 0 if name == "stale" else 1
     interfaces = draw(st.integers(1, workers + servers))
     placed = draw(st.booleans())
+    shared, measured = hosts and draw(st.booleans()), hosts and draw(st.booleans())
+    cores = draw(st.integers(1, workers + servers))
     numbers = st.integers(0, interfaces - 1)
     return UpdateModel(
         synchrony=f"{name}:{draw(st.integers(least, most))}" if most else name,
@@ -47,6 +54,10 @@ def models(draw: st.DrawFn, synchronies: tuple[str, ...] = ("sync", "async", "st
         server_interface=draw(st.lists(numbers, min_size=servers, max_size=servers)) if placed else (),
         bandwidth=draw(st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=7, max_size=7)),
         latency_s=draw(TICKS),
+        cores=[place % cores for place in range(workers + servers)] if shared else (),
+        slice_s=draw(st.sampled_from([math.inf, 1.0, 0.3])),
+        handling_s=draw(st.lists(TICKS, min_size=shards, max_size=shards)) if shared else (),
+        message_s=draw(st.lists(TICKS, min_size=shards, max_size=shards)) if measured else (),
     )
 
 
@@ -124,7 +135,7 @@ def test_backup_workers_gradients_count_or_are_dropped(model: UpdateModel) -> No
 
 
 @settings(max_examples=200, deadline=None)
-@given(models(synchronies=("async", "stale")))
+@given(models(synchronies=("async", "stale"), hosts=False))
 def test_stations_are_busy_for_what_passed_through_them(model: UpdateModel) -> None:
     """Conservation: bytes out = bytes in; every gradient is computed once and applied by every holder."""
     record = run_updates(model)
@@ -133,6 +144,24 @@ def test_stations_are_busy_for_what_passed_through_them(model: UpdateModel) -> N
     updates = model.workers * model.rounds
     work = model.compute_s.sum() + updates * model.replicas * sum(model.apply_s)
     assert record.processor_busy_s.sum() == pytest.approx(work)
+
+
+@settings(max_examples=100, deadline=None)
+@given(models(synchronies=("async", "stale")))
+def test_cores_are_busy_for_what_ran_on_them(model: UpdateModel) -> None:
+    """Every gradient is computed once and applied by every holder; a message takes time of both its ends."""
+    record = run_updates(model)
+    shards, rounds = np.arange(model.shards), model.rounds
+    apart = [
+        sum(not (model.colocated and worker == shard % model.servers) for worker in range(model.workers))
+        for shard in shards
+    ]
+    ends = [2 * (2 * count + (model.replicas - 1) * model.workers) for count in apart]
+    handled = sum(ends[shard] * model.handling_s[shard] for shard in shards) if model.handling_s else 0.0
+    applied = model.workers * model.replicas * sum(model.apply_s)
+    assert record.processor_busy_s.sum() == pytest.approx(
+        model.compute_s.sum() + rounds * (applied + handled), abs=1e-9
+    )
 
 
 def simple(synchrony: str, compute_s: list[list[float]], **fields: object) -> UpdateModel:
