@@ -36,7 +36,12 @@ def doctor() -> dict[str, object]:
 
 
 def remedies(facts: dict[str, object]) -> list[str]:
-    """How to mend what is missing or would spoil a measurement, of what `doctor` found."""
+    """How to mend what is missing or would spoil a measurement, of what `doctor` found.
+
+    >>> import traincast as tc
+    >>> tc.remedies({"torch": "2.13", "load": 7.5, "cores": 8})
+    ['load 7.5 on 8 cores: measurements will be noisy']
+    """
     found = []
     if "torch" not in facts:
         found.append("planning works; to run plans: pip install -c constraints.txt 'traincast[run]'")

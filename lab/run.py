@@ -63,6 +63,11 @@ def execute(
 def plan_to_run(plan: PlanFile, nproc_per_node: int | None = None) -> Plan:
     """The plan, read from its file if need be, that ``nproc_per_node`` processes are to run.
 
+    >>> import traincast as tc
+    >>> plan = tc.make_plan(tc.Job("gpt2", global_batch=8, seq_len=512), pp=2)
+    >>> tc.plan_to_run(plan, nproc_per_node=2) is plan
+    True
+
     Raises:
         InputError: the file cannot be used.
         EnvironmentMismatchError: another number of processes than the plan has ranks.

@@ -43,6 +43,11 @@ BREAKDOWN_PLANS = 10
 def write_report(directory: Path, output_path: Path) -> None:
     """Write the report of ``directory``, as `traincast.sim.search.result` lays it out, to ``output_path``.
 
+    >>> import traincast as tc
+    >>> from pathlib import Path
+    >>> found = tc.plan("gpt2", "dgx-a100", global_batch=64, seq_len=1024, top=1, samples=2, output="results")
+    >>> tc.write_report(Path("results"), Path("page.html"))
+
     Raises:
         InputError: a file of the directory cannot be used.
         UsageError: the report cannot be written.

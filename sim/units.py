@@ -95,6 +95,10 @@ def parse_quantity(value: object, dimension: str) -> float:
     Dimensions: bandwidth (bytes/s), bytes, time (s), compute (FLOP/s), flops, power (W), price (USD/h),
     count. Signs are not judged here: `-5 us` is a time.
 
+    >>> import traincast as tc
+    >>> tc.parse_quantity("400 Gb/s", "bandwidth"), tc.parse_quantity("30 s", "time")
+    (50000000000.0, 30.0)
+
     Raises:
         UnitError: no number, no unit, an unknown or ambiguous unit, or one of another dimension.
     """

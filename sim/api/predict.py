@@ -192,8 +192,8 @@ def plan(
     >>> found = tc.plan(job, tc.cluster("dgx-a100", nodes=1), top=3, samples=4)
     >>> len(found.plans), found.best.plan.world_size, found.best.metrics.fits
     (3, 8, True)
-    >>> found.best.plan.strategy.label
-    'dp8 mb8'
+    >>> [one.why_not[0] for one in found.plans[1:]]
+    ['+', '+']
 
     Raises:
         NoPlanError: nothing fits; says which came closest and what it is short of.

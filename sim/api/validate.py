@@ -68,7 +68,7 @@ def validate(
     >>> import traincast as tc
     >>> (score,) = tc.validate("korthikanti_recompute", samples=4).scores
     >>> score.used, score.mean_abs_pct < 10
-    (8, True)
+    (9, True)
 
     Raises:
         InputError: no such table, or none that can be read.

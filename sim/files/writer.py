@@ -107,6 +107,9 @@ def replacing(path: StrPath) -> Iterator[IO[bytes]]:
 def check_output(path: StrPath, *, parents_are_made: bool = False) -> None:
     """Refuse ``path`` before the work, where `replacing` would refuse it after.
 
+    >>> import traincast as tc
+    >>> tc.check_output("trace.json.gz")
+
     Raises:
         UsageError: the file could not be written; that its folder is not there too, unless that will be made.
     """

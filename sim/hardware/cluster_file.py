@@ -51,7 +51,12 @@ def read_cluster(path_or_preset: str | os.PathLike[str]) -> Cluster:
 
 
 def cluster_presets() -> dict[str, Path]:
-    """Preset names and their files."""
+    """Preset names and their files.
+
+    >>> import traincast as tc
+    >>> "hgx-h100" in tc.cluster_presets()
+    True
+    """
     return {path.stem: path for path in sorted(TOPOLOGIES_DIRECTORY.glob("*.yaml"))}
 
 
@@ -181,6 +186,11 @@ def _named_accelerator(
 def write_cluster(cluster: Cluster, path: str | os.PathLike[str]) -> None:
     """Write ``cluster`` as YAML, whole or not at all; `read_cluster` gives back an equal one.
 
+    >>> import traincast as tc
+    >>> tc.write_cluster(tc.cluster("hgx-h100", nodes=3), "mine.yaml")
+    >>> tc.cluster("mine.yaml").nodes
+    3
+
     Raises:
         InputError: a value is NaN or infinite.
         UsageError: the file cannot be written.
@@ -190,6 +200,11 @@ def write_cluster(cluster: Cluster, path: str | os.PathLike[str]) -> None:
 
 def write_accelerator(accelerator: Accelerator, path: str | os.PathLike[str]) -> None:
     """Write ``accelerator`` as a YAML file of its own, whole or not at all.
+
+    >>> import traincast as tc
+    >>> tc.write_accelerator(tc.accelerator("l4"), "mine.yaml")
+    >>> tc.accelerator("mine.yaml").name == tc.accelerator("l4").name
+    True
 
     Raises:
         InputError: a value is NaN or infinite.

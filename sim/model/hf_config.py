@@ -80,7 +80,12 @@ def _network_preset(name: str) -> Model | None:
 
 
 def model_presets() -> dict[str, Path]:
-    """Preset names and their files."""
+    """Preset names and their files.
+
+    >>> import traincast as tc
+    >>> "llama3-8b" in tc.model_presets()
+    True
+    """
     return {path.stem: path for path in sorted(MODELS_DIRECTORY.glob("*.json"))}
 
 

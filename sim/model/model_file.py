@@ -28,7 +28,13 @@ Place = tuple[str | int, ...]
 
 
 def write_model(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model as JSON, whole or not at all. Raises UsageError if the file cannot be written."""
+    """Write a model as JSON, whole or not at all. Raises UsageError if the file cannot be written.
+
+    >>> import traincast as tc
+    >>> tc.write_model(tc.model("resnet50"), "mine.json")
+    >>> tc.model("mine.json").parameters == tc.model("resnet50").parameters
+    True
+    """
     write_json_atomic(path, {"schema": SCHEMA, **model.to_dict()})
 
 

@@ -48,12 +48,25 @@ _MAY_BE_ABSENT = {field.name for field in fields(Decoder) if field.default == 0}
 
 
 def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write ``plan`` as JSON, whole or not at all. Raises UsageError if the file cannot be written."""
+    """Write ``plan`` as JSON, whole or not at all. Raises UsageError if the file cannot be written.
+
+    >>> import traincast as tc
+    >>> plan = tc.make_plan(tc.Job("gpt2", global_batch=8, seq_len=512), pp=2)
+    >>> tc.write_plan(plan, "plan.json")
+    >>> tc.read_plan("plan.json") == plan
+    True
+    """
     write_json_atomic(path, plan_to_dict(plan))
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """The plan that `write_plan` wrote.
+
+    >>> import traincast as tc
+    >>> plan = tc.make_plan(tc.Job("gpt2", global_batch=8, seq_len=512), pp=2)
+    >>> tc.write_plan(plan, "plan.json")
+    >>> tc.read_plan("plan.json")
+    Plan(gpt2: pp2 1f1b mb1, 2 ranks, 2 stages, 8 micro-batches)
 
     Raises:
         InputError: lists every fault; a plan that is read can be simulated and executed.

@@ -55,6 +55,12 @@ def read_schedule_csv(path: str | os.PathLike[str]) -> tuple[Actions, ...]:
 def write_schedule_csv(orders: Sequence[Actions], path: str | os.PathLike[str]) -> None:
     """Write the passes of every pipeline rank (by rank) to the CSV file at ``path``.
 
+    >>> import traincast as tc
+    >>> found = tc.schedules("zb-h1", ranks=4, micro_batches=8)
+    >>> tc.write_schedule_csv(found["zb-h1"].orders, "zb-h1.csv")
+    >>> tc.make_plan("gpt2", pp=4, global_batch=8, seq_len=512, schedule_csv="zb-h1.csv").strategy.schedule
+    'csv'
+
     Raises:
         InputError: an action that the format does not have, such as a send.
     """

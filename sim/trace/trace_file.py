@@ -40,6 +40,11 @@ def write_trace(
     ``unfold`` also writes the ranks that are like one in the trace, rank by rank, as many as ``max_slices``
     spans allow; nothing of them is kept in memory.
 
+    >>> import traincast as tc
+    >>> trace = tc.simulate("gpt2", "dgx-a100", pp=2, global_batch=8, seq_len=512)
+    >>> tc.write_trace(trace, "gpt2.trace.json.gz")
+    0
+
     Returns:
         How many ranks were left out, like ones and, beyond ``max_slices``, those that were asked for.
 

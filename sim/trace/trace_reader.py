@@ -33,6 +33,12 @@ _MICRO = 1e6
 def read_trace(path: str | os.PathLike[str]) -> Trace:
     """Read a trace that `trace_file.write_trace` wrote, packed or already unpacked.
 
+    >>> import traincast as tc
+    >>> trace = tc.simulate("gpt2", "dgx-a100", pp=2, global_batch=8, seq_len=512)
+    >>> left_out = tc.write_trace(trace, "gpt2.trace.json.gz")
+    >>> tc.read_trace("gpt2.trace.json.gz").step_time_s == trace.step_time_s
+    True
+
     Raises:
         InputError: anything is wrong with it; lists the first faults with their places.
     """
