@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ..engine.runner import Played, ProgramRunner, Runner, Seconds
+from ..engine.runner import ProgramRunner, Runner, Seconds
 from ..engine.step_runner import StepRunner
 from ..errors import InputError
 from ..hardware.cluster import Cluster
