@@ -3,8 +3,7 @@
     python benchmarks/engine_speed.py [--quick] [--search] [-o FILE]
 
 The first rows go through the public API (`from traincast import make_plan, simulate`) and the shell; those
-below run the engines by themselves, next to the reference engine and what others measured. "A new plan" is one
-whose table of actions nobody made before; "again" is the same plan with another seed, as for more samples.
+below run the engines by themselves, next to the reference engine and what others measured.
 ``--search`` also times `traincast plan llama3-70b` on 128 GPUs, which takes a quarter of a minute.
 Times are processor seconds, medians of several runs, in a process whose kernels are compiled and loaded (what
 that took is printed apart). Where two engines ran the same thing their results must be equal, or the program
@@ -18,192 +17,38 @@ from __future__ import annotations
 import argparse
 import platform
 import resource
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+from api_speed import FIRST, SEARCH, api_rows, load_walk, shell_row
 from llama_step import links_of, llama_step
+from speed_rows import QUICK, REPEATS, Row, Sizes, cpu_s, demand, limit_row, once_s, ratio_row, table
 from update_speed import model as update_model
 
-from traincast import Job, Strategy, make_plan, read_cluster, read_model, simulate
 from traincast.sim.engine import reference as engine_simpy
 from traincast.sim.engine.compiled import run_arrays
 from traincast.sim.engine.lanes import run_lanes
 from traincast.sim.engine.pipeline.orders import regular_orders
 from traincast.sim.engine.pipeline.pipeline import pipeline_program
 from traincast.sim.engine.pipeline.worklist import pipeline_flat, run_pipeline
-from traincast.sim.engine.walk import walk
 from traincast.sim.files.writer import write_text_atomic
 from traincast.sim.network.fabrics.fat_tree import Shape, fat_tree
 from traincast.sim.network.flows.flows import finish_times, flows_on
-from traincast.sim.plan import make_plan as making
 from traincast.sim.plan.pass_times import PassTimes
 from traincast.sim.plan.schedules import schedule
 from traincast.sim.program.arrays import FlatProgram
-from traincast.sim.program.build import build_program
 from traincast.sim.program.flat import Folded, unfold_flat
 from traincast.sim.program.program import Program
 from traincast.sim.program.ring_steps import ring_all_reduce_ends
-from traincast.sim.program.step_arrays import step_arrays
 from traincast.sim.updates import engine_compiled as updates_compiled
 from traincast.sim.variability.jitter import LaneFactors
 
-T = TypeVar("T")
-
-REPEATS = 5
 ASTRA_1F1B_S, ASTRA_RING_S = 5.6, 252.0
 """ASTRA-sim 2: 1F1B of 64 stages × 512 micro-batches; a 1 GiB ring all-reduce over 4,096 NPUs."""
 SIMGRID_FLOWS_S = 13.0
 """SimGrid 3.32: 4,000 flows of equal size on a 1,024-host fat-tree, the quickest of its runs (13 to 41 s)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table."""
-
-    work: str
-    seconds: float
-    """processor seconds"""
-    beside: str
-    """What it is compared with."""
-    required: str
-    holds: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """How large the cases are."""
-
-    stages: int = 64
-    micro_batches: int = 512
-    lanes: int = 64
-    ring: int = 4096
-    replicas: int = 128
-    more_replicas: int = 782
-    workers: int = 256
-    updates: int = 1000
-    pods: int = 16
-    flow_leaves: int = 32
-    flows: int = 4000
-    flow_pods: int = 98
-
-
-QUICK = Sizes(
-    stages=4, micro_batches=8, lanes=4, ring=64, replicas=2, more_replicas=3, workers=4, updates=5, pods=1,
-    flow_leaves=2, flows=40, flow_pods=1,
-)  # fmt: skip
-
-
-def cpu_s(work: Callable[[], T], repeats: int = REPEATS) -> tuple[float, T]:
-    """Median processor seconds of ``work``, and what it gave, after one run that is not counted."""
-    result, seconds = work(), []
-    for _ in range(repeats):
-        begin = time.process_time()
-        result = work()
-        seconds.append(time.process_time() - begin)
-    return statistics.median(seconds), result
-
-
-def once_s(work: Callable[[], T]) -> tuple[float, T]:
-    """Processor seconds of one run."""
-    begin = time.process_time()
-    result = work()
-    return time.process_time() - begin, result
-
-
-def demand(equal: bool, what: str) -> None:
-    """Stop unless results agree."""
-    if not equal:
-        raise SystemExit(f"{what}: results differ")
-
-
-def ratio_row(work: str, seconds: float, other: str, other_s: float, least: float) -> Row:
-    """A row that must be so many times as fast as another."""
-    found = other_s / seconds
-    beside = f"{other} {other_s:.3g} s: {found:,.0f} ×"
-    return Row(work=work, seconds=seconds, beside=beside, required=f"≥ {least:,.0f} ×", holds=found >= least)
-
-
-def limit_row(work: str, seconds: float, most: float, beside: str = "") -> Row:
-    """A row that must take at most so many seconds."""
-    return Row(work=work, seconds=seconds, beside=beside, required=f"≤ {most:g} s", holds=seconds <= most)
-
-
-def api_rows(sizes: Sizes) -> Iterator[Row]:
-    """Through the public API: 1F1B with its spans and without, next to simpy; Llama 3.1 405B with jitter."""
-    ranks, micro_batches = sizes.stages, sizes.micro_batches
-    job = Job(model=read_model("llama3-70b"), global_batch=micro_batches, seq_len=4096)
-    cluster = read_cluster("hgx-h100").with_nodes(max(1, ranks // 8))
-    strategy = Strategy(pp=ranks, schedule="1f1b")
-
-    def new_plan():
-        making._table.cache_clear()
-        making._lowered.cache_clear()
-        return make_plan(job, strategy)
-
-    seconds, plan = cpu_s(new_plan)
-    name = f"1F1B {ranks} × {micro_batches} on {ranks} ranks"
-    yield limit_row(f"make_plan, {name}", seconds, 0.03)
-    simpy_s, (_, ends) = once_s(lambda: engine_simpy.run(build_program(plan, cluster).program))
-    beside = f"our simpy engine {simpy_s:.3g} s"
-    seeds = iter(range(10**6))
-    plans = [new_plan() for _ in range(REPEATS + 1)]
-    seconds, trace = cpu_s(lambda: simulate(plans.pop(), cluster))
-    demand(trace.step_time_s == max(ends), name)
-    yield limit_row(f"simulate, a new plan, {name}, {len(trace.spans):,} spans", seconds, 0.06, beside)
-    seconds, _ = cpu_s(lambda: simulate(plan, cluster, seed=next(seeds)))
-    yield limit_row("simulate, the same plan again, with spans", seconds, 0.06, beside)
-    plans = [new_plan() for _ in range(REPEATS + 1)]
-    seconds, _ = cpu_s(lambda: simulate(plans.pop(), cluster, spans=False))
-    yield limit_row("simulate(spans=False), a new plan", seconds, 0.06, beside)
-    seconds, trace = cpu_s(lambda: simulate(plan, cluster, spans=False, seed=next(seeds)))
-    demand(trace.step_time_s == max(ends), name)
-    yield limit_row("simulate(spans=False), the same plan again", seconds, 0.01, beside)
-    step = step_arrays(plan, cluster)
-    assert step is not None
-    seconds, _ = cpu_s(lambda: walk(step, compiled=False), 3)
-    yield limit_row("what each of these takes longer where numba is not loaded, at most", seconds, 0.2)
-    yield _many_gpus_row(sizes)
-
-
-def _many_gpus_row(sizes: Sizes) -> Row:
-    """Llama 3.1 405B: every rank its own jitter in each of 32 drawn steps."""
-    dp = sizes.replicas
-    job = Job(model=read_model("llama3.1-405b"), global_batch=16 * dp, seq_len=8192)
-    cluster = replace(read_cluster("hgx-h100").with_nodes(16 * dp), jitter=0.05)
-    strategy = Strategy(dp=dp, tp=8, pp=16, schedule="1f1b", sequence_parallel=True, sharding="zero1")
-    plan, count = make_plan(job, strategy), 32
-    seconds, trace = cpu_s(lambda: simulate(plan, cluster, samples=count), 3)
-    low, _, high = trace.quantiles.values()
-    beside = f"{count} steps drawn: p5 {low:.2f} s, p95 {high:.2f} s"
-    work = f"simulate, Llama 3.1 405B on {plan.world_size:,} GPUs, each with its own jitter"
-    return limit_row(work, seconds, 1.0, beside)
-
-
-FIRST = (
-    "simulate llama3-8b --cluster hgx-h100 --nodes 2 --tp 8 --pp 2 --global-batch 64 --seq-len 8192 --json"
-)
-SEARCH = "plan llama3-70b --cluster hgx-h100 --nodes 16 --global-batch 1024 --seq-len 8192 --json"
-
-
-def shell_row(arguments: str, most: float, repeats: int) -> Row:
-    """Processor seconds of a command in a process of its own, interpreter and imports included."""
-    seconds = []
-    for _ in range(repeats):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-m", "traincast", *arguments.split()], stdout=subprocess.DEVNULL, check=False
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        demand(done.returncode == 0, f"traincast {arguments}: exit status {done.returncode}")
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return limit_row(f"`traincast {arguments}`", statistics.median(seconds), most, "from the shell")
 
 
 def shared_by_stage(program: Program, ranks: int) -> None:
@@ -369,10 +214,7 @@ def flow_rows(sizes: Sizes) -> Iterator[Row]:
 def warm() -> float:
     """Processor seconds to load every kernel, or to compile it if this machine never did."""
     begin = time.process_time()
-    plan = make_plan(Job(model=read_model("llama3-8b"), global_batch=64, seq_len=4096), Strategy(pp=4))
-    step = step_arrays(plan, read_cluster("hgx-h100"))
-    assert step is not None
-    walk(step, compiled=True)
+    load_walk()
     for _ in (
         *api_rows(QUICK),
         *pipeline_rows(QUICK),
@@ -383,17 +225,6 @@ def warm() -> float:
         pass
     ring_row(QUICK)
     return time.process_time() - begin
-
-
-def table(rows: list[Row]) -> str:
-    """Markdown."""
-    lines = ["| work | CPU s | beside | required | holds |", "|---|---|---|---|---|"]
-    for row in rows:
-        took = f"{row.seconds:.4g}" if row.seconds else ""
-        lines.append(
-            f"| {row.work} | {took} | {row.beside} | {row.required} | {'yes' if row.holds else 'NO'} |"
-        )
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -131,6 +131,8 @@ def _prepared(
     """The plan, and the cluster with who is slow in it."""
     machine = inputs.cluster(cluster)
     plan = plan_on(machine, what, strategy, schedule_csv=schedule_csv, **fields)
+    if jitter is None and not any(slow):
+        return plan, machine
     texts = [_slow_texts(one) for one in slow]
     stragglers = parse_slow(*texts, ranks=plan.world_size, nodes=machine.nodes)
     spread = machine.jitter if jitter is None else jitter

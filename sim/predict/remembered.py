@@ -1,35 +1,44 @@
-"""Results that are remembered for the very objects they were made of."""
+"""Results of plans on clusters that are remembered for the very objects they were made of."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
+
+from ..hardware.cluster import Cluster
+from ..plan.plan import Plan
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def remembered(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Remember the last ``most`` results of a function of frozen objects, which are known by their identity.
+def remembered(
+    most: int,
+) -> Callable[[Callable[Concatenate[Plan, Cluster, P], T]], Callable[Concatenate[Plan, Cluster, P], T]]:
+    """Remember the last ``most`` results of a function of a plan, a cluster and named values.
 
-    Plans and clusters are large, so comparing or hashing them by value would take as long as what is spared.
-    They are held as long as their results are, so that no other object can take their identity.
+    Plans and clusters are large and frozen, so they are known by their identity; of a plan by that of its
+    parts, but for the cluster that it says it was made for. All are held as long as their results are, so no
+    other object can take their identity.
     """
 
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        known: OrderedDict[tuple, tuple[object, T]] = OrderedDict()
+    def decorate(
+        function: Callable[Concatenate[Plan, Cluster, P], T],
+    ) -> Callable[Concatenate[Plan, Cluster, P], T]:
+        known: OrderedDict[tuple, tuple[Plan, Cluster, T]] = OrderedDict()
 
         @wraps(function)
-        def ask(*args: P.args, **kwargs: P.kwargs) -> T:
-            key = (*map(id, args), *sorted(kwargs.items()))
+        def ask(plan: Plan, cluster: Cluster, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            parts = (plan.actions, plan.stages, plan.shards, plan.job, plan.strategy, cluster)
+            key = (*map(id, parts), *args, *sorted(kwargs.items()))
             if key not in known:
-                known[key] = (args, function(*args, **kwargs))
+                known[key] = (plan, cluster, function(plan, cluster, *args, **kwargs))
                 if len(known) > most:
                     known.popitem(last=False)
             known.move_to_end(key)
-            return known[key][1]
+            return known[key][2]
 
         return ask
 

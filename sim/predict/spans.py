@@ -8,15 +8,14 @@ from ..engine.runner import LaneRun, Played
 from ..program.span_rows import SpanRows
 from ..trace.span_columns import order_of_names, order_of_numbers, order_of_tokens
 from ..trace.trace import Spans, joined
-from .remembered import remembered
 
 
 def spans_of(rows: SpanRows, played: Played) -> Spans:
     """The spans of all lanes that are shown, in order."""
     if len(played.lanes) > 1 or rows.token is not None or (rows.templates["action_stage"] < 0).any():
         return joined([_of_lane(rows, run, slice(None)) for run in played.lanes]).in_order()
-    run = played.lanes[0]
-    by_place = _by_place(rows)
+    run = next(iter(played.lanes))
+    by_place = rows.ordered(_by_place)
     start = np.asarray(run.starts)[rows.begins[by_place]]
     return _of_lane(rows, run, by_place[np.argsort(start, kind="stable")])
 
@@ -34,7 +33,6 @@ def _of_lane(rows: SpanRows, run: LaneRun, order: np.ndarray | slice) -> Spans:
     )
 
 
-@remembered(4)
 def _by_place(rows: SpanRows) -> np.ndarray:
     """The spans in the order of rank, stream and action, which is that of those that start together."""
     found = rows.templates

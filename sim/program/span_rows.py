@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,6 +37,13 @@ class SpanRows:
     """By name of a column: float64[t] of bytes and FLOPs, int64[t] of all others."""
     streams: tuple[str, ...]
     tokens: tuple[str, ...]
+    _orders: dict[Callable[[SpanRows], np.ndarray], np.ndarray] = field(default_factory=dict)
+
+    def ordered(self, by: Callable[[SpanRows], np.ndarray]) -> np.ndarray:
+        """int64[s]: the order that ``by`` gives these spans, found once."""
+        if by not in self._orders:
+            self._orders[by] = by(self)
+        return self._orders[by]
 
     def columns(self, order: np.ndarray | slice) -> dict[str, np.ndarray]:
         """The columns of a trace, but for times, of the spans at the places ``order``."""

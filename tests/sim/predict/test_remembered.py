@@ -1,25 +1,35 @@
-"""Results are remembered for the same objects, not for equal ones, and only so many of them."""
+"""Results are remembered for the same plan and cluster, not for equal ones, and only so many of them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from machines import gpu_cluster, job
+
+from traincast.sim.hardware.cluster import Cluster
+from traincast.sim.plan.make_plan import make_plan
+from traincast.sim.plan.plan import Plan
+from traincast.sim.plan.strategy import Strategy
 from traincast.sim.predict.remembered import remembered
 
 
 def test_results_belong_to_the_objects_they_were_made_of() -> None:
-    """The same object is not asked again; an equal one is; the oldest are forgotten."""
-    asked: list[tuple[list[int], bool]] = []
+    """The same objects are not asked again, nor is the plan that only says another cluster; others are, and
+    the oldest are forgotten."""
+    asked: list[bool] = []
 
     @remembered(2)
-    def total(numbers: list[int], *, twice: bool) -> int:
-        asked.append((numbers, twice))
-        return sum(numbers) * (2 if twice else 1)
+    def ranks(plan: Plan, cluster: Cluster, *, twice: bool) -> int:
+        asked.append(twice)
+        return plan.world_size * cluster.nodes * (2 if twice else 1)
 
-    one, other, third = [1, 2], [1, 2], [3]
-    assert [total(one, twice=False), total(one, twice=False)] == [3, 3]
-    assert len(asked) == 1
-    assert total(one, twice=True) == 6
-    assert total(other, twice=True) == 6
-    assert len(asked) == 3
-    total(third, twice=False)
-    total(one, twice=False)
-    assert len(asked) == 5
+    own, strategy = job(), Strategy(pp=2)
+    plan, cluster = make_plan(own, strategy), gpu_cluster(nodes=4)
+    assert [ranks(plan, cluster, twice=False), ranks(plan, cluster, twice=False)] == [8, 8]
+    assert ranks(replace(plan, cluster={"name": "other"}), cluster, twice=False) == 8
+    assert asked == [False]
+    assert ranks(plan, cluster, twice=True) == 16
+    assert ranks(plan, gpu_cluster(nodes=4), twice=True) == 16
+    assert asked == [False, True, True]
+    assert ranks(plan, cluster, twice=False) == 8
+    assert asked == [False, True, True, False]
