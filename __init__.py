@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .sim.api.collective import rank_range as rank_range
     from .sim.api.collective import size_range as size_range
     from .sim.api.goodput import goodput as goodput
+    from .sim.api.imports import MEASURED_OPERATIONS as MEASURED_OPERATIONS
     from .sim.api.imports import import_gemm_table as import_gemm_table
     from .sim.api.imports import import_nccl_tests as import_nccl_tests
     from .sim.api.inputs import accelerator as accelerator
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
     from .sim.api.memory import memory as memory
     from .sim.api.plans import make_plan as make_plan
     from .sim.api.predict import metrics as metrics
-    from .sim.api.predict import plan as plan
-    from .sim.api.predict import plan as search
     from .sim.api.predict import predict as predict
     from .sim.api.predict import simulate as simulate
-    from .sim.api.predict import strategies as strategies
     from .sim.api.schedules import schedule_names as schedule_names
     from .sim.api.schedules import schedules as schedules
+    from .sim.api.search import plan as plan
+    from .sim.api.search import plan as search
+    from .sim.api.search import strategies as strategies
     from .sim.api.validate import validate as validate
     from .sim.errors import TraincastError as TraincastError
     from .sim.errors import UsageError as UsageError
@@ -90,6 +91,7 @@ _HOMES = {
     "Decoder": "sim.model.decoder",
     "Job": "sim.plan.job",
     "Link": "sim.hardware.cluster",
+    "MEASURED_OPERATIONS": "sim.api.imports",
     "Model": "sim.model.model",
     "Plan": "sim.plan.plan",
     "Prediction": "sim.predict.prediction",
@@ -119,7 +121,7 @@ _HOMES = {
     "model": "sim.api.inputs",
     "model_presets": "sim.model.hf_config",
     "parse_quantity": "sim.units",
-    "plan": "sim.api.predict",
+    "plan": "sim.api.search",
     "plan_to_run": "lab.run",
     "predict": "sim.api.predict",
     "rank_range": "sim.api.collective",
@@ -131,10 +133,10 @@ _HOMES = {
     "report": "reports.report_files",
     "schedule_names": "sim.api.schedules",
     "schedules": "sim.api.schedules",
-    "search": "sim.api.predict:plan",
+    "search": "sim.api.search:plan",
     "simulate": "sim.api.predict",
     "size_range": "sim.api.collective",
-    "strategies": "sim.api.predict",
+    "strategies": "sim.api.search",
     "trace_module": "lab.module",
     "validate": "sim.api.validate",
     "write_accelerator": "sim.hardware.cluster_file",
@@ -149,6 +151,7 @@ _HOMES = {
 
 __all__ = [
     "CHOICES",
+    "MEASURED_OPERATIONS",
     "Accelerator",
     "Action",
     "Cluster",

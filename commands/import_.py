@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import CHOICES
+from .. import MEASURED_OPERATIONS
 from .options import OutputFile, json_option
 from .output import echo_json, note
 
@@ -20,7 +20,7 @@ def command() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--into", "cluster_name", required=True, help="Preset or cluster file that gets the curves.")
 @click.option("-o", "--output", required=True, type=OutputFile())
-@click.option("--operation", type=click.Choice(CHOICES["measured_operation"]),
+@click.option("--operation", type=click.Choice(MEASURED_OPERATIONS),
               help="Where neither output nor file name says which collective it is.")  # fmt: skip
 @click.option("--ranks", type=click.IntRange(min=2), help="Where the output does not list its ranks.")
 @json_option

@@ -41,6 +41,8 @@ def page() -> str:
 
 def entry(name: str, thing: object, also: list[str]) -> str:
     """One name: its signature, what it says of itself, and other names it has."""
+    if isinstance(thing, tuple):
+        return f"### {name}\n\n{', '.join(f'`{word}`' for word in thing)}\n"
     if not callable(thing):
         rows = [f"- `{key}`: {', '.join(f'`{word}`' for word in words)}" for key, words in thing.items()]  # type: ignore[attr-defined]
         return f"### {name}\n\n" + "\n".join(rows) + "\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..calibration.import_nccl_tests import BUS_FACTORS
 from ..network.algorithms import OPERATIONS
 from ..plan import choices
 from ..plan.job import OPTIMIZER_STATES
@@ -24,7 +23,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": tuple(OPTIMIZER_STATES),
     "precision": tuple(PRECISION_BYTES),
     "operation": (*OPERATIONS, "send_recv"),
-    "measured_operation": tuple(BUS_FACTORS),
     "engine": ("compiled", "simpy"),
     "detail": ("formula", "flow"),
     "network": ("closed-form", "flow"),

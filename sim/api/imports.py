@@ -8,12 +8,15 @@ from pathlib import Path
 
 from ..calibration.import_gemm_table import import_gemm_table as with_timings
 from ..calibration.import_gemm_table import read_gemm_table
-from ..calibration.import_nccl_tests import import_tables
+from ..calibration.import_nccl_tests import BUS_FACTORS, import_tables
 from ..hardware.cluster import Accelerator, Cluster
 from . import inputs
 from .inputs import ClusterLike
 
 PathLike = str | os.PathLike[str]
+
+MEASURED_OPERATIONS = tuple(BUS_FACTORS)
+"""Collectives that nccl-tests measures."""
 
 
 def import_nccl_tests(

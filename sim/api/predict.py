@@ -1,31 +1,23 @@
-"""One step predicted: as a trace, with its metrics, and as the best of a search."""
+"""One step predicted: as a trace, and with its metrics."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from ..display import draw
 from ..hardware.cluster import Cluster
 from ..hardware.stragglers import merged, parse_slow
-from ..plan.job import Job
 from ..plan.plan import Plan
 from ..plan.strategy import Strategy
 from ..predict import simulate as engines
 from ..predict.metrics import Metrics
 from ..predict.metrics import metrics as metrics_of
 from ..predict.prediction import Prediction, prediction_of
-from ..search.found import Search
-from ..search.planner import Progress, search
-from ..search.result import write_result
-from ..search.result_layout import prepare_directory
-from ..search.space import strategies as space
 from ..trace.trace import Trace
 from . import inputs
-from .inputs import ClusterLike, ModelLike, job_on
+from .inputs import ClusterLike
 from .plans import PlanLike, plan_on
 
 Slow = Mapping[int, float] | Sequence[str]
@@ -155,64 +147,3 @@ def metrics(plan: Plan, cluster: ClusterLike, trace: Trace) -> Metrics:
     True
     """
     return metrics_of(plan, inputs.cluster(cluster), trace)
-
-
-def strategies(job: Job | ModelLike, cluster: ClusterLike, **arguments: Any) -> Iterable[Strategy]:
-    """Every strategy that `plan` looks at, valid or not; the search refuses what breaks a rule.
-
-    >>> import traincast as tc
-    >>> job = tc.Job("gpt2", global_batch=64, seq_len=1024)
-    >>> "dp8 mb8" in [strategy.label for strategy in tc.strategies(job, tc.cluster("dgx-a100", nodes=1))]
-    True
-    """
-    machine = inputs.cluster(cluster)
-    return space(job_on(machine, job, **arguments), machine)
-
-
-def plan(
-    job: Job | ModelLike,
-    cluster: ClusterLike,
-    strategies: Iterable[Strategy] | None = None,
-    *,
-    top: int = 10,
-    samples: int = 32,
-    seed: int = 0,
-    progress: Progress = lambda text, fraction: None,
-    output: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    **arguments: Any,
-) -> Search:
-    """The ``top`` fastest ways to train ``job`` on ``cluster``, proven by bounds.
-
-    ``strategies`` are those of the whole space where none are given; ``arguments`` are the fields of a Job
-    where ``job`` is a model. Plans, traces and a report are written to the directory ``output`` if given;
-    with ``force`` an earlier result in it is replaced. ``progress`` is called with a text and the fraction
-    done.
-
-    >>> import traincast as tc
-    >>> job = tc.Job("gpt2", global_batch=64, seq_len=1024)
-    >>> found = tc.plan(job, tc.cluster("dgx-a100", nodes=1), top=3, samples=4)
-    >>> len(found.plans), found.best.plan.world_size, found.best.metrics.fits
-    (3, 8, True)
-    >>> [one.why_not[0] for one in found.plans[1:]]
-    ['+', '+']
-
-    Raises:
-        NoPlanError: nothing fits; says which came closest and what it is short of.
-        InputError: the job breaks a rule.
-        UsageError: ``output`` holds results and ``force`` is not given, or cannot be written.
-    """
-    machine = inputs.cluster(cluster)
-    whole = job_on(machine, job, **arguments)
-    if output is not None:
-        prepare_directory(Path(output), force, plans=top)
-    tried = space(whole, machine) if strategies is None else strategies
-    found = search(whole, machine, tried, top=top, samples=samples, seed=seed, progress=progress)
-    if output is not None:
-        write_result(Path(output), found, seed=seed, page=_page, force=force)
-    return found
-
-
-def _page(directory: Path, path: Path) -> None:
-    """The report of a directory."""
-    draw("page", directory, path)
