@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from .. import jit as native
-from . import kernel
+from . import cores, kernel
 from .model import UpdateModel
 from .record import UpdateRecord
 from .tables import listed, make_record, make_tables
@@ -43,6 +43,7 @@ def _register() -> None:
     """Let numba compile the functions that the kernel calls, which stay plain for CPython."""
     from numba.extending import register_jitable
 
-    for function in list(vars(kernel).values()):
-        if getattr(function, "__module__", "") == kernel.__name__ and function is not kernel.run_kernel:
+    for function in {**vars(cores), **vars(kernel)}.values():
+        own = getattr(function, "__module__", "") in (kernel.__name__, cores.__name__)
+        if own and function is not kernel.run_kernel:
             register_jitable(function)
