@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from .sim.hardware.cluster import Cluster as Cluster
     from .sim.hardware.cluster import Link as Link
     from .sim.hardware.cluster_file import cluster_presets as cluster_presets
-    from .sim.hardware.cluster_file import write_accelerator as write_accelerator
-    from .sim.hardware.cluster_file import write_cluster as write_cluster
+    from .sim.hardware.cluster_writer import write_accelerator as write_accelerator
+    from .sim.hardware.cluster_writer import write_cluster as write_cluster
     from .sim.model.decoder import Decoder as Decoder
     from .sim.model.hf_config import model_presets as model_presets
     from .sim.model.model import Model as Model
@@ -139,8 +139,8 @@ _HOMES = {
     "strategies": "sim.api.search",
     "trace_module": "lab.module",
     "validate": "sim.api.validate",
-    "write_accelerator": "sim.hardware.cluster_file",
-    "write_cluster": "sim.hardware.cluster_file",
+    "write_accelerator": "sim.hardware.cluster_writer",
+    "write_cluster": "sim.hardware.cluster_writer",
     "write_model": "sim.model.model_file",
     "write_plan": "sim.plan.plan_file",
     "write_report": "reports.report",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link, OptimizerCost, TransportCurve
-from traincast.sim.hardware.cluster_file import write_cluster
+from traincast.sim.hardware.cluster_writer import write_cluster
 from traincast.sim.trace.trace import Span, Trace
 from traincast.sim.trace.trace_file import write_trace
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.writer import make_directory, replaced_together, write_json_atomic
-from ..hardware.cluster_file import write_cluster
+from ..hardware.cluster_writer import write_cluster
 from ..plan.plan_file import write_plan
 from ..predict.prediction import Prediction
 from ..trace.trace import Trace

@@ -12,7 +12,8 @@ from traincast.sim.calibration.fit_compute import curve_of, line_of
 from traincast.sim.calibration.fit_transport import left_out_errors, rising
 from traincast.sim.costs.costs import Costs
 from traincast.sim.errors import InputError
-from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.hardware.cluster_writer import write_cluster
 from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job

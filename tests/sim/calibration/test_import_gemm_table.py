@@ -21,7 +21,8 @@ from traincast.sim.calibration.import_gemm_table import (
 )
 from traincast.sim.errors import InputError
 from traincast.sim.hardware.cluster import Accelerator
-from traincast.sim.hardware.cluster_file import read_accelerator, write_accelerator
+from traincast.sim.hardware.cluster_file import read_accelerator
+from traincast.sim.hardware.cluster_writer import write_accelerator
 from traincast.sim.kernels.gemm_efficiency import wave_efficiency
 from traincast.sim.kernels.kernel import Kernel
 from traincast.sim.kernels.roofline import kernel_s

@@ -4,7 +4,8 @@ import pytest
 from machines import cluster_faults
 
 from traincast.sim.hardware.cluster import Cluster
-from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.hardware.cluster_writer import write_cluster
 from traincast.sim.network.transport import transport
 
 FABRIC = """\

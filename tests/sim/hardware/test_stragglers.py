@@ -10,7 +10,8 @@ from machines import gpu_cluster
 
 from traincast.sim.errors import InputError
 from traincast.sim.files.reader import parse_document
-from traincast.sim.hardware.cluster_file import check_cluster, read_cluster, write_cluster
+from traincast.sim.hardware.cluster_file import check_cluster, read_cluster
+from traincast.sim.hardware.cluster_writer import write_cluster
 from traincast.sim.hardware.straggler_factors import (
     link_factor,
     persistent_factors,

@@ -11,7 +11,8 @@ from machines import gpu_cluster
 from scipy import stats
 
 from traincast.sim.errors import InputError
-from traincast.sim.hardware.cluster_file import read_cluster, write_cluster
+from traincast.sim.hardware.cluster_file import read_cluster
+from traincast.sim.hardware.cluster_writer import write_cluster
 from traincast.sim.reliability.failures import (
     DAY_S,
     NEVER,
