@@ -24,10 +24,9 @@ from traincast.sim.hardware.cluster_file import (
     check_accelerator,
     check_cluster,
     cluster_presets,
-    cluster_to_yaml,
     read_cluster,
-    write_cluster,
 )
+from traincast.sim.hardware.cluster_writer import cluster_to_yaml, write_cluster
 from traincast.sim.network.transport import transport
 
 GOOD = """\
