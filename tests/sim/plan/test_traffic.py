@@ -7,13 +7,14 @@ from collections import Counter
 import pytest
 from generators import jobs_and_strategies
 from hypothesis import given, settings
-from machines import gpu_cluster, job, llama
+from machines import gpt3_175b, gpu_cluster, job, llama
 
 from traincast.sim.errors import InputError
 from traincast.sim.plan.action import Kind
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.traffic import layers_gradient_bytes
 from traincast.sim.predict.simulate import simulate
 
 JOB = job(llama(layers=4), global_batch=8)
@@ -87,3 +88,11 @@ def test_sizes_stand_in_plan_files_and_must_be_right():
     data["sizes"]["messages"] = [1.0]
     with pytest.raises(InputError, match=r"expected .*write these"):
         plan_from_dict(data)
+
+
+def test_gradients_are_reduced_in_fp32_for_bf16_weights():
+    """As Megatron-LM; divided by tp."""
+    block = gpt3_175b().layers[1]
+    whole = block.whole_parameters
+    held = (block.parameters - whole) / 8 + whole
+    assert layers_gradient_bytes(job(gpt3_175b(), precision="bf16"), Strategy(tp=8), [block]) == held * 4
