@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..hardware.cluster import Cluster
 from ..hardware.straggler_factors import transient_factors
 from ..program.arrays import flatten
-from ..program.build import Built
+from ..program.built import Built
 from ..program.flat import fold
 from ..program.fold import unfold
 from ..variability.jitter import LaneFactors

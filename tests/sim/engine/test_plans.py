@@ -21,8 +21,9 @@ from traincast.sim.plan.soundness import validate
 from traincast.sim.plan.strategy import Strategy
 from traincast.sim.plan.strategy_rules import strategy_faults
 from traincast.sim.predict.simulate import simulate
-from traincast.sim.program.build import COMPUTE, build_program
+from traincast.sim.program.build import build_program
 from traincast.sim.program.fold import unfold
+from traincast.sim.program.placement import COMPUTE
 
 all_reducing = jobs_and_strategies(max_degree=2).filter(lambda drawn: not drawn[1].servers)
 """Without parameter servers, which have engines of their own."""

@@ -8,6 +8,7 @@ import pytest
 
 from traincast.sim.costs.costs import Costs
 from traincast.sim.errors import InputError
+from traincast.sim.plan.action import Kind
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
 from traincast.sim.predict.simulate import simulate
@@ -154,3 +155,18 @@ def test_samples_repeat_with_their_seed(tiny_job, round_cluster):
 def test_unknown_engine_is_refused(tiny_job, round_cluster):
     with pytest.raises(InputError, match="engine 'ns3' is unknown; expected compiled"):
         simulate(make_plan(tiny_job, Strategy()), round_cluster, engine="ns3")
+
+
+def test_what_parameter_servers_do_has_no_cost_here(tiny_job, round_cluster):
+    with pytest.raises(InputError, match="0PULL has no cost model in a plan without parameter servers"):
+        build_program(make_plan(tiny_job, Strategy(dp=2, **SERVER)), round_cluster)
+
+
+def test_ranks_that_wait_for_each_other_are_named_with_their_actions(tiny_job, round_cluster):
+    """The first rank asks for a gradient before it has sent anything."""
+    plan = make_plan(tiny_job, Strategy(pp=2))
+    first, second = plan.actions
+    asked = next(action for action in first if action.kind is Kind.RECV_B)
+    turned = replace(plan, actions=((asked, *(a for a in first if a != asked)), second))
+    with pytest.raises(InputError, match="wait for each other: rank 0 at 0RECV_B0, rank 1 at 1RECV_F0"):
+        build_program(turned, round_cluster)
