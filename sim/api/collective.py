@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from ..network.flows.collective import transport_by_flows
 from ..network.transport import Choice, choose
 from ..units import UnitError, parse_quantity
 from . import inputs
-from .inputs import ClusterLike
+from .inputs import ClusterLike, check_counts, check_numbers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -151,16 +151,23 @@ def _refuse_unknown(what: str, value: str, known: Sequence[str]) -> None:
 def _counts(ranks: int | str | Sequence[int] | None, cluster: Cluster) -> list[int]:
     if isinstance(ranks, str):
         return rank_range(ranks)
-    counts = [ranks] if isinstance(ranks, int) else list(ranks or [cluster.accelerators])
-    if min(counts) < 2:
-        raise UsageError(f"{min(counts)} ranks: expected 2 or more")
+    counts = (
+        list(ranks) if isinstance(ranks, Iterable) else [cluster.accelerators if ranks is None else ranks]
+    )
+    for count in counts or [0]:
+        check_counts(0, ranks=count)
+    if min(counts, default=0) < 2:
+        raise UsageError(f"{min(counts, default=0)} ranks: expected 2 or more")
     return counts
 
 
 def _sizes(sizes: float | str | Sequence[float]) -> list[float]:
     if isinstance(sizes, str):
         return size_range(sizes)
-    found = [float(sizes)] if isinstance(sizes, int | float) else [float(size) for size in sizes]
+    given = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+    for size in given:
+        check_numbers(sizes=size)
+    found = [float(size) for size in given if size is not None]
     if not found or not all(0 < size <= 2.0**60 for size in found):
         raise UsageError(f"sizes {found}: expected bytes above 0")
     return found

@@ -12,6 +12,7 @@ from ..convergence.virtual_training import Curve
 from ..display import Shown
 from ..errors import UsageError
 from ..plan.choices import parse_synchrony
+from .inputs import check_counts, check_numbers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -111,6 +112,8 @@ def setting_of(
     seed: int,
 ) -> Setting:
     """What is asked, checked. Raises UsageError for what cannot be asked."""
+    check_counts(0, workers=workers, seed=seed)
+    check_numbers(seconds=seconds, pace_s=pace_s, rate=rate)
     if not 1 <= workers <= MOST_WORKERS:
         raise UsageError(f"{workers} workers: expected 1 to {MOST_WORKERS}")
     for name, value in {"seconds": seconds, "pace_s": pace_s, "rate": rate}.items():

@@ -19,7 +19,7 @@ from ..reliability.goodput import Goodput, Training, study, time_to_train
 from ..reliability.long_run import QUANTILES, Runs, time_quantiles_s
 from ..units import parse_quantity
 from . import inputs
-from .inputs import ClusterLike
+from .inputs import ClusterLike, check_counts, check_numbers
 from .plans import PlanLike, plan_on
 
 if TYPE_CHECKING:
@@ -137,6 +137,9 @@ def goodput(
     """
     if (step_time is None) == (what is None):
         raise UsageError("one of MODEL, PLAN and --step-time says how long a step takes")
+    check_counts(1, samples=samples, steps=steps)
+    check_counts(0, seed=seed, spare_nodes=spare_nodes)
+    check_numbers(days=days, shape=shape)
     machine, plan = inputs.cluster(cluster), None
     times, nodes = (_seconds(step_time) or 0.0,), machine.nodes
     if what is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import fields
 from typing import Any
@@ -12,6 +13,7 @@ from ..hardware.cluster import Accelerator, Cluster
 from ..hardware.cluster_file import read_accelerator, read_cluster
 from ..model.hf_config import read_model
 from ..model.model import Model
+from ..plan.field_types import is_number, is_whole
 from ..plan.job import Job
 from ..plan.strategy import Strategy
 
@@ -35,8 +37,9 @@ def cluster(what: ClusterLike, *, nodes: int | None = None) -> Cluster:
 
     Raises:
         InputError: no such file or preset, or lists every fault of the file.
-        UsageError: the cluster cannot have so many nodes.
+        UsageError: the cluster cannot have so many nodes; or ``what`` is none of these.
     """
+    _refuse_other("cluster", what, Cluster)
     found = what if isinstance(what, Cluster) else read_cluster(what)
     return found if nodes is None else found.with_nodes(nodes)
 
@@ -50,7 +53,9 @@ def accelerator(what: Accelerator | str | os.PathLike[str]) -> Accelerator:
 
     Raises:
         InputError: no such file or preset, or lists every fault of the file.
+        UsageError: ``what`` is none of these.
     """
+    _refuse_other("accelerator", what, Accelerator)
     return what if isinstance(what, Accelerator) else read_accelerator(what)
 
 
@@ -63,7 +68,9 @@ def model(what: ModelLike) -> Model:
 
     Raises:
         InputError: no such preset or file, or a file that is no supported configuration.
+        UsageError: ``what`` is none of these.
     """
+    _refuse_other("model", what, Model)
     return what if isinstance(what, Model) else read_model(what)
 
 
@@ -76,20 +83,46 @@ def job_on(cluster: Cluster, what: Job | ModelLike, **arguments: Any) -> Job:
         InputError: lists every rule that the job breaks.
         UsageError: there is no batch or no sequence length, or both a Job and arguments.
     """
+    job = job_of(what, **arguments).on(cluster.accelerator.kind)
+    if faults := job.faults():
+        raise InputError(faults)
+    return job
+
+
+def job_of(what: Job | ModelLike, **arguments: Any) -> Job:
+    """As `job_on`, for no cluster yet, and with rules that may be broken."""
     given = {name: value for name, value in arguments.items() if value is not None}
     refuse_unknown(given, JOB_FIELDS)
     if isinstance(what, Job):
         if given:
             raise UsageError(f"a Job says its own {', '.join(given)}; use dataclasses.replace to change it")
-        job = what
-    else:
-        if "global_batch" not in given:
-            raise UsageError("a model needs --global-batch")
-        job = Job(what, **given)
-    job = job.on(cluster.accelerator.kind)
-    if faults := job.faults():
-        raise InputError(faults)
-    return job
+        return what
+    if "global_batch" not in given:
+        raise UsageError("a model needs --global-batch")
+    return Job(model(what), **given)
+
+
+def _refuse_other(what: str, given: object, kind: type) -> None:
+    """Raise UsageError for what is neither of ``kind`` nor a text or path that stands for one."""
+    if not isinstance(given, kind | str | os.PathLike):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        expected = f"{article} {kind.__name__}, a preset or a path"
+        raise UsageError(f"{what} of type {type(given).__name__}: expected {expected}")
+
+
+def check_counts(least: int, **values: object) -> None:
+    """Raise UsageError for a value that is no whole number of at least ``least``; None says nothing."""
+    for name, value in values.items():
+        if value is not None and not (is_whole(value) and value >= least):  # type: ignore[operator]
+            raise UsageError(f"{name} {value!r}: expected a whole number, at least {least}")
+
+
+def check_numbers(least: float = -math.inf, most: float = math.inf, **values: object) -> None:
+    """Raise UsageError for a value that is no number from ``least`` to ``most``; None says nothing."""
+    for name, value in values.items():
+        if value is not None and not (is_number(value) and least <= value <= most):  # type: ignore[operator]
+            bounds = "" if math.inf in (-least, most) else f" of {least:g} to {most:g}"
+            raise UsageError(f"{name} {value!r}: expected a number{bounds}")
 
 
 def refuse_unknown(given: dict[str, Any], known: tuple[str, ...]) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..costs.pass_costs import pass_times
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from ..hardware.cluster import Cluster
+from ..plan.field_types import type_faults
 from ..plan.job import Job
 from ..plan.make_plan import make_plan as lowered
 from ..plan.plan import Plan
@@ -22,7 +23,7 @@ from ..plan.strategy_rules import strategy_faults
 from ..predict.prediction import Prediction
 from ..predict.world_size import refuse_too_many_ranks
 from . import inputs
-from .inputs import JOB_FIELDS, STRATEGY_FIELDS, ClusterLike, ModelLike, job_on, refuse_unknown
+from .inputs import JOB_FIELDS, STRATEGY_FIELDS, ClusterLike, ModelLike, job_of, job_on, refuse_unknown
 
 PlanLike = Plan | Prediction | Job | ModelLike
 """A Plan or a file of one, one that was predicted, a Job, or a model whose job is said beside it."""
@@ -68,13 +69,27 @@ def _strategy(
         changed["schedule"] = CARRIED
     if "stage_layers" in changed:
         changed["stage_layers"] = tuple(changed["stage_layers"])
-    return replace(strategy or Strategy(), **changed)
+    return typed(replace(typed(Strategy() if strategy is None else strategy), **changed))
+
+
+def typed(strategy: Strategy) -> Strategy:
+    """``strategy``, whose rules may be calculated with.
+
+    Raises:
+        UsageError: it is none.
+        InputError: lists every field of a wrong type.
+    """
+    if not isinstance(strategy, Strategy):
+        raise UsageError(f"strategy of type {type(strategy).__name__}: expected a Strategy")
+    if faults := type_faults(strategy, "strategy"):
+        raise InputError(faults)
+    return strategy
 
 
 def _without_cluster(
     job: Job | ModelLike, strategy: Strategy, schedule_csv: str | os.PathLike[str] | None, arguments: dict
 ) -> Plan:
-    whole = job if isinstance(job, Job) and not arguments else Job(job, **arguments)  # type: ignore[arg-type]
+    whole = job_of(job, **arguments)
     if schedule_csv:
         return _ordered(whole, strategy, {}, schedule_csv)
     if not strategy_faults(strategy, whole) and find_schedule(strategy.schedule).arranged_by_times:

@@ -17,11 +17,13 @@ from ..predict.metrics import metrics as metrics_of
 from ..predict.prediction import Prediction, prediction_of
 from ..trace.trace import Trace
 from . import inputs
-from .inputs import ClusterLike
+from .inputs import ClusterLike, check_counts, check_numbers
 from .plans import PlanLike, plan_on
 
 Slow = Mapping[int, float] | Sequence[str]
 """By number: how much slower; or texts, as `3=1.5`."""
+MOST_JITTER = 10.0
+"""A coefficient of variation beyond which nothing is known of anything."""
 
 
 def simulate(
@@ -62,6 +64,7 @@ def simulate(
         InputError: lists every broken rule; or there are more ranks than accelerators.
         UsageError: arguments that do not go together, or are unknown.
     """
+    check_counts(0, samples=samples, seed=seed)
     slow = (slow_ranks, slow_nodes, slow_links)
     plan, machine = _prepared(what, cluster, strategy, jitter, slow, schedule_csv, fields)
     return engines.simulate(
@@ -103,6 +106,7 @@ def predict(
     Raises:
         InputError, UsageError: as `simulate`.
     """
+    check_counts(0, samples=samples, seed=seed)
     slow = (slow_ranks, slow_nodes, slow_links)
     plan, machine = _prepared(what, cluster, strategy, jitter, slow, schedule_csv, fields)
     trace = engines.simulate(
@@ -121,6 +125,7 @@ def _prepared(
     fields: dict[str, Any],
 ) -> tuple[Plan, Cluster]:
     """The plan, and the cluster with who is slow in it."""
+    check_numbers(0.0, MOST_JITTER, jitter=jitter)
     machine = inputs.cluster(cluster)
     plan = plan_on(machine, what, strategy, schedule_csv=schedule_csv, **fields)
     if jitter is None and not any(slow):

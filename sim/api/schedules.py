@@ -15,6 +15,7 @@ from ..plan.schedules import find_schedule, generated_names, schedule, schedule_
 from ..plan.schedules import schedules as descriptors
 from ..trace.trace import Span, Trace
 from ..units import parse_quantity
+from .inputs import check_counts, check_numbers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -132,12 +133,10 @@ def schedules(
     """
     if name not in (*generated_names(), ALL):
         raise UsageError(f"schedule {name!r}: expected {' | '.join([*generated_names(), ALL])}")
-    if min(ranks, micro_batches, virtual_stages or 1) < 1:
-        raise UsageError(f"{ranks} ranks, {micro_batches} micro-batches: expected at least one of each")
+    check_counts(1, ranks=ranks, micro_batches=micro_batches, virtual_stages=virtual_stages)
     if ranks * micro_batches * (virtual_stages or 1) > MOST_PASSES:
         raise UsageError(f"{ranks} ranks × {micro_batches} micro-batches: more than a million passes")
-    if not 0.0 <= kept_share <= 1.0:
-        raise UsageError(f"kept_share {kept_share}: expected a share of 0 to 1")
+    check_numbers(0.0, 1.0, kept_share=kept_share)
     times = Times(
         forward=_seconds(forward),
         input_gradient=_seconds(input_gradient),

@@ -16,7 +16,8 @@ from ..search.result import write_result
 from ..search.result_layout import prepare_directory
 from ..search.space import strategies as space
 from . import inputs
-from .inputs import ClusterLike, ModelLike, job_on
+from .inputs import ClusterLike, ModelLike, check_counts, job_on
+from .plans import typed
 
 
 def strategies(job: Job | ModelLike, cluster: ClusterLike, **arguments: Any) -> Iterable[Strategy]:
@@ -64,11 +65,15 @@ def plan(
         InputError: the job breaks a rule.
         UsageError: ``output`` holds results and ``force`` is not given, or cannot be written.
     """
+    check_counts(1, top=top)
+    check_counts(0, samples=samples, seed=seed)
+    if isinstance(strategies, Strategy):
+        strategies = (strategies,)
     machine = inputs.cluster(cluster)
     whole = job_on(machine, job, **arguments)
     if output is not None:
         prepare_directory(Path(output), force, plans=top)
-    tried = space(whole, machine) if strategies is None else strategies
+    tried = space(whole, machine) if strategies is None else map(typed, strategies)
     found = search(whole, machine, tried, top=top, samples=samples, seed=seed, progress=progress)
     if output is not None:
         write_result(Path(output), found, seed=seed, page=_page, force=force)

@@ -16,6 +16,7 @@ from ..published.prediction import Predictor
 from ..published.score import Score
 from ..published.table import read_table, shipped_tables
 from ..published.validation import judge, scores
+from .inputs import check_counts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -73,6 +74,8 @@ def validate(
     Raises:
         InputError: no such table, or none that can be read.
     """
+    check_counts(2, samples=samples)
+    check_counts(0, seed=seed)
     rows = [row for table in tables or shipped_tables() for row in read_table(table)]
     predictor = Predictor(samples=samples, seed=seed)
     judged = _with(progress, "validate", lambda say: judge(rows, predictor, say))

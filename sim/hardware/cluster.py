@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 from ..display import Shown
 from ..errors import UsageError
@@ -268,8 +269,8 @@ class Cluster(Shown):
         Raises:
             UsageError: there cannot be so many: none, nodes that are wired one by one, or too many.
         """
-        if nodes < 1:
-            raise UsageError(f"--nodes {nodes}: expected at least 1")
+        if not isinstance(nodes, Integral) or isinstance(nodes, bool) or nodes < 1:
+            raise UsageError(f"--nodes {nodes!r}: expected a whole number, at least 1")
         if self.wires and nodes != self.nodes:
             raise UsageError(
                 f"--nodes {nodes}: {self.name} wires {self.nodes} nodes one by one; change its file instead"

@@ -39,7 +39,9 @@ def write_model(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def is_model_file(path: str | os.PathLike[str]) -> bool:
-    """Whether the file at ``path`` says that it is one."""
+    """Whether the file at ``path`` says that it is one; a pipe or a device is not opened."""
+    if not Path(path).is_file():
+        return False
     try:
         with Path(path).open("rb") as file:
             return f'"{SCHEMA.partition("/")[0]}/'.encode() in file.read(_HEAD_BYTES)

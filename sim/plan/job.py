@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import Fault, UsageError
+from ..errors import Fault, InputError, UsageError
 from ..model.hf_config import read_model
 from ..model.model import Model
+from .field_types import type_faults
 from .mixed_precision import PRECISION_BYTES
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adamw": 2}
@@ -36,7 +37,7 @@ class Job:
     Job(llama3-8b: 256 samples of 8,192 tokens a step, adamw, bf16)
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model; or lists every field of a wrong type.
         UsageError: no sequence length, of a model whose samples have one.
     """
 
@@ -77,6 +78,8 @@ class Job:
             if network is None or network.max_tokens > 1:
                 raise UsageError("a model needs --seq-len")
             object.__setattr__(self, "seq_len", 1)
+        if faults := type_faults(self, "job"):
+            raise InputError(faults)
 
     def __repr__(self) -> str:
         samples = f"{self.global_batch:,} samples"
@@ -117,6 +120,10 @@ class Job:
         if not 1.0 <= self.expert_imbalance < math.inf:
             faults.append(
                 Fault(path="job.expert_imbalance", found=str(self.expert_imbalance), expected="at least 1")
+            )
+        if not 0.0 <= self.learning_rate < math.inf:
+            faults.append(
+                Fault(path="job.learning_rate", found=str(self.learning_rate), expected="0 or more, finite")
             )
         faults += self._length_faults()
         return faults
