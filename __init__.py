@@ -75,9 +75,9 @@ if TYPE_CHECKING:
     from .sim.plan.schedule_csv import write_schedule_csv as write_schedule_csv
     from .sim.plan.strategy import Strategy as Strategy
     from .sim.predict.prediction import Prediction as Prediction
+    from .sim.trace.chrome_trace import write_trace as write_trace
     from .sim.trace.trace import Span as Span
     from .sim.trace.trace import Trace as Trace
-    from .sim.trace.trace_file import write_trace as write_trace
     from .sim.trace.trace_reader import read_trace as read_trace
     from .sim.units import parse_quantity as parse_quantity
 
@@ -145,7 +145,7 @@ _HOMES = {
     "write_plan": "sim.plan.plan_file",
     "write_report": "reports.report",
     "write_schedule_csv": "sim.plan.schedule_csv",
-    "write_trace": "sim.trace.trace_file",
+    "write_trace": "sim.trace.chrome_trace",
 }
 """Where each public name is defined; `module:name` where it has another name there."""
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from traincast.sim.hardware.cluster import Accelerator, Cluster, Host, Link, OptimizerCost, TransportCurve
 from traincast.sim.hardware.cluster_writer import write_cluster
+from traincast.sim.trace.chrome_trace import write_trace
 from traincast.sim.trace.trace import Span, Trace
-from traincast.sim.trace.trace_file import write_trace
 
 STEP_S = 0.1
 MIB = 2**20

@@ -35,7 +35,7 @@ WRITES_BESIDES = {
     ("executor/converge/converge.py", "np.savez"): "the ranks' input in it",
     ("reports/figures.py", ".savefig"): "onto a file that the writer opened",
     ("reports/convergence_figure.py", ".savefig"): "onto a file that the writer opened",
-    ("sim/trace/trace_file.py", "gzip.GzipFile"): "onto a file that the writer opened",
+    ("sim/trace/chrome_trace.py", "gzip.GzipFile"): "onto a file that the writer opened",
     ("__main__.py", "os.open"): "/dev/null in the place of a stdout that nobody reads",
 }
 """(file, call) to the reason why it does not go through the writer."""

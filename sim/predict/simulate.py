@@ -6,11 +6,6 @@ the same spans to the last bit.
 
 from __future__ import annotations
 
-import math
-from statistics import NormalDist
-
-import numpy as np
-
 from ..engine.runner import ProgramRunner, Runner, Seconds
 from ..engine.step_runner import StepRunner
 from ..errors import InputError
@@ -23,25 +18,13 @@ from ..program.built import Built
 from ..program.step_arrays import StepArrays, step_arrays
 from ..trace.trace import Spans, Trace
 from ..updates.predict import predict_updates
+from .intervals import with_residual
 from .remembered import remembered
 from .spans import spans_of
 from .world_size import refuse_too_many_ranks
 
 NETWORKS = ("closed-form", "flow")
 """How messages share links."""
-
-UNCALIBRATED_RESIDUAL = 0.12
-"""Standard deviation of the logarithm of a step time where the cluster file states none: with it, 87 %
-of 2,920 published runs are between p5 and p95 (`traincast validate`)."""
-
-DATASHEET_RESIDUAL = 0.21
-"""The same where only a datasheet tells of an accelerator: the best GEMM then has 0.8 of peak by default,
-and what was measured on 12 accelerators differs from that by 0.17 in logarithm, root mean square (bf16, 0.51
-on an MI300X to 0.97 on a Gaudi 2: Bekman, "ML Engineering", Maximum Achievable Matmul FLOPS); to that comes
-the error above, squares added."""
-
-STEP_RESIDUALS = ("single_step", "crowded_step")
-"""Which of a calibrated cluster's residuals stand for the error of a whole step: the larger counts."""
 
 
 def simulate(
@@ -139,7 +122,7 @@ def _simulate_updates(plan: Plan, cluster: Cluster, engine: str, samples: int, s
         found.spans,
         source="predicted",
         world_size=plan.world_size,
-        step_times_s=_with_residual(cluster, found.drawn_s, seed) if samples else (step,),
+        step_times_s=with_residual(cluster, found.drawn_s, seed) if samples else (step,),
         peak_memory_bytes=_peak_memory(plan, cluster, list(range(plan.world_size))),
         metadata={
             "label": plan.strategy.label,
@@ -181,22 +164,9 @@ def _draw(
     seed: int,
 ) -> tuple[float, ...]:
     """``samples`` step times: with jitter and transient stragglers, times the error that the calibration
-    leaves.
-
-    The error's factors are the lognormal's own quantiles in an order drawn from ``seed``, so a few samples
-    already have its median, 1, and its spread.
-    """
+    leaves."""
     steps = _drawn_steps(plan, runner, built, samples, seed) if runner.has_factors else [step] * samples
-    return _with_residual(cluster, steps, seed)
-
-
-def _with_residual(cluster: Cluster, steps: list[float], seed: int) -> tuple[float, ...]:
-    known = [cluster.residuals[name] for name in STEP_RESIDUALS if name in cluster.residuals]
-    residual = max(known, default=UNCALIBRATED_RESIDUAL if cluster.is_measured else DATASHEET_RESIDUAL)
-    places = np.random.default_rng(seed).permutation(len(steps))
-    normal = NormalDist()
-    factors = [math.exp(residual * normal.inv_cdf((place + 0.5) / len(steps))) for place in places]
-    return tuple(s * factor for s, factor in zip(steps, factors, strict=True))
+    return with_residual(cluster, steps, seed)
 
 
 def _drawn_steps(

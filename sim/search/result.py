@@ -25,8 +25,8 @@ from ..files.writer import make_directory, replaced_together, write_json_atomic
 from ..hardware.cluster_writer import write_cluster
 from ..plan.plan_file import write_plan
 from ..predict.prediction import Prediction
+from ..trace.chrome_trace import write_trace
 from ..trace.trace import Trace
-from ..trace.trace_file import write_trace
 from ..units import format_quantity
 from .found import Search
 from .result_layout import (

@@ -31,7 +31,7 @@ _MICRO = 1e6
 
 
 def read_trace(path: str | os.PathLike[str]) -> Trace:
-    """Read a trace that `trace_file.write_trace` wrote, packed or already unpacked.
+    """Read a trace that `chrome_trace.write_trace` wrote, packed or already unpacked.
 
     >>> import traincast as tc
     >>> trace = tc.simulate("gpt2", "dgx-a100", pp=2, global_batch=8, seq_len=512)

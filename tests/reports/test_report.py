@@ -21,8 +21,8 @@ from traincast.sim.search.planner import search
 from traincast.sim.search.result import write_result
 from traincast.sim.search.result_layout import prepare_directory
 from traincast.sim.search.space import strategies
+from traincast.sim.trace.chrome_trace import write_trace
 from traincast.sim.trace.trace import Trace
-from traincast.sim.trace.trace_file import write_trace
 
 
 def report(directory: Path) -> tuple[str, Page]:

@@ -23,8 +23,8 @@ from traincast.sim.files.writer import (
     write_json_atomic,
     write_text_atomic,
 )
+from traincast.sim.trace.chrome_trace import write_trace
 from traincast.sim.trace.trace import Span, Trace
-from traincast.sim.trace.trace_file import write_trace
 
 
 def test_writing_replaces_whole_files(tmp_path):

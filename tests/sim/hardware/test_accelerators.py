@@ -23,7 +23,8 @@ from traincast.sim.kernels.roofline import kernel_s
 from traincast.sim.network.transport import transport
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
-from traincast.sim.predict.simulate import DATASHEET_RESIDUAL, UNCALIBRATED_RESIDUAL, simulate
+from traincast.sim.predict.intervals import DATASHEET_RESIDUAL, UNCALIBRATED_RESIDUAL
+from traincast.sim.predict.simulate import simulate
 
 PRESETS = {name: read_accelerator(name) for name in accelerator_presets()}
 MEASURED = sorted(name for name, accelerator in PRESETS.items() if accelerator.is_measured)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traincast.sim.errors import InputError, UsageError
-from traincast.sim.trace import trace_file, trace_reader
+from traincast.sim.trace import chrome_trace, trace_reader
+from traincast.sim.trace.chrome_trace import write_trace
 from traincast.sim.trace.trace import Span, Trace
-from traincast.sim.trace.trace_file import write_trace
 from traincast.sim.trace.trace_reader import read_trace
 
 SECONDS = st.floats(min_value=0, max_value=1e5, allow_subnormal=False)
@@ -147,7 +147,7 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None
 
 
 def document() -> dict[str, Any]:
-    return json.loads("".join(trace_file._lines(example(), [])))
+    return json.loads("".join(chrome_trace._lines(example(), [])))
 
 
 def event(doc: dict[str, Any]) -> dict[str, Any]:
