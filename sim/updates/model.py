@@ -1,4 +1,5 @@
-"""What decides who updates what, when: workers, servers, their interfaces, and the protocol.
+"""What decides who updates what, when: workers, servers, their interfaces, and the protocol of
+`protocols.py`.
 
 Every worker repeats: pull the parameters, compute a gradient, push it. A shard's server applies what
 arrives and answers with the parameters. Messages take the sender's interface, then the receiver's, each
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import Fault, InputError
-from ..plan.choices import parse_synchrony
+from .protocols import Protocol, protocol_faults, read_protocol
 
 REPLICATIONS = ("chain", "all")
 """A shard's holders pass an update on one to the next, or the first one sends it to all the others."""
@@ -73,19 +74,19 @@ class UpdateModel:
         return len(self.shard_bytes) if self.servers else 1
 
     @property
-    def protocol(self) -> tuple[str, int]:
-        """Name and number of `synchrony`."""
-        return parse_synchrony(self.synchrony) or (self.synchrony, 0)
+    def protocol(self) -> Protocol:
+        """What `synchrony` names."""
+        return read_protocol(self.synchrony)
 
     @property
     def joint(self) -> bool:
         """Whether gradients are put together before they are applied."""
-        return self.protocol[0] in ("sync", "backup", "local")
+        return self.protocol.joint
 
     @property
     def local_steps(self) -> int:
         """Gradients that a worker applies to its own parameters before it exchanges."""
-        return self.protocol[1] if self.protocol[0] == "local" else 1
+        return self.protocol.local_steps
 
     @property
     def rounds(self) -> int:
@@ -95,16 +96,17 @@ class UpdateModel:
     @property
     def needed(self) -> int:
         """Gradients that close a joint step."""
-        return self.workers - (self.protocol[1] if self.protocol[0] == "backup" else 0)
+        return self.protocol.needed(self.workers)
 
     @property
     def bound(self) -> int:
         """Rounds that a worker may be ahead of the slowest; as many as there are where nothing bounds it."""
-        return self.protocol[1] if self.protocol[0] == "stale" else self.rounds
+        return self.protocol.bound(self.rounds)
 
     def refuse_faults(self) -> None:
         """Raise InputError with everything that is wrong with this model."""
-        faults = [*_array_faults(self), *_protocol_faults(self)]
+        workers, gradients = (*self.compute_s.shape, 0, 0)[:2]
+        faults = [*_array_faults(self), *protocol_faults(self.synchrony, workers, gradients)]
         if not faults:
             faults = _server_faults(self) if self.servers else _exchange_faults(self)
         if faults:
@@ -151,21 +153,8 @@ def _array_faults(model: UpdateModel) -> list[Fault]:
     ]
 
 
-def _protocol_faults(model: UpdateModel) -> list[Fault]:
-    parsed = parse_synchrony(model.synchrony)
-    if parsed is None:
-        return [_fault("synchrony", model.synchrony, "sync | async | stale:K | backup:B | local:H")]
-    name, count = parsed
-    workers, length = (*model.compute_s.shape, 0, 0)[:2]
-    if name == "backup" and count >= workers:
-        return [_fault("synchrony", model.synchrony, f"fewer backup workers than the {workers} workers")]
-    if name == "local" and not 1 <= count <= length:
-        return [_fault("synchrony", model.synchrony, f"1 to {length} local steps, the gradients given")]
-    return []
-
-
 def _exchange_faults(model: UpdateModel) -> list[Fault]:
-    if model.protocol[0] in ("sync", "local"):
+    if model.protocol.name in ("sync", "local"):
         return []
     return [_fault("servers", model.servers, f"at least 1 with {model.synchrony}")]
 

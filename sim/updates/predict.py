@@ -1,34 +1,18 @@
-"""A Plan with parameter servers on a Cluster, as an UpdateModel; and its record as a predicted Trace.
-
-Every worker has its own interface (or its node's, where a link is the node's), and so has every server that
-is not at a worker's place. On a host, ranks take turns on its cores, which also handle the messages; a
-message is as fast as was measured, and those of one server go one after the other (incast).
-"""
+"""What the updates of a Plan with parameter servers come to on a Cluster: spans, step times, staleness."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..costs.compute import concurrency_factor
 from ..costs.costs import Costs
-from ..costs.stage import StageCosts
 from ..hardware.cluster import Cluster
-from ..hardware.straggler_factors import link_factor, persistent_factors, transient_factors
-from ..plan.action import Action, Actions, Kind
 from ..plan.plan import Plan
 from ..trace.trace import Span
-from ..variability.jitter import jittered
 from .engine import run_updates
 from .model import UpdateModel
+from .model_of_plan import interface_of, update_model
 from .record import UpdateRecord
-
-ROUNDS = 12
-"""Rounds that are played where workers do not keep step, so that most of them see the steady state."""
-
-COMPUTE, SERVERS = "compute", "ps"
+from .spans import record_spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +41,7 @@ def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, 
         for sample in range(samples)
     ]
     return Prediction(
-        spans=spans(plan, costs, record),
+        spans=record_spans(plan, costs, record),
         step_time_s=record.step_time_s / steps,
         drawn_s=drawn,
         metadata={
@@ -72,7 +56,7 @@ def _of_servers(
     plan: Plan, cluster: Cluster, model: UpdateModel, record: UpdateRecord
 ) -> dict[str, list[float]]:
     """Shares of the run in which each server's processor worked, and its interface received and sent."""
-    interface = _interface_of(plan, cluster)
+    interface = interface_of(plan, cluster)
     own = [interface[rank] for rank in plan.server_ranks]
     places = model.workers + model.servers
     processors = list(model.cores or range(places))[-model.servers :]
@@ -81,192 +65,3 @@ def _of_servers(
         "receives": record.utilisation(record.in_busy_s)[own].tolist(),
         "sends": record.utilisation(record.out_busy_s)[own].tolist(),
     }
-
-
-def update_model(
-    plan: Plan, cluster: Cluster, costs: Costs, seed: int = 0, sample: int | None = None
-) -> UpdateModel:
-    """What decides the updates of ``plan``; with ``sample``, as drawn for that sample."""
-    s = plan.strategy
-    name, count = s.protocol
-    # Holders copy an update before the next round reads it, so it takes a second round to see that.
-    gradients = max(1, count) * (2 if s.server_replicas > 1 else 1)
-    if name in ("async", "stale", "backup"):
-        gradients = ROUNDS
-    shards = [[plan.job.model.layers[i] for i in shard] for shard in plan.shards]
-    parameters = [sum(layer.parameters for layer in own) for own in shards]
-    slowdown = concurrency_factor(cluster, min(plan.world_size, cluster.accelerators_per_node))
-    shared = _cores(plan, cluster, costs)
-    interface = _interface_of(plan, cluster)
-    latency, rates = _network(plan, cluster, costs, max(plan.sizes.shards), interface)
-    return UpdateModel(
-        synchrony=s.synchrony,
-        compute_s=_compute_s(plan, cluster, costs, slowdown, (s.dp, gradients), seed, sample),
-        shard_bytes=plan.sizes.shards,
-        apply_s=[costs.optimizer.update_s(count) * slowdown for count in parameters],
-        servers=s.servers,
-        replicas=s.server_replicas,
-        colocated=s.servers_colocated,
-        cores=shared.cores if shared else (),
-        slice_s=shared.slice_s if shared else math.inf,
-        handling_s=shared.handling_s if shared else (),
-        message_s=shared.message_s if shared else (),
-        worker_interface=interface[: s.dp],
-        server_interface=[interface[rank] for rank in plan.server_ranks],
-        bandwidth=rates,
-        latency_s=0.0 if shared else latency,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cores:
-    """Cores of a host that ranks take turns on, and what messages cost them."""
-
-    cores: list[int]
-    slice_s: float
-    handling_s: list[float]
-    message_s: list[float]
-
-
-def _cores(plan: Plan, cluster: Cluster, costs: Costs) -> _Cores | None:
-    """Ranks of a node are pinned to its cores in turn, and gloo's messages are handled by them."""
-    host = cluster.host
-    if host is None:
-        return None
-    per_node = min(plan.world_size, cluster.accelerators_per_node)
-    cores = min(host.cores, per_node)
-    places = [*range(plan.strategy.dp), *plan.server_ranks]
-    communication = costs.communication
-    ends = (0, plan.world_size - 1)
-    walls = [communication.transfer_s(size, *ends) for size in plan.sizes.shards]
-    sizes = zip(plan.sizes.shards, walls, strict=True)
-    handling = [min(communication.transfer_cpu_s(size), wall) for size, wall in sizes]
-    return _Cores(
-        cores=[rank // per_node * cores + rank % per_node % cores for rank in places],
-        slice_s=host.time_slice_s,
-        handling_s=handling,
-        message_s=[wall - cpu for wall, cpu in zip(walls, handling, strict=True)],
-    )
-
-
-def _compute_s(
-    plan: Plan,
-    cluster: Cluster,
-    costs: Costs,
-    slowdown: float,
-    shape: tuple[int, int],
-    seed: int,
-    sample: int | None,
-) -> np.ndarray:
-    """float64[worker, gradient]; a worker that averages steps its own parameters after each gradient."""
-    seconds = sum(_pass_seconds(plan, costs)) * plan.micro_batches * slowdown
-    if plan.strategy.protocol[0] == "local":
-        seconds += costs.optimizer.update_s(plan.job.model.parameters) * slowdown
-    factors = persistent_factors(cluster, plan.world_size)
-    if sample is not None:
-        factors = factors * transient_factors(cluster, seed, sample, plan.world_size)
-    each = np.full(shape, seconds) * factors[: shape[0], None]
-    if sample is None or not cluster.jitter:
-        return each
-    return jittered(each.reshape(-1), cluster.jitter, seed, sample).reshape(shape)
-
-
-def _pass_seconds(plan: Plan, costs: Costs) -> tuple[float, float]:
-    """Of one micro-batch: forward and backward."""
-    layers = plan.job.model.layers
-    stage = StageCosts(costs)
-    return stage.compute_s(layers, Kind.FORWARD), stage.compute_s(layers, Kind.BACKWARD)
-
-
-def _interface_of(plan: Plan, cluster: Cluster) -> list[int]:
-    """By rank: its own interface, or its node's where the nodes' link is the node's."""
-    link = cluster.link("nodes")
-    per_node = cluster.accelerators_per_node
-    across = plan.world_size > per_node
-    shared = across and link is not None and link.per_node
-    return [rank // per_node if shared else rank for rank in range(plan.world_size)]
-
-
-def _network(
-    plan: Plan, cluster: Cluster, costs: Costs, size_bytes: float, interface: list[int]
-) -> tuple[float, list[float]]:
-    """Latency, and the bandwidth of every interface, as a message to the farthest rank sees them."""
-    ends = (0, plan.world_size - 1) if plan.world_size > 1 else (0, 0)
-    latency = costs.communication.transfer_s(1.0, *ends)
-    whole = costs.communication.transfer_s(size_bytes, *ends)
-    rate = max(1.0, size_bytes - 1.0) / max(whole - latency, 1e-12)
-    per_node = cluster.accelerators_per_node
-    rates = [rate] * (max(interface) + 1)
-    for rank, number in enumerate(interface):
-        rates[number] = rate * link_factor(cluster, rank // per_node)
-    return latency, rates
-
-
-def spans(plan: Plan, costs: Costs, record: UpdateRecord) -> list[Span]:
-    """The record's spans: what workers compute, what passes between them and the servers, the steps."""
-    found: list[Span] = []
-    for worker in range(record.place.shape[0]):
-        for turn in range(record.place.shape[1]):
-            if not np.isnan(record.compute_end_s[worker, turn]):
-                found += _passes(plan, costs, record, worker, turn)
-            for number, server in enumerate(plan.server_ranks):
-                found += _messages(costs, plan, record, worker, turn, number, server)
-    return [*found, *_steps(plan, record)]
-
-
-def _passes(plan: Plan, costs: Costs, record: UpdateRecord, worker: int, turn: int) -> list[Span]:
-    """A round's forwards and backwards, which share its seconds as they share their sum."""
-    start, end = record.compute_start_s[worker, turn], record.compute_end_s[worker, turn]
-    own: Actions = tuple(a for a in plan.actions[0] if a.kind in (Kind.FORWARD, Kind.BACKWARD))
-    forward, backward = _pass_seconds(plan, costs)
-    weights = np.array([forward if a.kind is Kind.FORWARD else backward for a in own])
-    edges = start + (end - start) * np.concatenate([[0.0], np.cumsum(weights)]) / weights.sum()
-    stage = StageCosts(costs)
-    flops = {kind: stage.flops(plan.job.model.layers, kind) for kind in (Kind.FORWARD, Kind.BACKWARD)}
-    return [
-        Span(
-            worker,
-            COMPUTE,
-            str(a),
-            0,
-            a.micro_batch,
-            float(edges[i]),
-            float(edges[i + 1]),
-            0.0,
-            flops[a.kind],
-        )
-        for i, a in enumerate(own)
-    ]
-
-
-def _messages(
-    costs: Costs, plan: Plan, record: UpdateRecord, worker: int, turn: int, number: int, server: int
-) -> list[Span]:
-    """A round's pull and push of one shard, on the worker and on its server."""
-    size = plan.sizes.shards[number]
-    place = (worker, turn, number)
-    found = []
-    for kind, start, end in (
-        (Kind.PULL, record.pull_start_s[place], record.pull_end_s[place]),
-        (Kind.PUSH, record.push_start_s[place], record.push_end_s[place]),
-    ):
-        if server == worker or np.isnan(end):
-            continue
-        served = next(a for a in plan.server_actions[number] if a.kind is kind and a.worker == worker)
-        for rank, action in ((worker, Action(0, kind)), (server, served)):
-            found.append(Span(rank, SERVERS, str(action), *action.numbers, float(start), float(end), size))
-    return found
-
-
-def _steps(plan: Plan, record: UpdateRecord) -> list[Span]:
-    """Every update once, on the server that holds the shard first."""
-    found = set()
-    for number, server in enumerate(plan.server_ranks):
-        applies = {
-            action.worker: action for action in plan.server_actions[number] if action.kind is Kind.APPLY
-        }
-        for worker, turn in np.argwhere(record.place[:, :, number] >= 0).tolist():
-            action = applies[-1 if record.joint else worker]
-            start, end = record.apply_start_s[worker, turn, number], record.applied_s[worker, turn, number]
-            found.add(Span(server, COMPUTE, str(action), *action.numbers, float(start), float(end)))
-    return sorted(found)

@@ -114,7 +114,7 @@ def test_the_stale_bound_is_never_exceeded(model: UpdateModel) -> None:
 
     So between a read and its update each other worker makes at most 2K + 1 updates.
     """
-    record, bound = run_updates(model), model.protocol[1]
+    record, bound = run_updates(model), model.protocol.number
     for shard in range(model.shards):
         reads, ends = record.read_s[:, :, shard], record.applied_s[:, :, shard]
         for round_ in range(bound + 1, model.rounds):
