@@ -81,6 +81,8 @@ def cli(ctx: click.Context, verbose: bool, quiet: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; nothing a user types ends in a traceback."""
+    if sys.stdout is None:  # closed by the caller, as `>&-` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

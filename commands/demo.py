@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import json_option, seed_option
+from .options import OutputDirectory, json_option, seed_option
 from .output import echo_json, note, progress
 
 
@@ -34,9 +34,7 @@ from .output import echo_json, note, progress
 @click.option(
     "--steps", type=click.IntRange(min=2), default=8, show_default=True, help="Measured steps of each run."
 )
-@click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True
-)
+@click.option("-o", "--output", type=OutputDirectory(), default=Path("out"), show_default=True)
 @click.option(
     "--force", is_flag=True, help="Replace earlier results in the directory; other files in it stay."
 )

@@ -28,6 +28,20 @@ class OutputFile(click.Path):
         return path
 
 
+class OutputDirectory(click.Path):
+    """A directory that files will be written to, there or not; an empty name is a slip, not `.`."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("no directory name", param, ctx)
+        if (path := Path(os.fsdecode(value))).exists() and not path.is_dir():
+            self.fail(f"{path} is no directory; give another path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def png_option(help_text: str, *names: str) -> Decorator:
     """`--png`, a picture whose folder is made where there is none."""
     return click.option("--png", *names, type=OutputFile(parents_are_made=True), help=help_text)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import cluster_options, given, job_options, json_option, seed_option
+from .options import OutputDirectory, cluster_options, given, job_options, json_option, seed_option
 from .output import echo_json, note, progress
 
 
@@ -18,12 +18,16 @@ from .output import echo_json, note, progress
     "--top", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Plans to rank."
 )
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Steps drawn for p5 to p95."
+    "--samples",
+    type=click.IntRange(1, 100_000),
+    default=32,
+    show_default=True,
+    help="Steps drawn for p5 to p95.",
 )
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputDirectory(),
     help="Directory for plans, traces and report.",
 )
 @click.option(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import OutputFile
+from .options import OutputDirectory, OutputFile
 from .output import note
 
 
@@ -16,7 +16,7 @@ from .output import note
 @click.option(
     "--png",
     "pictures",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputDirectory(),
     help="Also write PNG pictures there.",
 )
 def command(directory: Path, output: Path | None, pictures: Path | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .. import Plan
-from .options import json_option, seed_option
+from .options import OutputDirectory, json_option, seed_option
 from .output import echo_json, note, progress
 
 
@@ -24,7 +24,7 @@ from .output import echo_json, note, progress
 @click.option(
     "--log-dir",
     "--log_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputDirectory(),
     default=Path("logs"),
     show_default=True,
 )

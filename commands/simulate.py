@@ -26,7 +26,11 @@ from .output import echo_json, note
 @strategy_options
 @click.option("--engine", type=click.Choice(CHOICES["engine"]), default="compiled", show_default=True)
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Steps drawn for p5 to p95."
+    "--samples",
+    type=click.IntRange(1, 100_000),
+    default=32,
+    show_default=True,
+    help="Steps drawn for p5 to p95.",
 )
 @click.option(
     "--trace",

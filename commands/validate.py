@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import json_option, png_option, seed_option
+from .options import OutputDirectory, json_option, png_option, seed_option
 from .output import echo_json, note, progress
 
 
@@ -15,7 +15,7 @@ from .output import echo_json, note, progress
 @click.option(
     "-o",
     "output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputDirectory(),
     help="Directory for rows.csv, summary.json, scatter.png and validation.html.",
 )
 @png_option("Draw predicted against measured.")

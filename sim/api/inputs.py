@@ -110,11 +110,16 @@ def _refuse_other(what: str, given: object, kind: type) -> None:
         raise UsageError(f"{what} of type {type(given).__name__}: expected {expected}")
 
 
-def check_counts(least: int, **values: object) -> None:
-    """Raise UsageError for a value that is no whole number of at least ``least``; None says nothing."""
+MAX_SAMPLES = 100_000
+"""Steps that are drawn of one plan; a quantile needs no more."""
+
+
+def check_counts(least: int, *, most: float = math.inf, **values: object) -> None:
+    """Raise UsageError for a value that is no whole number from ``least`` to ``most``; None says nothing."""
     for name, value in values.items():
-        if value is not None and not (is_whole(value) and value >= least):  # type: ignore[operator]
-            raise UsageError(f"{name} {value!r}: expected a whole number, at least {least}")
+        if value is not None and not (is_whole(value) and least <= value <= most):  # type: ignore[operator]
+            bounds = f"at least {least}" if most == math.inf else f"from {least} to {most:,}"
+            raise UsageError(f"{name} {value!r}: expected a whole number, {bounds}")
 
 
 def check_numbers(least: float = -math.inf, most: float = math.inf, **values: object) -> None:

@@ -17,7 +17,7 @@ from ..predict.metrics import metrics as metrics_of
 from ..predict.prediction import Prediction, prediction_of
 from ..trace.trace import Trace
 from . import inputs
-from .inputs import ClusterLike, check_counts, check_numbers
+from .inputs import MAX_SAMPLES, ClusterLike, check_counts, check_numbers
 from .plans import PlanLike, plan_on
 
 Slow = Mapping[int, float] | Sequence[str]
@@ -64,7 +64,8 @@ def simulate(
         InputError: lists every broken rule; or there are more ranks than accelerators.
         UsageError: arguments that do not go together, or are unknown.
     """
-    check_counts(0, samples=samples, seed=seed)
+    check_counts(0, most=MAX_SAMPLES, samples=samples)
+    check_counts(0, seed=seed)
     slow = (slow_ranks, slow_nodes, slow_links)
     plan, machine = _prepared(what, cluster, strategy, jitter, slow, schedule_csv, fields)
     return engines.simulate(
@@ -106,7 +107,8 @@ def predict(
     Raises:
         InputError, UsageError: as `simulate`.
     """
-    check_counts(0, samples=samples, seed=seed)
+    check_counts(0, most=MAX_SAMPLES, samples=samples)
+    check_counts(0, seed=seed)
     slow = (slow_ranks, slow_nodes, slow_links)
     plan, machine = _prepared(what, cluster, strategy, jitter, slow, schedule_csv, fields)
     trace = engines.simulate(

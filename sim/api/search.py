@@ -16,7 +16,7 @@ from ..search.result import write_result
 from ..search.result_layout import prepare_directory
 from ..search.space import strategies as space
 from . import inputs
-from .inputs import ClusterLike, ModelLike, check_counts, job_on
+from .inputs import MAX_SAMPLES, ClusterLike, ModelLike, check_counts, job_on
 from .plans import typed
 
 
@@ -66,7 +66,8 @@ def plan(
         UsageError: ``output`` holds results and ``force`` is not given, or cannot be written.
     """
     check_counts(1, top=top)
-    check_counts(0, samples=samples, seed=seed)
+    check_counts(0, most=MAX_SAMPLES, samples=samples)
+    check_counts(0, seed=seed)
     if isinstance(strategies, Strategy):
         strategies = (strategies,)
     machine = inputs.cluster(cluster)

@@ -157,3 +157,17 @@ def test_a_linked_folder_of_logs_is_not_entered(tmp_path, tiny_job):
     with pytest.raises(UsageError, match="logs: cannot be written: a symbolic link -> expected a directory"):
         run_plan(make_plan(tiny_job, Strategy(dp=2)), 1, tmp_path / "out", 0)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [("plan", "-o"), ("demo", "-o"), ("validate", "-o"), ("run", "--log-dir")]
+)
+def test_directories_have_a_name_and_are_none_of_other_kinds(tmp_path: Path, options: tuple[str, str]):
+    """An empty text is no name of the current directory, and a pipe no place for files."""
+    command = importlib.import_module(f"traincast.commands.{options[0]}").command
+    (option,) = (one for one in command.params if options[1] in one.opts)
+    pipe(tmp_path / "pipe")
+    for name, said in (("", "no directory name"), (str(tmp_path / "pipe"), "is no directory")):
+        with pytest.raises(click.BadParameter, match=said):
+            option.type.convert(name, option, None)
+    assert option.type.convert(str(tmp_path / "new"), option, None) == tmp_path / "new"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import traincast
-from traincast.sim.errors import InputError
+from traincast.sim.errors import InputError, UsageError
 
 tc: Any = traincast
 """Without its types, which forbid what is tried here."""
@@ -127,3 +127,9 @@ def test_whole_numbers_of_numpy_and_one_strategy_are_taken():
     cluster = tc.cluster("hgx-h100", nodes=numpy.int64(1))
     found = tc.plan("llama3-8b", cluster, tc.Strategy(tp=numpy.int64(8)), top=1, samples=0, **JOB)
     assert found.best.plan.strategy.tp == 8
+
+
+@pytest.mark.parametrize("samples", [-1, 10**9])
+def test_samples_have_bounds(samples: int):
+    with pytest.raises(UsageError, match=r"samples .*from 0 to 100,000"):
+        traincast.simulate("llama3-8b", "hgx-h100", tp=8, global_batch=8, seq_len=4096, samples=samples)
