@@ -24,7 +24,7 @@ INIT_STD = 0.02
 NORM_EPSILON = 1e-5
 """`layer_norm_epsilon` of GPT-2, `rms_norm_eps` of Llama 2 and 3."""
 EAGER, COMPILED = STACKS = ("torch-autocast", "torch-autocast-compile")
-"""The software that this is, as `sim/stacks.py` names and describes it."""
+"""The software that this is, as `sim/plan/software_stacks.py` names and describes it."""
 M = TypeVar("M", bound=nn.Module)
 
 ROPE_THETA = 10_000.0

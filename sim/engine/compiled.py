@@ -3,7 +3,7 @@
 Without resources the order of events does not matter, so a worklist suffices: whatever has ended lets
 its successors know. With resources an event heap keyed (time, kind, id) holds the arrivals and releases
 of the operations that share something; all others still spread through the worklist as soon as their end
-is known. The arithmetic is that of `program.py`, so results equal those of `engine_simpy` to the last bit.
+is known. The arithmetic is that of `program.py`, so results equal those of `reference` to the last bit.
 
 Each kernel is written once, in what CPython runs fast on lists and numba compiles on arrays. Interpreted
 is the everyday path; above `COMPILE_FROM` operations numba is worth its import and compile time.
@@ -39,7 +39,7 @@ def run(program: Program, durations: Sequence[float] | np.ndarray | None = None)
     """Start and end of every operation by id, in seconds.
 
     ``durations`` replaces those of the program, by id. Of a folded Program this is any lane where all are
-    alike; `engine_lanes` runs lanes that differ.
+    alike; `lanes` runs lanes that differ.
 
     Raises:
         InputError: operations that can never start, or seconds that are negative or not finite.

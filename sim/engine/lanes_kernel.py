@@ -1,4 +1,4 @@
-"""The lanes of `engine_lanes.py` as loops for numba; `_Run._run_row` there does the same on whole rows."""
+"""The lanes of `lanes.py` as loops for numba; `_Run._run_row` there does the same on whole rows."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ every one of its streams has come to it and all that it comes after has ended (a
 for its resources. The Arbiter grants resources when all that happens at a moment has happened.
 
 Time is only ever advanced by `timeout` from the moment at which something ended, so that simpy's own
-`now + delay` is the arithmetic of the contract. Meant for 10^5 operations; `engine_compiled` is the fast one.
+`now + delay` is the arithmetic of the contract. Meant for 10^5 operations; `compiled` is the fast one.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def layer_activation_bytes(
     stack: Stack = MEGATRON,
     input_bytes: int = 0,
 ) -> float:
-    """Bytes one layer keeps; logits not included (`loss_memory.py`).
+    """Bytes one layer keeps; logits not included (`loss.py`).
 
     ``ep`` changes nothing while routing is balanced: a rank's experts work on as many tokens as it sends.
     """

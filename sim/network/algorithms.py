@@ -1,7 +1,7 @@
 """Seconds of a collective by algorithm, on a path that is uniform or has tiers.
 
 ``size_bytes`` is the whole buffer: what every rank has before an all-reduce or a reduce-scatter, has after
-an all-gather, and sends in an all-to-all. One rank costs nothing. The formulae are in `closed_forms.py`;
+an all-gather, and sends in an all-to-all. One rank costs nothing. The formulae are in `formulas.py`;
 here is which of them an operation has under which name, and how tiers nest them.
 """
 

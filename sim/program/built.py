@@ -30,7 +30,7 @@ class Built:
     steps: list[tuple[int, int]] = field(default_factory=list)
     """(rank, operation) of every optimizer step, in order on each rank."""
     slowness: np.ndarray | None = None
-    """Factors on time by row, as operations name them (`slowness.py`); None where all ranks are alike."""
+    """Factors on time by row, as operations name them (`slowdown.py`); None where all ranks are alike."""
     made: list[Made] = field(default_factory=list)
     """What each of their steps came to, in order."""
 

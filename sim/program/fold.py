@@ -3,7 +3,7 @@
 An operation without `sync` becomes one for each lane, one with `sync` one for each group of lanes that
 differ in its axes alone, one with a `pattern` one for each lane's arrival, which takes no time, and one for
 each step and lane. New ids count by old id, then by lane (of a group its first; of a pattern by step, then
-lane), so ties fall alike in any form. `fold_flat.py` does the same on arrays, for tens of millions.
+lane), so ties fall alike in any form. `flat.py` does the same on arrays, for tens of millions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The update protocols as events of a heap: the kernel that `engine_compiled` runs, plain or under numba.
+"""The update protocols as events of a heap: the kernel that `compiled` runs, plain or under numba.
 
 Events happen in order of (time, kind, item); that order is the contract, ties included. The heap holds kind
 and item as one number, kind * items + item. An item is a worker (COMPUTED), or a slot; a copy of an update

@@ -1,4 +1,4 @@
-"""Orders of a pipeline's passes as arrays: what `engine_pipeline` runs, and how the regular ones are made.
+"""Orders of a pipeline's passes as arrays: what `worklist` runs, and how the regular ones are made.
 
 A schedule of `schedules` is a list of Actions for every pipeline rank; `pass_orders` turns any of them into
 arrays. The regular orders are functions of rank and place, so `regular_orders` makes them at once, without

@@ -2,7 +2,7 @@
 
 A token is what the network takes one of at a time: a word of a sentence, or, where a sample has no length (an
 image, a row of features), the whole sample. So everything here is counted per token, and a job on images has
-samples of one token. What an operation costs on an accelerator is in `operation_kernels.py`.
+samples of one token. What an operation costs on an accelerator is in `network_kernels.py`.
 """
 
 from __future__ import annotations
