@@ -1,6 +1,6 @@
 """What stands in memory at the peak of one step, for every pipeline rank and every server.
 
-The peak of a rank is found by walking its passes (`pass_timeline.py`): states that are always there, and what the
+The peak of a rank is found by walking its passes (`pass_timeline.py`): what is always there, and what the
 micro-batches in flight keep, with what the pass at work needs besides. What the allocator cannot use, the
 buffers of communicators and the accelerator's own context are terms of their own. `assumptions.py` says in
 words what the figures rest on.

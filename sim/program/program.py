@@ -18,7 +18,7 @@ A Program may be folded: each operation then stands for one on every *lane*, a l
 ranks that the axes (`dp`, `cp`, `tp`) number. Lane l of an operation happens on rank ``rank + l``, and
 waits only for lane l of what it waits for, unless it has `sync` axes: then all lanes that differ in these
 axes alone meet in it, start together and end together. With a `pattern` they do not start together, but pass
-their data on step by step, each as soon as it can (see `ring_steps.py`). Streams and resources are each lane's
+their data on step by step, each as soon as it can (`ring_steps.py`). Streams and resources are each lane's
 own; who meets occupies those of all lanes that do. `unfold` (see `fold.py`) writes the lanes out.
 
 Durations may differ by lane: they are an operation's own, times the jitter drawn for (operation, lane) as

@@ -4,7 +4,7 @@ Training does steps; after every so many it stands still for a checkpoint, which
 background and counts once that is done. A failure throws the job back to the last checkpoint that counts: it
 is detected, waited out until a healthy node is there, the job starts again. A failure during recovery begins
 the recovery anew. All arithmetic is in whole microseconds and therefore exact: from failure to failure whole
-cycles of steps and checkpoint are divided, not counted, and still the sums are those of `long_run_reference.py`,
+cycles of steps and checkpoint are divided, not counted; still the sums are those of `long_run_reference.py`,
 which counts them one by one, to the last bit.
 """
 

@@ -35,7 +35,7 @@ GOODPUT = {"step_time": "10 s", "days": 1.0, "samples": 4}
         ),
         (
             lambda: tc.simulate(*ON, tp=8, samples=-1, **JOB),
-            "samples -1: expected a whole number, at least 0",
+            "samples -1: expected a whole number, from 0 to 100,000",
         ),
         (lambda: tc.simulate(*ON, tp=8, samples=1.5, **JOB), "samples 1.5: expected a whole number"),
         (lambda: tc.predict(*ON, tp=8, seed=-1, **JOB), "seed -1: expected a whole number, at least 0"),
@@ -45,7 +45,7 @@ GOODPUT = {"step_time": "10 s", "days": 1.0, "samples": 4}
         (lambda: tc.predict(*ON, tp=8, jitter=1e300, **JOB), "jitter 1e+300: expected a number of 0 to 10"),
         (lambda: tc.predict(*ON, tp=8, jitter="0.1", **JOB), "jitter '0.1': expected a number of 0 to 10"),
         (lambda: tc.plan(*ON, top=0, **JOB), "top 0: expected a whole number, at least 1"),
-        (lambda: tc.plan(*ON, samples=-1, **JOB), "samples -1: expected a whole number, at least 0"),
+        (lambda: tc.plan(*ON, samples=-1, **JOB), "samples -1: expected a whole number, from 0 to 100,000"),
         (lambda: tc.plan(*ON, [3], **JOB), "strategy of type int: expected a Strategy"),
         (lambda: tc.collective("all_reduce", "hgx-h100", ranks=1.5), "ranks 1.5: expected a whole number"),
         (
