@@ -214,6 +214,11 @@ def _rule_faults(plan: Plan) -> list[Fault]:
         faults.append(
             Fault(path="strategy", found=f"{plan.world_size} ranks", expected=f"at most {MAX_RANKS}")
         )
+    layers = len(plan.job.model.layers)
+    for number, stage in enumerate(plan.stages):
+        if not stage.buckets and not 0 <= stage.first_layer <= stage.end_layer <= layers:
+            found = f"layers {stage.first_layer} to {stage.end_layer - 1}"
+            faults.append(Fault(path=f"stages[{number}]", found=found, expected=f"some of 0 to {layers - 1}"))
     micro_batches = plan.micro_batches * steps_played(plan.strategy, plan.job)
     for rank, actions in enumerate(plan.actions):
         if micro_batches > len(actions):
@@ -239,7 +244,7 @@ def _bucket_faults(document: Document, plan: Plan) -> list[Fault]:
     faults = []
     for stage in plan.stages:
         held = sorted(layer for bucket in stage.buckets for layer in bucket)
-        if stage.buckets and held != list(stage.layer_indices):
+        if stage.buckets and (len(held) != len(stage.layer_indices) or held != list(stage.layer_indices)):
             found = f"buckets of {len(held)} layers"
             expected = f"layers {stage.first_layer} to {stage.end_layer - 1}, each once"
             faults.append(document.fault(("stages", stage.index, "buckets"), found, expected))

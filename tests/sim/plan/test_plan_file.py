@@ -270,3 +270,12 @@ def test_any_value_put_anywhere_is_read_or_refused(data):
     except InputError:
         return
     assert plan_from_dict(plan_to_dict(read)) == read
+
+
+@pytest.mark.parametrize("buckets", [[], [[0]]])
+def test_stages_beyond_the_model_are_refused_before_they_are_counted(buckets):
+    """A layer number of ten digits is a fault, not a list of as many layers."""
+    plan = json.loads(TEXT)
+    plan["stages"][0] |= {"end_layer": 10**9, "buckets": buckets}
+    with pytest.raises(InputError, match=r"stages\[0\].* layers 0 to 999999999"):
+        plan_from_dict(plan)
