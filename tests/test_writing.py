@@ -37,6 +37,8 @@ WRITES_BESIDES = {
     ("reports/convergence_figure.py", ".savefig"): "onto a file that the writer opened",
     ("sim/trace/chrome_trace.py", "gzip.GzipFile"): "onto a file that the writer opened",
     ("__main__.py", "os.open"): "/dev/null in the place of a stdout that nobody reads",
+    ("__main__.py", "open"): "the same, where there is no stdout at all",
+    ("reports/notebook.py", ".savefig"): "into memory, for a page to show",
 }
 """(file, call) to the reason why it does not go through the writer."""
 
