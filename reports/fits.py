@@ -18,7 +18,6 @@ from .measurements_file import Series
 from .timeline import Figure, plot_text
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
-COLLECTIVES = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "send_recv")
 FEW_PLACES = 6
 Point = tuple[float, float]
 

@@ -93,6 +93,31 @@ class Meeting:
     """Places up to the last leader: only they need seconds."""
 
 
+def meeting_of(sizes: Sequence[int], samples: int, sync: int) -> Meeting:
+    """How lanes on axes of ``sizes``, slowest first, meet over those whose bits are set in ``sync``."""
+    views = []
+    grid = np.arange(math.prod(sizes) * samples).reshape([*sizes[::-1], samples])
+    for axis, size in enumerate(sizes):
+        if sync >> axis & 1 and size > 1:
+            views.append((math.prod(sizes[axis + 1 :]), size, math.prod(sizes[:axis]) * samples))
+            dimension = len(sizes) - 1 - axis
+            grid = np.broadcast_to(grid.take([0], axis=dimension), grid.shape)
+    leaders = grid.reshape(-1)
+    return Meeting(views=tuple(views), leaders=leaders, span=int(leaders.max()) + 1)
+
+
+def _slowness(folded: Folded, factors: LaneFactors) -> np.ndarray:
+    """float64[samples, ranks]: factors on the time of each rank's compute; no ranks where none is slow."""
+    samples = len(factors.samples)
+    if factors.slow is None:
+        return np.ones((samples, 0))
+    slow = np.asarray(factors.slow, dtype=np.float64)
+    ranks = int(folded.rank.max(initial=-1)) + folded.lanes
+    if slow.shape[-1] < ranks:
+        raise InputError(f"slowness of {slow.shape[-1]} ranks is given; the program has {ranks}")
+    return np.ascontiguousarray(np.broadcast_to(slow, (samples, slow.shape[-1])))
+
+
 class _Run:
     """Rows and all that does not change from one operation to the next."""
 
@@ -108,37 +133,16 @@ class _Run:
         place = np.empty(folded.lanes, dtype=np.int64)
         place[self.lane] = np.arange(folded.lanes)
         self.kept = np.array([place[lane] * self.samples + sample for sample, lane in keep], dtype=np.int64)
-        self.meetings = [self._meeting(sync) for sync in range(1 << len(sizes))]
+        self.meetings = [meeting_of(sizes, self.samples, sync) for sync in range(1 << len(sizes))]
         self.table = lognormal_quantiles(factors.cv) if factors.cv else np.zeros(0)
         self.counters = (self.lane.astype(np.uint64) + np.uint64(1)) * np.uint64(GAMMA)
         self.sample_keys = np.array([sample_key(factors.seed, s) for s in factors.samples], dtype=np.uint64)
-        self.slow = self._slowness()
+        self.slow = _slowness(folded, factors)
         """By sample and rank; no ranks if none is slow."""
         self.rows = np.zeros((order.rows, self.width))
         self.last = np.zeros(self.width)
         self.starts = np.zeros((len(keep), folded.flat.operations))
         self.ends = np.zeros((len(keep), folded.flat.operations))
-
-    def _slowness(self) -> np.ndarray:
-        if self.factors.slow is None:
-            return np.ones((self.samples, 0))
-        slow = np.asarray(self.factors.slow, dtype=np.float64)
-        ranks = int(self.folded.rank.max(initial=-1)) + self.folded.lanes
-        if slow.shape[-1] < ranks:
-            raise InputError(f"slowness of {slow.shape[-1]} ranks is given; the program has {ranks}")
-        return np.ascontiguousarray(np.broadcast_to(slow, (self.samples, slow.shape[-1])))
-
-    def _meeting(self, sync: int) -> Meeting:
-        sizes = [*self.folded.axes.values()]
-        views = []
-        grid = np.arange(self.width).reshape([*sizes[::-1], self.samples])
-        for axis, size in enumerate(sizes):
-            if sync >> axis & 1 and size > 1:
-                views.append((math.prod(sizes[axis + 1 :]), size, math.prod(sizes[:axis]) * self.samples))
-                dimension = len(sizes) - 1 - axis
-                grid = np.broadcast_to(grid.take([0], axis=dimension), grid.shape)
-        leaders = grid.reshape(-1)
-        return Meeting(views=tuple(views), leaders=leaders, span=int(leaders.max()) + 1)
 
     def times(self, compiled: bool) -> LaneTimes:
         """Run the whole order, pausing at operations whose lanes pass data on step by step."""

@@ -8,9 +8,6 @@ GRADIENT_EXCHANGES = ("allreduce", "parameter_server")
 
 SYNCHRONIES = ("sync", "async", "stale", "backup", "local")
 
-COUNTED = {"stale": "rounds", "backup": "workers", "local": "steps"}
-"""Synchronies that take a number, as `stale:2`, and what it counts."""
-
 RECOMPUTES = ("none", "selective", "selective_op", "full")
 
 SHARDINGS = ("ddp", "zero1", "zero2", "fsdp", "hsdp")
