@@ -8,7 +8,7 @@ afterwards. Times are those of CLOCK_MONOTONIC, which all processes of one host 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from ...sim.plan.action import Action
+from ...sim.plan.action import Action, Kind
 from ...sim.trace.trace import Span
 from ..measure.heartbeat import Heartbeat
 
@@ -143,8 +143,16 @@ class Recorder:
     def __init__(self, rank: int, clock: Clock, heartbeat: Heartbeat):
         self.rank, self.clock, self.heartbeat = rank, clock, heartbeat
         self.step = 0
+        self.current = Action(0, Kind.FORWARD, 0)
+        """The action at work: what is noted meanwhile belongs to it."""
         self.marks: list[Mark] = []
+        self._counts: Counter[str] = Counter()
         self._open: list[tuple[Mark, object, object]] = []
+
+    def count(self, name: str) -> int:
+        """How often this was asked of ``name`` before."""
+        self._counts[name] += 1
+        return self._counts[name] - 1
 
     def add(
         self,

@@ -1,4 +1,4 @@
-"""Which device and back end a rank has, and its process groups: one for every dimension of the plan's grid.
+"""Which device and back end a rank has, and its process groups: those of `sim/plan/rank_groups.py`.
 
 NCCL between GPUs, gloo between CPUs, by what is there and what the plan was made for.
 """
@@ -12,11 +12,12 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
-from torch.distributed.device_mesh import init_device_mesh
 
 from ...sim.plan.plan import Plan
+from ...sim.plan.rank_groups import Groups as RankGroups
 
-DIMENSIONS = ("pp", "dp", "cp", "tp")
+ALONG_A_STAGE = ("tp", "cp", "ep", "replicas", "shards", "shard_replicas", "expert_replicas")
+"""Groups of ranks that hold the same stage, by their names in a plan."""
 GROUP_TIMEOUT = timedelta(hours=1)
 """Hangs are the launcher's to see, which knows who is late; a back end's own timeout only knows that."""
 
@@ -52,14 +53,26 @@ def device_of(plan: Plan, rank: int) -> torch.device:
 class Groups:
     """Process groups of one worker; a group of one is left out."""
 
-    pp: dist.ProcessGroup | None
+    pp: dist.ProcessGroup | None = None
     """This worker's pipeline."""
-    backward: dist.ProcessGroup | None
+    backward: dist.ProcessGroup | None = None
     """The same ranks again, for gradients: NCCL would keep both directions of a pair in one queue."""
-    dp: dist.ProcessGroup | None
-    """The replicas of this worker's stage."""
-    tied: dist.ProcessGroup | None
-    """First and last stage of this pipeline, where they share tied embeddings and this is one of them."""
+    tied: dist.ProcessGroup | None = None
+    """First and last rank of this pipeline, where they share tied embeddings and this is one of them."""
+    tp: dist.ProcessGroup | None = None
+    """Ranks that share every layer."""
+    cp: dist.ProcessGroup | None = None
+    """Ranks that share every sequence."""
+    ep: dist.ProcessGroup | None = None
+    """Ranks that share the experts of a layer."""
+    replicas: dist.ProcessGroup | None = None
+    """The dp × cp ranks that hold the same dense layers."""
+    shards: dist.ProcessGroup | None = None
+    """Those of them that one sharding group is made of."""
+    shard_replicas: dist.ProcessGroup | None = None
+    """Those that hold the same shard."""
+    expert_replicas: dist.ProcessGroup | None = None
+    """Those that hold the same experts."""
 
 
 def join(plan: Plan, rank: int, store: Store) -> torch.device:
@@ -75,20 +88,32 @@ def join(plan: Plan, rank: int, store: Store) -> torch.device:
     return device
 
 
-def make_groups(plan: Plan, rank: int, device: torch.device) -> Groups:
+def make_groups(plan: Plan, rank: int) -> Groups:
     """All ranks call this alike, since every rank takes part in making every group."""
     if plan.strategy.servers:
-        return Groups(pp=None, backward=None, dp=None, tied=None)
-    mesh = init_device_mesh(device.type, plan.grid.shape, mesh_dim_names=DIMENSIONS)
+        return Groups()
+    found = {name: _own_group(_members(plan, name), rank) for name in ALONG_A_STAGE}
     pipelines = plan.grid.reshape(plan.strategy.pp, -1).T.tolist()
-    deep = plan.strategy.pp > 1
-    tied = deep and plan.job.model.decoder.tied_embeddings
-    return Groups(
-        pp=mesh.get_group("pp") if deep else None,
-        backward=_own_group(pipelines, rank) if deep else None,
-        dp=mesh.get_group("dp") if plan.strategy.dp > 1 else None,
-        tied=_own_group([[line[0], line[-1]] for line in pipelines], rank) if tied else None,
-    )
+    if plan.strategy.pp > 1:
+        found |= {"pp": _own_group(pipelines, rank), "backward": _own_group(pipelines, rank)}
+    if plan.has_copied_embedding:
+        first, last = plan.stage_ranks[0], plan.stage_ranks[-1]
+        found["tied"] = _own_group([[line[first], line[last]] for line in pipelines], rank)
+    return Groups(**found)
+
+
+def _members(plan: Plan, name: str) -> list[list[int]]:
+    """The ranks of every group ``name`` of the plan; none where they would be alone."""
+    group = RankGroups(plan.strategy)[name]
+    if group.size == 1:
+        return []
+    firsts = plan.grid.reshape(plan.strategy.pp, -1)[:, 0].tolist()
+    found = {
+        tuple(group.of(int(rank), first))
+        for first, ranks in zip(firsts, plan.grid.reshape(plan.strategy.pp, -1), strict=True)
+        for rank in ranks
+    }
+    return [list(ranks) for ranks in sorted(found)]
 
 
 def _own_group(members: list[list[int]], rank: int) -> dist.ProcessGroup | None:

@@ -61,7 +61,7 @@ class Rank:
             self.actor = ServerWorker(plan, self.rank, self.device, self.recorder, seed)
             self._train_with_servers(self.actor)
         else:
-            groups = make_groups(plan, self.rank, self.device)
+            groups = make_groups(plan, self.rank)
             self.actor = Trainer(plan, self.rank, self.device, groups, self.recorder, seed)
             self._start()
             for step in range(self.steps):

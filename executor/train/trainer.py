@@ -39,7 +39,9 @@ class Trainer:
         )
         if plan.strategy.stack == COMPILED:
             self.layers.compile_blocks()
-        reduction = Reduction(groups.dp, recorder, pp, f"stage{pp}") if groups.dp is not None else None
+        reduction = (
+            Reduction(groups.replicas, recorder, pp, f"stage{pp}") if groups.replicas is not None else None
+        )
         wrapped = reduction.wrap(self.layers, plan.stages[pp].buckets) if reduction else self.layers
         stage = _stage(plan, pp, self.layers, wrapped, groups, device)
         self.passes = Passes(plan, rank, stage, reduction, recorder, device, seed)

@@ -1,0 +1,123 @@
+"""Collectives of one process group, each with a mark in the recorder.
+
+What is asynchronous in torch is so here: a call returns `Pending`, whose `wait` ends the mark. On NCCL a wait
+orders streams and returns at once; on gloo it blocks, and the heartbeat says that the rank waits for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ...sim.plan.action import Action
+from ..measure.recorder import Recorder
+
+
+class Pending:
+    """A collective under way, and what it gives."""
+
+    def __init__(self, wire: Wire, work: dist.Work | None, out: Tensor, issued: object, size_bytes: float):
+        self._wire, self._work, self._out = wire, work, out
+        self._issued, self._size_bytes = issued, size_bytes
+        self._key = wire.next_key()
+        self._action = wire.recorder.current
+
+    def wait(self) -> Tensor:
+        """The result, once it is there; the second time at once."""
+        if self._work is not None:
+            with self._wire.recorder.heartbeat.waiting():
+                self._work.wait()
+            self._work = None
+            self._wire.note(self._action, self._issued, self._size_bytes, self._key)
+        return self._out
+
+
+class Wire:
+    """Collectives of ``group``; ``name`` tells it from the rank's other groups, ``stream`` is the trace's."""
+
+    def __init__(self, name: str, stream: str, group: dist.ProcessGroup | None, recorder: Recorder):
+        self.name, self.stream, self.group, self.recorder = name, stream, group, recorder
+        self.size = group.size() if group is not None else 1
+        self.index = dist.get_rank(group) if group is not None else 0
+        members = dist.get_process_group_ranks(group) if group is not None else [0]
+        self._members = "-".join(map(str, members))
+
+    def all_reduce(self, x: Tensor) -> Pending:
+        """The sum of ``x`` over the group, in place."""
+        return self._start(lambda: dist.all_reduce(x, group=self.group, async_op=True), x, x)
+
+    def all_gather(self, x: Tensor) -> Pending:
+        """``x`` of every rank along the first dimension: [n, ...] becomes [size × n, ...]."""
+        x = x.contiguous()
+        out = x.new_empty((self.size * x.shape[0], *x.shape[1:]))
+        return self._start(
+            lambda: dist.all_gather_into_tensor(out, x, group=self.group, async_op=True), out, out
+        )
+
+    def reduce_scatter(self, x: Tensor) -> Pending:
+        """The sum of ``x`` over the group, of which each rank keeps its part: [size × n, ...] becomes
+        [n, ...]."""
+        x = x.contiguous()
+        out = x.new_empty((x.shape[0] // self.size, *x.shape[1:]))
+        return self._start(
+            lambda: dist.reduce_scatter_tensor(out, x, group=self.group, async_op=True), out, x
+        )
+
+    def all_to_all(
+        self, x: Tensor, give: Sequence[int] | None = None, take: Sequence[int] | None = None
+    ) -> Pending:
+        """``give[i]`` rows of ``x`` to the i-th rank, ``take[i]`` rows from it; equal parts without."""
+        x = x.contiguous()
+        rows = x.shape[0] if take is None else sum(take)
+        out = x.new_empty((rows, *x.shape[1:]))
+        received = None if take is None else list(take)
+        sent = None if give is None else list(give)
+        return self._start(
+            lambda: dist.all_to_all_single(out, x, received, sent, group=self.group, async_op=True), out, x
+        )
+
+    def shift(self, x: Tensor, by: int = 1) -> Pending:
+        """``x`` to the rank ``by`` places on in the ring, and what comes from ``by`` places back."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        assert self.group is not None
+        to, source = (dist.get_global_rank(self.group, (self.index + way) % self.size) for way in (by, -by))
+
+        def start() -> dist.Work:
+            # Receives are posted first: gloo serialises the directions of a pair whose sends come first.
+            receive = dist.irecv(out, source, group=self.group)
+            send = dist.isend(x, to, group=self.group)
+            return _Both(receive, send, x)  # type: ignore[return-value]
+
+        return self._start(start, out, x)
+
+    def next_key(self) -> str:
+        """The same on all members, which call their collectives in the same order."""
+        return f"{self.name}:{self._members}:{self.recorder.count(self.name)}"
+
+    def note(self, action: Action, issued: object, size_bytes: float, key: str) -> None:
+        """The end of a collective that began at ``issued``."""
+        end = self.recorder.clock.stamp()
+        self.recorder.add(action, self.stream, issued, end, size_bytes=size_bytes, key=key)
+
+    def _start(self, call: Callable[[], dist.Work | None], out: Tensor, whole: Tensor) -> Pending:
+        if self.group is None:
+            raise ValueError(f"{self.name} is a group of one")
+        issued = self.recorder.clock.stamp()
+        work = call()
+        return Pending(self, work, out, issued, float(whole.numel() * whole.element_size()))
+
+
+class _Both:
+    """A send and a receive as one."""
+
+    def __init__(self, receive: dist.Work | None, send: dist.Work | None, kept: Tensor):
+        self._works, self._kept = (receive, send), kept
+
+    def wait(self) -> None:
+        for work in self._works:
+            if work is not None:
+                work.wait()
