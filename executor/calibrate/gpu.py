@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ...sim.model.decoder import Decoder
 from ...sim.model.model import Model
 from ...sim.plan.job import Job
-from ..model.data import Text
+from ..model.data.text import Text
 from ..model.decoder import build_layers, rotate
 from ..model.decoder import loss as token_loss
 from ..train.stage import DTYPES, mean_loss, precision, use_products_of
@@ -65,7 +65,7 @@ BATCHES = ((1, 1024), (16, 2048))
 """(samples, sequence)"""
 FP32 = 4
 TEXT_BYTES = 256
-"""Different tokens of a text of bytes (`model/data.py`), whose gradients meet in as many rows."""
+"""Different tokens of a text of bytes (`model/data/text.py`), whose gradients meet in as many rows."""
 
 
 def gemm(bench: Bench, *, full: bool) -> list[LaidOut]:

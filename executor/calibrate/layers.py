@@ -17,7 +17,7 @@ from ...sim.model.decoder import Decoder
 from ...sim.model.layer import BLOCK, EMBEDDING, HEAD
 from ...sim.model.model import Model
 from ...sim.plan.job import Job
-from ..model.data import Text
+from ..model.data.text import Text
 from ..model.decoder import Layers, build_layers
 from ..model.optimizer import make_optimizer
 from ..train.stage import mean_loss, precision

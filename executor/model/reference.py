@@ -6,23 +6,33 @@ import torch
 from torch import Tensor
 
 from ...sim.plan.job import Job
-from .data import Text
-from .decoder import build_layers, loss
 from .optimizer import make_optimizer
+from .workload import Workload
 
 
-def single_process(job: Job, steps: int, seed: int = 0) -> tuple[list[float], dict[int, list[Tensor]]]:
-    """Losses of ``steps`` steps on the global batch, and the parameters after them by layer index."""
-    model = build_layers(job.model.decoder, range(len(job.model.layers)), seed=seed)
+def single_process(
+    job: Job, steps: int, seed: int = 0, *, micro_batch: int | None = None
+) -> tuple[list[float], dict[int, list[Tensor]]]:
+    """Losses of ``steps`` steps on the global batch, and the parameters after them by layer index.
+
+    The batch is computed as one, or ``micro_batch`` samples at a time, whose gradients add up: the same
+    but for rounding, except where samples are normalised over those that they are computed with.
+    """
+    workload = Workload(job=job, seed=seed)
+    model = workload.layers(range(len(job.model.layers)))
     optimizer = make_optimizer(job, model.parameters())
-    text, losses = Text(job, seed), []
+    samples, losses = workload.samples(), []
     for step in range(steps):
-        batch = text.batch(step)
-        value = loss(model(batch[:, :-1]), batch[:, 1:])
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        parts = samples.micro_batches(step, 0, 1, micro_batch or job.global_batch)
+        values = [workload.loss(model(inputs), targets) / len(parts) for inputs, targets in parts]
+        total = 0.0
+        for inputs, targets in parts:
+            value = workload.loss(model(inputs), targets) / len(parts)
+            value.backward()
+            total += value.item()
         optimizer.step()
-        losses.append(value.item())
+        losses.append(total)
     held = model.layer_parameters()
     return losses, {index: [p.detach().clone() for p in own] for index, own in held.items()}
 

@@ -13,7 +13,7 @@ from ...sim.errors import RunError
 from ...sim.plan.action import Action, Kind
 from ...sim.plan.plan import Plan
 from ..measure.recorder import COMPUTE, Recorder
-from ..model.data import Text
+from ..model.data.text import Text
 from ..model.decoder import build_layers
 from ..train.handlers import Handlers, walk
 from ..train.stage import mean_loss, precision

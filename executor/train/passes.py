@@ -13,7 +13,7 @@ from ...sim.plan.action import Action, Kind
 from ...sim.plan.blocks import reduced_backwards
 from ...sim.plan.plan import Plan
 from ..measure.recorder import COMPUTE, Recorder
-from ..model.data import Text
+from ..model.data.text import Text
 from ..parallel.data import Reduction
 from .handlers import Handlers
 from .stage import PipelinedStage, WholeModel, mean_loss, precision
