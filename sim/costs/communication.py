@@ -7,6 +7,7 @@ How long a transport takes is in `sim/network`; what is communicated in `traffic
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ..errors import InputError
 from ..hardware.cluster import Cluster
@@ -18,6 +19,20 @@ from ..plan.rank_parameters import split_parameters
 from ..plan.strategy import Strategy
 from ..plan.traffic import Collective, gathering, reduction
 from .remembered import Remembered
+
+
+class Shares(NamedTuple):
+    """Seconds of a collective that a rank is in, by who spends them."""
+
+    wire_s: float
+    """Of links and of waiting for them: a host's core is free meanwhile."""
+    cpu_s: float
+    """Of the core that the rank computes on; 0 where devices have engines for it."""
+
+    @property
+    def seconds(self) -> float:
+        """Of a rank that has its core to itself."""
+        return self.wire_s + self.cpu_s
 
 
 class CommunicationCosts:
@@ -36,6 +51,8 @@ class CommunicationCosts:
         """Seconds of one such collective in the group that begins at rank ``first``."""
         ranks = self.groups[collective.group].ranks(first)
         if collective.operation == network.SEND_RECV:
+            if network.has_shifts(self.cluster, ranks):
+                return self.collective_s(network.SHIFT, collective.size_bytes, ranks)
             ranks = ranks[:2]
         if collective.dimension == "ep" and self.strategy.expert_dispatch == "per_node":
             return self._dispatched_per_node_s(collective, ranks)
@@ -55,6 +72,28 @@ class CommunicationCosts:
         share = nodes * (1.0 - (1.0 - 1.0 / nodes) ** copies) / copies
         return max(inside, self.collective_s(collective.operation, share * collective.size_bytes, ranks))
 
+    def group_shares(self, collective: Collective, first: int = 0) -> Shares:
+        """The seconds of one such collective, by who spends them, in the group that begins at ``first``."""
+        ranks = self.groups[collective.group].ranks(first)
+        operation = collective.operation
+        if operation == network.SEND_RECV and network.has_shifts(self.cluster, ranks):
+            operation = network.SHIFT
+        return self._shares(operation, collective.size_bytes, ranks, self.group_s(collective, first))
+
+    def shares(self, operation: str, size_bytes: float, ranks: Sequence[int]) -> Shares:
+        """The seconds of a collective of ``ranks``, by who spends them."""
+        return self._shares(operation, size_bytes, ranks, self.collective_s(operation, size_bytes, ranks))
+
+    def _shares(self, operation: str, size_bytes: float, ranks: Sequence[int], whole_s: float) -> Shares:
+        """Where the host's cores move the bytes, ranks of one core do so one after the other; without a
+        measurement they take all of the time."""
+        if not network.is_host_staged(self.cluster) or len(ranks) < 2:
+            return Shares(whole_s, 0.0)
+        each = network.ranks_of_a_core(self.cluster, ranks)
+        measured = network.processor_s(self.cluster, operation, ranks, size_bytes)
+        own = min(measured or whole_s, whole_s / each)
+        return Shares(max(0.0, whole_s - each * own), own)
+
     def gathering_s(self, layer: Layer) -> float:
         """Seconds to gather the parameters of ``layer`` from their shards."""
         return self._together_s(("gathering", layer.kind), gathering, layer)
@@ -67,7 +106,7 @@ class CommunicationCosts:
         if key not in self._sums:
             dense, experts = split_parameters([layer], self.strategy)
             found = collectives(self.job, self.strategy, dense, experts)
-            self._sums[key] = sum(self.group_s(one) * one.count for one in found)
+            self._sums[key] = sum(self.group_shares(one).seconds * one.count for one in found)
         return self._sums[key]
 
     def host_s(self, size_bytes: float) -> float:

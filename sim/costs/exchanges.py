@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..model.layer import BLOCK, Layer
+from ..network.transport import is_host_staged
 from ..plan.traffic import Collective
 from .communication import CommunicationCosts
 from .compute import ComputeCosts
@@ -10,26 +13,55 @@ from .tensor_overlap import exposed_s
 from .traffic import layer_collectives
 
 
+class Exposed(NamedTuple):
+    """One kind of communication of a pass through a layer, and what of its seconds compute waits for."""
+
+    collective: Collective
+    wire_s: float
+    """Seconds in which the rank's core is idle."""
+    cpu_s: float
+    """Seconds that a host's core moves bytes instead of computing."""
+
+    @property
+    def seconds(self) -> float:
+        """Of a rank that has its core to itself."""
+        return self.wire_s + self.cpu_s
+
+
 class ExchangeCosts:
     """By kind of layer and direction; results are remembered."""
 
     def __init__(self, compute: ComputeCosts, communication: CommunicationCosts):
         self._compute, self._communication = compute, communication
-        self._known: dict[tuple[str, bool], tuple[tuple[Collective, float], ...]] = {}
+        self._known: dict[tuple[str, bool], tuple[Exposed, ...]] = {}
 
-    def of(self, layer: Layer, *, backward: bool) -> tuple[tuple[Collective, float], ...]:
+    def of(self, layer: Layer, *, backward: bool) -> tuple[Exposed, ...]:
         """What one micro-batch's pass through ``layer`` communicates, with the seconds it makes compute
         wait on every rank."""
         key = (layer.kind, backward)
         if key not in self._known:
             job, strategy = self._compute.job, self._compute.strategy
             found = layer_collectives(job, strategy, layer.kind, backward=backward)
-            self._known[key] = tuple((one, self._exposed_s(one, layer, backward)) for one in found)
+            self._known[key] = tuple(self._exposed(one, layer, backward) for one in found)
         return self._known[key]
 
     def seconds(self, layer: Layer, *, backward: bool) -> float:
         """All that a pass through ``layer`` waits for."""
-        return sum(seconds for _, seconds in self.of(layer, backward=backward))
+        return sum(one.seconds for one in self.of(layer, backward=backward))
+
+    def _exposed(self, collective: Collective, layer: Layer, backward: bool) -> Exposed:
+        if is_host_staged(self._communication.cluster):
+            return self._exposed_on_host(collective, layer, backward)
+        return Exposed(collective, self._exposed_s(collective, layer, backward), 0.0)
+
+    def _exposed_on_host(self, collective: Collective, layer: Layer, backward: bool) -> Exposed:
+        """A core that moves the bytes computes nothing meanwhile; what hides behind attention is the time
+        in which it would wait. Nothing else is overlapped there."""
+        shares = self._communication.group_shares(collective)
+        times, wire = collective.count * collective.share, shares.wire_s
+        if collective.behind_attention:
+            wire = max(0.0, wire - self._hiding_attention_s(layer, backward))
+        return Exposed(collective, wire * times, shares.cpu_s * times)
 
     def _exposed_s(self, collective: Collective, layer: Layer, backward: bool) -> float:
         """Behind attention, only what is longer than attention on the keys that are there already."""
@@ -42,6 +74,10 @@ class ExchangeCosts:
             return max(0.0, one * collective.count - hiding) * collective.share
         if not collective.behind_attention:
             return one * collective.count * collective.share
-        whole = compute.layer_s(layer.kind, backward=backward)
-        attention = whole * compute.attention_share(layer.kind) / strategy.cp
-        return max(0.0, one - attention) * collective.count * collective.share
+        waits = max(0.0, one - self._hiding_attention_s(layer, backward))
+        return waits * collective.count * collective.share
+
+    def _hiding_attention_s(self, layer: Layer, backward: bool) -> float:
+        """Seconds of attention on one rank's part of the keys."""
+        whole = self._compute.layer_s(layer.kind, backward=backward)
+        return whole * self._compute.attention_share(layer.kind) / self._compute.strategy.cp

@@ -19,7 +19,7 @@ from ..plan.schedules import find_schedule
 from ..plan.sharding import gathers_parameters, reduces_every_micro_batch
 from ..plan.step_counts import is_unflushed, steps_played
 from ..plan.strategy import Strategy
-from ..plan.traffic import reduction
+from ..plan.traffic import Collective, reduction
 from .accelerator_mix import accelerators_of
 from .compute import concurrency_factor
 from .costs import Costs
@@ -103,7 +103,8 @@ def _held(strategy: Strategy) -> list[list[int]]:
 
 
 def _tail_s(tail: _Tail, staged: bool, strategy: Strategy) -> float:
-    """After the last backward: staged reductions all wait for compute, others only the last bucket's."""
+    """After the last backward the last bucket's reduction; or, where the core that computes moves the bytes,
+    its share of all of them."""
     if strategy.protocol[0] == "local":
         return tail.step_s
     if staged:
@@ -174,11 +175,15 @@ def _tail(
     steps_itself = strategy.gradient_exchange != "parameter_server"
     first = pipeline_rank * strategy.replicas * strategy.tp
 
+    def one_s(collective: Collective) -> float:
+        shares = costs.communication.group_shares(collective, first)
+        return shares.cpu_s if staged else shares.seconds
+
     def reduce(buckets: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
         counted = buckets if staged else buckets[-1:]
         sizes = [split_parameters((layers[i] for i in bucket), strategy) for bucket in counted]
         found = [reduction(job, strategy, *size) for size in sizes]
-        return tuple(sum(costs.communication.group_s(one, first) for one in own) for own in found)
+        return tuple(sum(one_s(one) for one in own) for own in found)
 
     return _Tail(
         step_s=StageCosts(costs).step_s(own) * slowdown if steps_itself else 0.0,

@@ -22,8 +22,16 @@ class Exchange(NamedTuple):
 
     dimension: str
     group: str
-    seconds: float
+    wire_s: float
+    """Seconds in which the rank only waits."""
     size_bytes: float
+    cpu_s: float = 0.0
+    """Seconds in which a host's core moves the bytes."""
+
+    @property
+    def seconds(self) -> float:
+        """Of a rank that has its core to itself."""
+        return self.wire_s + self.cpu_s
 
 
 class PassCost(NamedTuple):
@@ -60,23 +68,26 @@ class PassCosts:
         return PassCost(seconds * self.slowdown, self._stage.flops(layers, kind), exchanges)
 
     def _exchanges(self, layers: Iterable[Layer], backward: bool) -> tuple[Exchange, ...]:
-        sums: dict[tuple[str, str], tuple[float, float]] = {}
+        sums: dict[tuple[str, str], tuple[float, float, float]] = {}
         for layer in layers:
-            for one, seconds in self.costs.exchanges.of(layer, backward=backward):
+            for one, wire, cpu in self.costs.exchanges.of(layer, backward=backward):
                 place = (one.dimension, one.group)
-                before = sums.get(place, (0.0, 0.0))
-                sums[place] = (before[0] + seconds, before[1] + one.total_bytes)
-        return tuple(Exchange(*place, *total) for place, total in sums.items() if total[0] > 0)
+                before = sums.get(place, (0.0, 0.0, 0.0))
+                sums[place] = (before[0] + wire, before[1] + one.total_bytes, before[2] + cpu)
+        return tuple(Exchange(*place, *total) for place, total in sums.items() if total[0] + total[2] > 0)
 
 
 def _side_by_side(parts: list[PassCost]) -> PassCost:
     """Two passes on one device: each one's exchanges overlap with the other's compute (DeepSeek-AI 2024,
-    DeepSeek-V3, section 3.2.1), and only what is longer than all compute shows."""
+    DeepSeek-V3, section 3.2.1), and only what is longer than all compute shows. A host's cores do one after
+    the other."""
     compute = sum(part.compute_s for part in parts)
     exchanges = [exchange for part in parts for exchange in part.exchanges]
-    total = sum(exchange.seconds for exchange in exchanges)
+    total = sum(exchange.wire_s for exchange in exchanges)
     shown = max(0.0, total - compute) / total if total else 0.0
-    kept = tuple(one._replace(seconds=one.seconds * shown) for one in exchanges) if shown else ()
+    kept = tuple(one._replace(wire_s=one.wire_s * shown) for one in exchanges) if shown else ()
+    if any(one.cpu_s for one in exchanges):
+        kept = tuple(exchanges)
     return PassCost(compute, sum(part.flops for part in parts), kept)
 
 

@@ -32,16 +32,22 @@ from .paths import Path, is_torus, nodes_of, path, spread_path, tiers_of
 __all__ = [
     "MEASURED",
     "SEND_RECV",
+    "SHIFT",
     "Choice",
     "Path",
     "choose",
+    "has_shifts",
     "nodes_of",
     "path",
     "processor_s",
+    "ranks_of_a_core",
     "transport",
 ]
 
 SEND_RECV = "send_recv"
+SHIFT = "shift"
+"""Every rank of a ring sends to the next while it receives from the one before: measured on hosts, where both
+directions take the same core."""
 MEASURED, DIRECT = "measured", "direct"
 
 _ALONG_RINGS = (AUTO, RING, TREE, IN_NETWORK)
@@ -114,6 +120,14 @@ def processor_s(cluster: Cluster, operation: str, ranks: Sequence[int], size_byt
     return interpolate_time(curve.cpu_times_s, size_bytes)
 
 
+def ranks_of_a_core(cluster: Cluster, ranks: Sequence[int]) -> int:
+    """The most of ``ranks`` that one of their host's cores carries; 1 where each has a device of its own."""
+    if cluster.host is None:
+        return 1
+    members = max(nodes_of(cluster, ranks).values(), default=1)
+    return -(-members // min(cluster.host.cores, cluster.accelerators_per_node))
+
+
 def is_host_staged(cluster: Cluster) -> bool:
     """Whether messages pass through the processor that computes."""
     return cluster.host is not None and cluster.host.host_staged
@@ -147,7 +161,14 @@ def _usable_curves(cluster: Cluster, operation: str, ranks: Sequence[int]) -> li
     ]
     if operation == SEND_RECV:
         return [curve for curve in usable if curve.ranks == 2] or usable
+    if not usable and operation == "reduce_scatter" and is_host_staged(cluster):
+        return _usable_curves(cluster, "all_reduce", ranks)  # what gloo does instead
     return usable
+
+
+def has_shifts(cluster: Cluster, ranks: Sequence[int]) -> bool:
+    """Whether exchanges round a ring were measured as such on this host."""
+    return is_host_staged(cluster) and bool(_usable_curves(cluster, SHIFT, ranks))
 
 
 def _spreads_alike(cluster: Cluster, curve: TransportCurve, nodes: int) -> bool:
@@ -174,12 +195,13 @@ def _ratio_of_ranks(
             for group in (_as_measured(cluster, curve), ranks)
         )
         return many / few
-    staged = is_host_staged(cluster)
-    few, many = (
-        collective_s(operation, size, count, 1.0, 0.0, host_staged=staged)
-        for count in (curve.ranks, len(ranks))
-    )
-    ratio = many / few
+    staged, ratio = is_host_staged(cluster), 1.0
+    if operation != SHIFT:
+        few, many = (
+            collective_s(operation, size, count, 1.0, 0.0, host_staged=staged)
+            for count in (curve.ranks, len(ranks))
+        )
+        ratio = many / few
     if cluster.host is not None and staged:
         cores = cluster.host.cores
         ratio *= max(1.0, len(ranks) / cores) / max(1.0, curve.ranks / cores)

@@ -11,6 +11,7 @@ from ..costs.costs import Costs
 from ..hardware.cluster import Cluster
 from ..plan.action import Action
 from ..plan.plan import Plan
+from ..plan.sharding import gathers_parameters
 from .placement import COMPUTE, Placement
 from .program import Program, SpanLabel
 from .slowdown import Slowness
@@ -22,6 +23,12 @@ RING_PATTERNS = {"all_reduce": "ring", "reduce_scatter": "half_ring", "all_gathe
 def span_label(rank: int, action: Action, stream: str = COMPUTE) -> SpanLabel:
     """What the trace shows of ``action`` on a stream of ``rank``."""
     return SpanLabel(rank, stream, str(action), *action.numbers)
+
+
+def _overlaps(plan: Plan) -> bool:
+    """Whether ranks reduce gradients or gather parameters while they compute."""
+    strategy = plan.strategy
+    return strategy.replicas > 1 and (strategy.overlap_gradients or gathers_parameters(strategy))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,7 @@ class BuildContext:
         slowness = Slowness(cluster, plan.world_size, program.lanes)
         for ranks, factor in mixed.slower():
             slowness.multiply(ranks, factor)
-        placement = Placement(program, cluster, plan.world_size)
+        placement = Placement(program, cluster, plan.world_size, overlaps=_overlaps(plan))
         return cls(
             plan=plan,
             cluster=cluster,

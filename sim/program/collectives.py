@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from ..plan.action import Action, Kind
 from ..plan.traffic import Collective, gradient_bytes
 from .build_context import BuildContext, span_label
-from .placement import COMPUTE
 from .rank_state import RankState
 from .steps import Step, WaitsFor
 
+DATA_PARALLEL = "dp"
+"""The stream that a rank's collectives are on."""
 TIED = "tied"
 """Stands for the group of the first and the last stage, which the groups of a strategy have no name for."""
 
@@ -39,8 +40,6 @@ class CollectiveBuilder:
     def __init__(self, context: BuildContext):
         self.context, self.plan, self.program = context, context.plan, context.program
         self.costs, self.places, self.built = context.costs, context.places, context.ranks
-        host = context.cluster.host
-        self.is_staged = host is not None and host.host_staged
         self._waiting: dict[tuple, dict[int, After]] = {}
         """By meeting: the members that have arrived, with what their part comes after."""
         self._met: dict[tuple, int] = {}
@@ -101,12 +100,10 @@ class CollectiveBuilder:
         group = self.costs.groups[collective.group]
         folded = bool(self.program.axes) and not is_tied
         row = context.slowness.message_row(present[0], present[-1]) if is_tied else -1
-        one_s = self.costs.communication.collective_s(
-            collective.operation, collective.size_bytes, meeting.members
-        )
-        return self.program.add(
-            one_s * collective.count,
-            self._streams(present),
+        one = self.costs.communication.shares(collective.operation, collective.size_bytes, meeting.members)
+        op = self.program.add(
+            one.wire_s * collective.count,
+            tuple(self.program.stream(r, DATA_PARALLEL) for r in present),
             after=after,
             spans=tuple(
                 span_label(r, self._own_action(r, meeting.action), collective.dimension) for r in present
@@ -116,13 +113,16 @@ class CollectiveBuilder:
             sync=group.sync if folded else (),
             pattern=context.patterns.get(collective.operation, "") if folded else "",
         )
+        return self._moved(op, present, one.cpu_s * collective.count) if one.cpu_s else op
 
-    def _streams(self, present: list[int]) -> tuple[int, ...]:
-        streams = [self.program.stream(r, "dp") for r in present]
-        if self.is_staged:
-            # The processor that computes also moves the bytes, so nothing hides behind compute.
-            streams += [self.program.stream(r, COMPUTE) for r in present]
-        return tuple(streams)
+    def _moved(self, op: int, present: list[int], cpu_s: float) -> int:
+        """Where the cores that compute move the bytes: theirs of every member, next to its compute. Returns
+        what all of them are done after."""
+        ends = [
+            self.context.placement.compute(r, cpu_s, [(op, 0.0)], stream=DATA_PARALLEL, parent=op)
+            for r in present
+        ]
+        return self.program.add(0.0, after=[(end, 0.0) for end in ends], parent=op)
 
     def _own_action(self, rank: int, action: Action) -> Action:
         """What ``rank`` calls it: the tied embedding's reduction is another stage's at the other end."""

@@ -50,10 +50,11 @@ class PassBuilder:
                 op.parent = rank.first_of_span
 
     def _exchange(self, rank: RankState, action: Action, exchange: Exchange) -> int:
+        """The core waits, then does its part of moving the bytes."""
         context = self.context
         group = context.costs.groups[exchange.group]
-        return self.program.add(
-            exchange.seconds,
+        op = self.program.add(
+            exchange.wire_s,
             (self.program.stream(rank.number, COMPUTE),),
             spans=(span_label(rank.number, action, exchange.dimension),),
             size_bytes=exchange.size_bytes,
@@ -62,6 +63,9 @@ class PassBuilder:
             # The gathering and the scattering of a layer add up to whole rings.
             pattern=context.patterns.get("all_reduce", "") if exchange.dimension == "tp" else "",
         )
+        if not exchange.cpu_s:
+            return op
+        return context.placement.compute(rank.number, exchange.cpu_s, [], parent=op)
 
     def _remember_outputs(self, rank: RankState, step: Step, op: int) -> None:
         for part in step.action.passes:

@@ -10,17 +10,22 @@ from .program import Program, SpanLabel
 
 COMPUTE = "compute"
 """The stream of a rank's compute."""
+MOST_SLICES = 10_000
+"""Of one piece of compute; of a longer one each is longer, which is as fair."""
 
 
 class Placement:
     """Which processor a rank computes on, and what it shares it with."""
 
-    def __init__(self, program: Program, cluster: Cluster, world_size: int):
+    def __init__(self, program: Program, cluster: Cluster, world_size: int, *, overlaps: bool = False):
+        """``overlaps`` where ranks communicate while they compute."""
         self.program = program
         self.host = cluster.host
         self.ranks_per_node = min(world_size, cluster.accelerators_per_node)
         self.cores = self.host.cores if self.host else self.ranks_per_node
-        self.shared = self.ranks_per_node > self.cores
+        is_staged = self.host is not None and self.host.host_staged
+        self.shared = self.ranks_per_node > self.cores or (is_staged and overlaps)
+        """Whether more than one thing may want a core at once."""
 
     def compute(
         self,
@@ -29,27 +34,46 @@ class Placement:
         after: list[tuple[int, float]],
         label: SpanLabel | None = None,
         flops: float = 0.0,
+        *,
+        stream: str = COMPUTE,
+        parent: int = -1,
     ) -> int:
         """Add compute on ``rank`` and return its last operation.
 
-        On a shared core it runs in the kernel's time slices, taking turns with whoever else is ready.
+        On a shared core it runs in the kernel's time slices, taking turns with whoever else is ready. What
+        is done next to the rank's compute is on another ``stream``; part of another operation's span names
+        that as its ``parent``.
         """
         spans = (label,) if label else ()
         resources = (self.program.resource("core", self.core(rank)),) if self.shared else ()
-        streams = (self.program.stream(rank, COMPUTE),)
+        streams = (self.program.stream(rank, stream),)
         slices = self._slices(duration)
         share = duration / slices
         first = op = self.program.add(
-            share, streams, after=after, resources=resources, spans=spans, flops=flops, rank=rank
+            share,
+            streams,
+            after=after,
+            resources=resources,
+            spans=spans,
+            flops=flops,
+            rank=rank,
+            parent=parent,
         )
         for _ in range(slices - 1):
-            op = self.program.add(share, streams, resources=resources, spans=spans, parent=first, rank=rank)
+            op = self.program.add(
+                share,
+                streams,
+                resources=resources,
+                spans=spans,
+                rank=rank,
+                parent=first if parent < 0 else parent,
+            )
         return op
 
     def _slices(self, duration: float) -> int:
         if not self.shared or self.host is None:
             return 1
-        return max(1, math.ceil(duration / self.host.time_slice_s))
+        return min(MOST_SLICES, max(1, math.ceil(duration / self.host.time_slice_s)))
 
     def core(self, rank: int) -> int:
         """The core a rank is pinned to: ranks of a node take cores in turn."""

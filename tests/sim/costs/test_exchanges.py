@@ -18,7 +18,7 @@ BIG = Job(model=gpt3_175b(), global_batch=64, seq_len=2048)
 def exchanged(costs: Costs, layer: Layer, *, backward: bool = False) -> tuple[float, float]:
     """Bytes and seconds of all exchanges of one pass through ``layer``."""
     found = costs.exchanges.of(layer, backward=backward)
-    return sum(one.total_bytes for one, _ in found), sum(seconds for _, seconds in found)
+    return sum(one.collective.total_bytes for one in found), sum(one.seconds for one in found)
 
 
 def test_a_block_sends_two_all_reduces_each_way():
@@ -38,7 +38,7 @@ def test_sequence_parallelism_gathers_and_scatters_instead():
         Costs(gpu_cluster(), BIG, Strategy(tp=8, sequence_parallel=parallel)) for parallel in (False, True)
     )
     block = BIG.model.layers[1]
-    names = [one.operation for one, _ in split.exchanges.of(block, backward=False)]
+    names = [one.collective.operation for one in split.exchanges.of(block, backward=False)]
     assert names == ["all_gather", "reduce_scatter"]
     assert exchanged(split, block)[0] == 2 * exchanged(whole, block)[0]
 

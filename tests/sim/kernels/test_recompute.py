@@ -160,7 +160,7 @@ def test_tensor_traffic_hides_behind_products(backward: bool):
     """With overlap_tensor what shows is less, and nothing is less than nothing."""
     plain = Strategy(tp=8, sequence_parallel=True, stack="torchtitan")
     shown = [
-        [seconds for _, seconds in Costs(CLUSTER, JOB, s).exchanges.of(BLOCK_LAYER, backward=backward)]
+        [one.seconds for one in Costs(CLUSTER, JOB, s).exchanges.of(BLOCK_LAYER, backward=backward)]
         for s in (plain, replace(plain, overlap_tensor=True))
     ]
     assert all(0.0 <= hidden < whole for whole, hidden in zip(*shown, strict=True))
@@ -173,7 +173,7 @@ def test_tensor_traffic_shows_what_is_longer_than_its_products():
     job = Job(model=read_model("llama3.1-405b"), global_batch=8, seq_len=8192)
     layer = job.model.layers[1]
     whole, shown = (
-        sum(seconds for _, seconds in Costs(slow, job, s).exchanges.of(layer, backward=False))
+        sum(one.seconds for one in Costs(slow, job, s).exchanges.of(layer, backward=False))
         for s in (plain, replace(plain, overlap_tensor=True))
     )
     assert 0.0 < shown < whole
@@ -202,7 +202,7 @@ def test_tokens_to_experts_travel_beside_another_micro_batch():
     layer, plain = job.model.layers[1], Strategy(dp=8, ep=8)
     overlapped = replace(plain, overlap_experts=True)
     whole, shown = (
-        sum(seconds for _, seconds in Costs(CLUSTER, job, s).exchanges.of(layer, backward=False))
+        sum(one.seconds for one in Costs(CLUSTER, job, s).exchanges.of(layer, backward=False))
         for s in (plain, overlapped)
     )
     assert whole > 0.0
