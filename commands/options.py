@@ -90,6 +90,13 @@ def _job_options(required: bool) -> Decorator:
                 show_default=True,
                 help="Tokens of the busiest expert-parallel rank over the mean.",
             ),
+            click.option(
+                "--routing",
+                type=click.Choice(CHOICES["routing"]),
+                default="imposed",
+                show_default=True,
+                help="Run with experts chosen so that loads are as said, or by the router.",
+            ),
         ]
     )
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from traincast.sim.hardware.stragglers import SlowLink, Straggler, Stragglers, Transient
 from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
+from traincast.sim.plan.choices import ROUTINGS
 from traincast.sim.plan.job import OPTIMIZER_STATES, Job
 from traincast.sim.plan.make_plan import order_faults
 from traincast.sim.plan.mixed_precision import PRECISION_BYTES
@@ -149,6 +150,7 @@ def jobs_and_strategies(draw: st.DrawFn, max_degree: int = 4) -> tuple[Job, Stra
         precision=draw(st.sampled_from(list(PRECISION_BYTES))),
         learning_rate=draw(st.sampled_from([1e-3, 1e-4])),
         expert_imbalance=draw(st.sampled_from([1.0, 1.5])),
+        routing=draw(st.sampled_from(ROUTINGS)),
         dropout=draw(st.booleans()),
     )
     return job, draw(_varied(job, strategy))

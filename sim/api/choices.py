@@ -20,6 +20,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "gradient_exchange": choices.GRADIENT_EXCHANGES,
     "collective_algorithm": choices.COLLECTIVE_ALGORITHMS,
     "expert_dispatch": choices.EXPERT_DISPATCHES,
+    "routing": choices.ROUTINGS,
     "optimizer": tuple(OPTIMIZER_STATES),
     "precision": tuple(PRECISION_BYTES),
     "operation": (*OPERATIONS, "send_recv"),

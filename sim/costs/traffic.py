@@ -10,10 +10,13 @@ from ..kernels.fp8 import BF16_BYTES, FP8, FP8_BYTES
 from ..kernels.recompute import repeated_blocks
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
+from ..plan.choices import LEARNED
 from ..plan.job import Job
 from ..plan.strategy import Strategy
 from ..plan.traffic import Collective, boundary_bytes
 
+COUNT_BYTES = 4
+"""Of a number of tokens."""
 LOSS_ALL_REDUCES = 3
 """Of one fp32 value a token in the vocabulary-parallel loss: maximum, own logit, sum (Megatron-LM)."""
 
@@ -35,7 +38,7 @@ def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
     found = _layer(job, strategy, kind, backward=False)
     if strategy.recompute == "selective_op":
         found = [one for one in found if one.dimension != "cp" and one.operation != "reduce_scatter"]
-    elif strategy.software.recompute_stops_early and kind == BLOCK:
+    elif strategy.software.recompute_stops_early and (kind == BLOCK or strategy.ep == 1):
         found = [
             _one_fewer(one) if one.operation in ("reduce_scatter", "all_reduce") else one for one in found
         ]
@@ -52,6 +55,8 @@ def _layer(job: Job, strategy: Strategy, kind: str, *, backward: bool) -> list[C
         found += _context_parallel(job, strategy, backward=backward)
     if kind == MOE_BLOCK:
         found += _expert_parallel(job, strategy)
+        if job.routing == LEARNED and not backward:
+            found += _counts(job, strategy)
     return found
 
 
@@ -60,7 +65,8 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
 
     With sequence parallelism each becomes an all-gather and a reduce-scatter of the same size (Korthikanti
     et al. 2022, section 4.2.2); the second gathering of backward hides behind the GEMM it is not needed
-    for. In fp8 what is gathered is cast before. Before experts of other ranks it gathers what arrived there.
+    for. In fp8 what is gathered is cast before. Before experts of other ranks it gathers what arrived there,
+    and before shared experts every token.
     The vocabulary-parallel embedding sums its look-ups forward and needs nothing backward; the head sums the
     gradient of its input backward, and forward three values a token for the loss.
     """
@@ -84,7 +90,8 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
     cast = size * FP8_BYTES / BF16_BYTES if job.precision == FP8 else size  # a linear layer's input
     if kind == MOE_BLOCK and strategy.ep > 1:
         routed = size * _visits(job, strategy)
-        gathered = [_tp("all_gather", cast), _tp("reduce_scatter", size)]
+        halves = 2 if job.model.decoder.shared_ffn else 1
+        gathered = [_tp("all_gather", cast, halves), _tp("reduce_scatter", size, halves)]
         return [*gathered, _tp("all_gather", routed), _tp("reduce_scatter", routed)]
     return [_tp("all_gather", cast, 2), _tp("reduce_scatter", size, 2)]
 
@@ -143,6 +150,23 @@ def _expert_parallel(job: Job, strategy: Strategy) -> list[Collective]:
     )
     busiest = size * _visits(job, strategy) / job.model.decoder.experts_per_token
     return [Collective(dimension="ep", operation="all_to_all", size_bytes=busiest, group="ep", count=2)]
+
+
+def _counts(job: Job, strategy: Strategy) -> list[Collective]:
+    """What ranks tell each other of learned routing: how many tokens go to each expert, to the expert's rank
+    and on to its tensor-parallel peers; and how many of a sequence do, for the router's balance loss, among
+    the ranks that share it."""
+    size = float(job.model.decoder.experts * COUNT_BYTES)
+    found = []
+    if strategy.ep > 1:
+        found.append(Collective(dimension="ep", operation="all_to_all", size_bytes=size, group="ep"))
+    if strategy.ep > 1 and strategy.tp > 1:
+        found.append(_tp("all_gather", size * strategy.tp))
+        found.append(_tp("all_reduce", size * strategy.micro_batch))
+    if strategy.cp > 1:
+        whole = size * strategy.micro_batch
+        found.append(Collective(dimension="cp", operation="all_reduce", size_bytes=whole, group="cp"))
+    return found
 
 
 def dispatch_bytes(

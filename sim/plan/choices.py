@@ -21,6 +21,9 @@ CP_EXCHANGES = ("ring", "all_gather", "all_to_all")
 
 EXPERT_DISPATCHES = ("all_to_all", "per_node")
 
+ROUTINGS = IMPOSED, LEARNED = ("imposed", "learned")
+"""Of a job with experts: a token's experts follow from its place, or from what the router has learned."""
+
 OFFLOADS = ("none", "optimizer", "activations", "both")
 
 COLLECTIVE_ALGORITHMS = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import Fault, InputError, UsageError
 from ..model.hf_config import read_model
 from ..model.model import Model
+from .choices import IMPOSED, ROUTINGS
 from .field_types import type_faults
 from .mixed_precision import PRECISION_BYTES
 
@@ -54,6 +55,10 @@ class Job:
     """Dropout after attention's probabilities, a block's halves and the embedding."""
     expert_imbalance: float = 1.0
     """Tokens of the busiest expert-parallel rank over the mean; 1 is balanced routing."""
+    routing: str = IMPOSED
+    """Which experts a token visits when the plan is run: `imposed`, by its place in the sample, so that loads
+    are as `expert_imbalance` says; `learned`, those that the router scores highest, whose counts the ranks
+    then tell each other. Loads are predicted alike."""
 
     if TYPE_CHECKING:
 
@@ -68,6 +73,7 @@ class Job:
             learning_rate: float = 1e-3,
             dropout: bool = False,
             expert_imbalance: float = 1.0,
+            routing: str = "imposed",
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -121,6 +127,8 @@ class Job:
             faults.append(
                 Fault(path="job.expert_imbalance", found=str(self.expert_imbalance), expected="at least 1")
             )
+        if self.routing not in ROUTINGS:
+            faults.append(Fault(path="job.routing", found=self.routing, expected=" | ".join(ROUTINGS)))
         if not 0.0 <= self.learning_rate < math.inf:
             faults.append(
                 Fault(path="job.learning_rate", found=str(self.learning_rate), expected="0 or more, finite")

@@ -89,6 +89,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "learning_rate": job.learning_rate,
             "dropout": job.dropout,
             "expert_imbalance": job.expert_imbalance,
+            "routing": job.routing,
         },
         "model": job.model.to_dict(),
         "stages": [

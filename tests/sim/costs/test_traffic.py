@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from machines import gpt, llama
 
 from traincast.sim.costs.traffic import layer_collectives
 from traincast.sim.model.hf_config import read_model
-from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD
+from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.rank_parameters import split_parameters
 from traincast.sim.plan.strategy import Strategy
@@ -96,3 +98,68 @@ def test_software_that_repeats_keys_exchanges_them_for_every_head():
     (lean,) = layer_collectives(job, Strategy(cp=4, stack="megatron"), "block", backward=False)
     (repeated,) = layer_collectives(job, Strategy(cp=4, stack="torchtitan"), "block", backward=False)
     assert repeated.size_bytes == 4 * lean.size_bytes
+
+
+EXPERTS = {"experts": 8, "experts_per_token": 2, "expert_ffn": 64}
+SPLIT = Strategy(dp=2, tp=2, ep=2, sequence_parallel=True)
+
+
+def experts_job(**changes) -> Job:
+    return Job(model=llama(**EXPERTS), global_batch=4, seq_len=64, precision="fp32", **changes)
+
+
+def test_before_shared_experts_every_token_is_gathered():
+    """Attention, what arrives at experts, and with shared experts their own half."""
+    size, routed = 64 * 256 * 4, 2 * 64 * 256 * 4
+    own = Job(model=llama(**EXPERTS, hidden=256), global_batch=4, seq_len=64, precision="fp32")
+    shared = Job(
+        model=llama(**EXPERTS, hidden=256, shared_ffn=64), global_batch=4, seq_len=64, precision="fp32"
+    )
+    for job, halves in ((own, 1), (shared, 2)):
+        found = layer_collectives(job, SPLIT, MOE_BLOCK, backward=False)
+        assert summary(one for one in found if one.dimension == "tp") == [
+            ("tp", "all_gather", size, halves),
+            ("tp", "reduce_scatter", size, halves),
+            ("tp", "all_gather", routed, 1),
+            ("tp", "reduce_scatter", routed, 1),
+        ]
+
+
+def test_learned_routing_tells_its_counts():
+    """4 bytes an expert: to its rank and that one's tensor-parallel peers, and for the balance loss among the
+    ranks that share a sequence; nothing of it backward."""
+
+    def added(strategy: Strategy, backward: bool = False) -> list:
+        ways = [
+            layer_collectives(experts_job(routing=kind), strategy, MOE_BLOCK, backward=backward)
+            for kind in ("learned", "imposed")
+        ]
+        assert ways[0][: len(ways[1])] == ways[1]
+        return summary(ways[0][len(ways[1]) :])
+
+    assert added(Strategy(dp=2)) == []
+    assert added(Strategy(dp=2, ep=2)) == [("ep", "all_to_all", 8 * 4, 1)]
+    assert added(Strategy(cp=2, micro_batch=2)) == [("cp", "all_reduce", 2 * 8 * 4, 1)]
+    assert added(SPLIT) == [
+        ("ep", "all_to_all", 8 * 4, 1),
+        ("tp", "all_gather", 2 * 8 * 4, 1),
+        ("tp", "all_reduce", 8 * 4, 1),
+    ]
+    assert added(SPLIT, backward=True) == []
+
+
+def test_what_is_computed_again_ends_before_the_last_sum():
+    """Where recompute stops early nothing reads the last sum over tensor-parallel ranks; but from experts of
+    other ranks it comes back to be weighed, whose gradient wants it."""
+    for strategy, fewer in ((Strategy(tp=2), 1), (Strategy(dp=2, tp=2, ep=2, sequence_parallel=True), 0)):
+        again = replace(strategy, stack="torchtitan", recompute="full")
+        forward, backward, whole = (
+            [
+                one
+                for one in layer_collectives(experts_job(), s, MOE_BLOCK, backward=way)
+                if one.dimension == "tp"
+            ]
+            for s, way in ((again, False), (strategy, True), (again, True))
+        )
+        count = sum(one.count for one in whole) - sum(one.count for one in backward)
+        assert count == sum(one.count for one in forward) - fewer

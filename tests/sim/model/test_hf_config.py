@@ -70,6 +70,17 @@ def test_demo_models():
     assert gpt2.decoder.positions == "learned"
 
 
+def test_demo_models_with_experts():
+    """Experts as Mixtral has them; and as DeepSeek-V3, with latent attention and a dense first block."""
+    moe, mla = read_model("tiny-moe-bytes"), read_model("tiny-mla-bytes")
+    attention, ends = 2 * 256 * 256 + 2 * 256 * 128, 2 * 65_536 + 256
+    assert moe.parameters == ends + 6 * (attention + 8 * 256 + 8 * 3 * 256 * 352 + 512)
+    latents = 256 * (128 + 64 + 16) + 128 + 64
+    attention = latents + 128 * 8 * 48 + 64 * 8 * (32 + 32) + 8 * 32 * 256
+    experts = 8 * 256 + 8 + 9 * 3 * 256 * 176
+    assert mla.parameters == ends + 6 * (attention + 512) + 3 * 256 * 704 + 5 * experts
+
+
 def test_presets_are_all_listed():
     """No preset without a known count (those with experts in test_model.py), apart from the demo's own."""
     with_experts = {name for name in model_presets() if read_model(name).decoder.experts}
