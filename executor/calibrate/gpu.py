@@ -21,8 +21,9 @@ from ...sim.model.decoder import Decoder
 from ...sim.model.model import Model
 from ...sim.plan.job import Job
 from ..model.data.text import Text
-from ..model.decoder import build_layers, rotate
+from ..model.decoder import build_layers
 from ..model.decoder import loss as token_loss
+from ..model.rope import rotate
 from ..train.stage import DTYPES, mean_loss, precision, use_products_of
 from .bench import SAMPLES, Bench, LaidOut, Moment, series
 
@@ -164,7 +165,7 @@ Call = Callable[[], object]
 
 
 def elementwise(bench: Bench, *, full: bool) -> list[LaidOut]:
-    """Families of memory-bound kernels as the layers of `model/decoder.py` call them, by bytes."""
+    """Families of memory-bound kernels as the layers of `model` call them, by bytes."""
     found = []
     for rows in ROWS:
         for family, size, make in _families(bench, rows):

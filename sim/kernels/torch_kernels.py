@@ -1,6 +1,6 @@
 """What a layer computes as plain torch trains it: eager operations on fp32 weights under torch.autocast.
 
-The kernels are those that a profile of `executor/model/decoder.py` shows, in order. Autocast casts the input
+The kernels are those that a profile of `executor/model` shows, in order. Autocast casts the input
 and the weight of every GEMM to half precision and the gradient of the weight back; norms, the residual
 stream and the loss stay in fp32. A fp32 job casts nothing. Blocks that torch.compile has compiled fuse what
 is between GEMMs: norms with their casts, rotary positions, activations.

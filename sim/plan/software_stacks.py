@@ -216,7 +216,7 @@ machine with an H200, benchmarks/results/gpu_nvidia-h200_2026-11-27.md)."""
 _AUTOCAST = Stack(
     name=EXECUTOR_STACK,
     description="plain torch under autocast, as `traincast run` trains",
-    source="executor/model/decoder.py, executor/train/stage.py; PyTorch, Automatic Mixed Precision package",
+    source="executor/model, executor/train/stage.py; PyTorch, Automatic Mixed Precision package",
     autocast=True,
     accumulation="same",
     loss="torch",

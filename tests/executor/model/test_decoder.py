@@ -14,7 +14,8 @@ from traincast.sim.plan.job import Job
 
 torch = pytest.importorskip("torch")
 
-from traincast.executor.model.decoder import build_layers, loss, rotate  # noqa: E402
+from traincast.executor.model.decoder import build_layers, loss  # noqa: E402
+from traincast.executor.model.rope import rotate  # noqa: E402
 from traincast.executor.train.stage import use_products_of  # noqa: E402
 
 

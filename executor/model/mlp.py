@@ -1,0 +1,28 @@
+"""The MLP of a dense block; gate and up are one GEMM."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...sim.model.decoder import Decoder
+from .initial import zero_biases
+
+
+class Mlp(nn.Module):
+    """`swiglu`: silu(gate) × up; `gelu`: the tanh form that GPT-2 uses."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.gated = decoder.activation == "swiglu"
+        inner = decoder.ffn * (2 if self.gated else 1)
+        self.inner = nn.Linear(decoder.hidden, inner, bias=decoder.mlp_bias)
+        self.output = nn.Linear(decoder.ffn, decoder.hidden, bias=decoder.mlp_bias)
+        zero_biases(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        if self.gated:
+            gate, up = x.chunk(2, dim=-1)
+            return self.output(F.silu(gate) * up)
+        return self.output(F.gelu(x, approximate="tanh"))
