@@ -6,21 +6,25 @@ from torch import Tensor, nn
 
 from ...sim.model.decoder import Decoder
 from .attention import Attention
+from .experts import ExpertMlp
+from .latent_attention import LatentAttention
 from .mlp import Mlp
 from .norm import make_norm
 from .recompute import maybe_again
+from .routing import Routing
 
 
 class Block(nn.Module):
     """Attention and MLP, each behind a norm and next to a residual."""
 
-    def __init__(self, decoder: Decoder, recompute: str = "none"):
+    def __init__(self, decoder: Decoder, recompute: str = "none", routing: Routing | None = None):
+        """``routing`` is there in a block with experts."""
         super().__init__()
         self.recompute = recompute
         self.attention_norm = make_norm(decoder)
-        self.attention = Attention(decoder, recompute)
+        self.attention = (LatentAttention if decoder.kv_rank else Attention)(decoder, recompute)
         self.mlp_norm = make_norm(decoder)
-        self.mlp = Mlp(decoder)
+        self.mlp = Mlp(decoder) if routing is None else ExpertMlp(decoder, routing)
 
     def forward(self, x: Tensor) -> Tensor:
         return maybe_again(self.recompute == "full", self._forward, x)

@@ -18,10 +18,12 @@ from ...sim.errors import InputError
 from ...sim.model.decoder import Decoder
 from .block import Block
 from .embedding import Embedding
+from .experts import ExpertMatrices
 from .head import Head
 from .initial import initialised
 from .pieces import Piece
 from .recompute import policy_of
+from .routing import BALANCED, Router, Routing
 
 EAGER, COMPILED = STACKS = ("torch-autocast", "torch-autocast-compile")
 """The software that this is, as `sim/plan/software_stacks.py` names and describes it."""
@@ -34,6 +36,7 @@ def build_layers(
     seed: int,
     recompute: str = "none",
     recompute_blocks: int = 0,
+    routing: Routing = BALANCED,
     device: torch.device | None = None,
 ) -> Layers:
     """The layers with these indices as one module: tokens or hidden states in, hidden states or logits out.
@@ -44,7 +47,12 @@ def build_layers(
     """
     with device or torch.device("cpu"):
         return Layers(
-            decoder, tuple(layer_indices), seed=seed, recompute=recompute, recompute_blocks=recompute_blocks
+            decoder,
+            tuple(layer_indices),
+            seed=seed,
+            recompute=recompute,
+            recompute_blocks=recompute_blocks,
+            routing=routing,
         )
 
 
@@ -64,6 +72,7 @@ class Layers(nn.Module):
         seed: int,
         recompute: str = "none",
         recompute_blocks: int = 0,
+        routing: Routing = BALANCED,
     ):
         super().__init__()
         self.indices = indices
@@ -81,7 +90,7 @@ class Layers(nn.Module):
         for index in indices:
             embedding = self.layers[0] if self.layers and indices[0] == 0 else None
             policy = policy_of(index - first_block, recompute, recompute_blocks)
-            self.layers.append(_make(decoder, index, seed, policy, embedding))
+            self.layers.append(_make(decoder, index, seed, policy, routing, embedding))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
@@ -89,6 +98,17 @@ class Layers(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x if self.ends_in_logits else x.to(self.boundary_dtype)
+
+    def expert_parameters(self) -> set[nn.Parameter]:
+        """Those of experts, of which each expert-parallel rank has others."""
+        found = (module for module in self.modules() if isinstance(module, ExpertMatrices))
+        return {parameter for module in found for parameter in module.parameters()}
+
+    def set_loss_scale(self, scale: float) -> None:
+        """What a micro-batch's mean loss is multiplied with before backward, for losses that layers add."""
+        for module in self.modules():
+            if isinstance(module, Router):
+                module.loss_scale = scale
 
     def compile_blocks(self) -> None:
         """Have each block compiled when it first runs; blocks are alike, so that is once."""
@@ -106,12 +126,15 @@ class Layers(nn.Module):
         return found
 
 
-def _make(decoder: Decoder, index: int, seed: int, recompute: str, embedding: nn.Module | None) -> nn.Module:
+def _make(
+    decoder: Decoder, index: int, seed: int, recompute: str, routing: Routing, embedding: nn.Module | None
+) -> nn.Module:
     """One layer, initialised. ``embedding`` is where a tied head finds its matrix, if it is at hand."""
     if index == 0:
         return initialised(Embedding(decoder), seed, index)
     if index <= decoder.layers:
-        return initialised(Block(decoder, recompute), seed, index)
+        own = routing if decoder.has_experts(index) else None
+        return initialised(Block(decoder, recompute, own), seed, index)
     if index != decoder.layers + 1:
         raise InputError(f"layer {index} does not exist; expected 0 to {decoder.layers + 1}")
     if decoder.tied_embeddings:

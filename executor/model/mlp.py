@@ -21,8 +21,12 @@ class Mlp(nn.Module):
         zero_biases(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.inner(x)
-        if self.gated:
-            gate, up = x.chunk(2, dim=-1)
-            return self.output(F.silu(gate) * up)
-        return self.output(F.gelu(x, approximate="tanh"))
+        return self.output(activate(self.inner(x), gated=self.gated))
+
+
+def activate(x: Tensor, *, gated: bool) -> Tensor:
+    """The activation of an MLP's inner values; of gate and up, half as many."""
+    if not gated:
+        return F.gelu(x, approximate="tanh")
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up

@@ -17,6 +17,7 @@ from . import decoder
 from .data.samples import Samples
 from .data.text import Text
 from .decoder import Layers
+from .routing import Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Workload:
 
     job: Job
     seed: int = 0
+    ep: int = 1
+    """Expert-parallel ranks of the strategy, between which imposed routing is as even as the job says."""
 
     def layers(
         self,
@@ -44,6 +47,7 @@ class Workload:
             seed=self.seed,
             recompute=recompute,
             recompute_blocks=recompute_blocks,
+            routing=Routing.of(self.job, self.ep),
             device=device,
         )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..kernels.elementwise import LOSS_BYTES
-from ..kernels.expert_imbalance import busiest_visits
 from ..kernels.fp8 import BF16_BYTES, FP8, FP8_BYTES
 from ..kernels.recompute import repeated_blocks
 from ..model.decoder import Decoder
+from ..model.expert_imbalance import busiest_visits
 from ..model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 from ..plan.choices import LEARNED
 from ..plan.job import Job

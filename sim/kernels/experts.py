@@ -1,6 +1,6 @@
 """The second half of a block with experts: the router, sorting by expert, grouped GEMMs, shared experts.
 
-The experts of a rank are one grouped GEMM. How uneven they are is in `expert_imbalance.py`.
+The experts of a rank are one grouped GEMM. How uneven they are is in `sim/model/expert_imbalance.py`.
 """
 
 from __future__ import annotations

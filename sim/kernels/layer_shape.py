@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..model.decoder import Decoder
+from ..model.expert_imbalance import busiest_visits
 from ..plan.software_stacks import DEFAULT_STACK, STACKS, Stack
-from .expert_imbalance import busiest_visits
 from .kernel import FP32_BYTES, Kernel
 
 

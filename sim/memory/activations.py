@@ -9,8 +9,8 @@ more (`stacks.Stack`): fp32 copies of what a norm reads, the output of silu.
 
 from __future__ import annotations
 
-from ..kernels.expert_imbalance import busiest_visits
 from ..model.decoder import Decoder
+from ..model.expert_imbalance import busiest_visits
 from ..model.layer import BLOCKS, EMBEDDING, MOE_BLOCK
 from ..plan.software_stacks import DEFAULT_STACK, STACKS, Stack
 

@@ -130,6 +130,10 @@ class Decoder:
         router = self.hidden * self.experts + (self.experts if self.router_bias else 0)
         return router + self.expert_parameters + shared
 
+    def has_experts(self, block: int) -> bool:
+        """Whether block number ``block``, from 1, has experts."""
+        return bool(self.experts) and block > self.dense_layers
+
     @property
     def block_parameters(self) -> int:
         return self.attention_parameters + self.mlp_parameters + 2 * self.norm_parameters

@@ -36,8 +36,8 @@ class Model:
                 Layer(index=i, kind=kind, parameters=part.parameters) for i, (kind, part) in enumerate(named)
             )
         decoder = self.decoder
-        dense = min(decoder.dense_layers, decoder.layers) if decoder.experts else decoder.layers
-        kinds = [EMBEDDING, *[BLOCK] * dense, *[MOE_BLOCK] * (decoder.layers - dense), HEAD]
+        blocks = [MOE_BLOCK if decoder.has_experts(i) else BLOCK for i in range(1, decoder.layers + 1)]
+        kinds = [EMBEDDING, *blocks, HEAD]
         sizes = {
             EMBEDDING: decoder.embedding_parameters,
             BLOCK: decoder.block_parameters,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.decoder import Decoder
+from .decoder import Decoder
 
 
 def busiest_visits(decoder: Decoder, ep: int, expert_imbalance: float) -> float:
