@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..sim.errors import EnvironmentMismatchError, InputError, UsageError
 from ..sim.model.model import Model
+from ..sim.model.networks.network import Network
+from ..sim.plan.job import Job
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
 
 Shape = str | Sequence[int]
 MOST = 10**9
@@ -51,6 +58,72 @@ def trace_module(
     return traced(module, inputs, name=name or source.rpartition(":")[2], source=source)
 
 
+def user_model(
+    reference: str,
+    *,
+    data: str = "",
+    shape: Shape | None = None,
+    global_batch: int = 0,
+) -> Model:
+    """The Model of a module of the user's own, `package.module:function`, as a run splits it.
+
+    It has a layer for each of its children, where its forward is nothing but these, else one layer in all.
+
+    Shapes are those of the samples of ``data`` (`digits`, or a `module:name`, asked for ``global_batch``
+    samples), or ``shape`` of one sample. The code of the module, and of its samples, is run; modules are
+    looked for in the current directory too. Needs torch.
+
+    >>> import traincast as tc
+    >>> tc.user_model("mynet:net", data="digits")  # doctest: +SKIP
+
+    Raises:
+        InputError: the module cannot be imported, made or run.
+        UsageError: there are neither samples nor a shape.
+        EnvironmentMismatchError: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise EnvironmentMismatchError(
+            "a module of your own needs torch (pip install 'traincast[run]')"
+        ) from error
+    from ..executor.model.references import look_in
+    from ..executor.model.user_module import make_module, split
+    from ..executor.module_trace.module_trace import TRACED
+    from ..executor.module_trace.module_trace import trace_module as traced
+
+    look_in(Path.cwd())
+    module = make_module(reference, 0)
+    inputs = _first_samples(reference, data, shape, global_batch)
+    layers = split(module, inputs)
+    if len(layers) == 1 and any(True for _ in module.children()):
+        logging.getLogger(__name__).warning(
+            "%s: its forward is not its children one after the other, so it is one layer; to share it out"
+            " over a pipeline, write it as a torch.nn.Sequential",
+            reference,
+        )
+    given = torch.empty(TRACED, *inputs.shape[1:], dtype=inputs.dtype, device="meta")
+    name = reference.rpartition(":")[2]
+    model = traced(module, [given], name=name, source=reference, layers=layers)
+    return replace(model, module=reference)
+
+
+def _first_samples(reference: str, data: str, shape: Shape | None, global_batch: int) -> torch.Tensor:
+    """A few inputs of the module."""
+    import torch
+
+    from ..executor.model.workload import PROBED, Workload
+
+    if data:
+        stand_in = Model(name=reference, network=Network(parts=()), module=reference)
+        job = Job(stand_in, global_batch=max(global_batch, PROBED), data=data)
+        return Workload(job=job).probe
+    if shape is None:
+        raise UsageError(f"{reference} needs --data, whose samples it is to be trained on")
+    sizes, whole = _shape(shape)
+    return torch.zeros(PROBED, *sizes, dtype=torch.int64) if whole else torch.randn(PROBED, *sizes)
+
+
 def _shape(shape: Shape) -> tuple[tuple[int, ...], bool]:
     """Sizes, and whether the sample is of whole numbers."""
     if not isinstance(shape, str):
@@ -65,7 +138,7 @@ def _made(what: str | Callable[[], Any] | nn.Module) -> nn.Module:
     """The module itself, made on the meta device if it is to be made."""
     import torch
 
-    from ..executor.module_trace.module_trace import read_factory
+    from ..executor.model.references import read_factory
 
     if isinstance(what, torch.nn.Module):
         return what

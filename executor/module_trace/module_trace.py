@@ -8,9 +8,8 @@ between. A sample is one token of the Model, whatever its length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -52,20 +51,33 @@ class _Part:
     kept_bytes: float = 0.0
 
 
-def trace_module(module: nn.Module, inputs: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:
+def trace_module(
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    *,
+    name: str,
+    source: str = "",
+    layers: Sequence[nn.Module] = (),
+) -> Model:
     """The Model of ``module`` in training, called with ``inputs`` of `TRACED` samples each.
+
+    With ``layers``, parts of ``module`` that give each other one tensor and are together what it computes,
+    each of them is one layer of the Model.
 
     Raises:
         InputError: the forward fails, or computes nothing that has weights.
     """
     module = module.to("meta").train()
-    tracer = _Tracer(module)
+    tracer = _Tracer(module, by_layer=bool(layers))
     inputs = [one.to("meta") for one in inputs]
     for one in inputs:
         tracer.follow(one, trained=False)
     try:
         with saved_tensors_hooks(tracer.save, lambda saved: saved), tracer:
-            module(*inputs)
+            if layers:
+                tracer.run(layers, *inputs)
+            else:
+                module(*inputs)
     except Exception as error:
         said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise InputError(
@@ -76,33 +88,12 @@ def trace_module(module: nn.Module, inputs: Sequence[torch.Tensor], *, name: str
     return Model(name=name, network=tracer.network(inputs), source=source)
 
 
-def read_factory(name: str) -> Callable[[], Any]:
-    """What ``package.module:factory`` names.
-
-    Raises:
-        InputError: there is no such module or name, or it cannot be called.
-    """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise InputError(Fault(path="module", found=name, expected="package.module:factory"))
-    try:
-        found = import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InputError(Fault(path="module", found=str(error), expected="package.module:factory")) from error
-    if not callable(found):
-        raise InputError(
-            Fault(path="module", found=f"{name} is no function", expected="package.module:factory")
-        )
-    return found
-
-
 class _Tracer(TorchDispatchMode):
     """Sees every operation, and what autograd saves."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, *, by_layer: bool = False):
         super().__init__()
+        self.by_layer = by_layer
         self.parts: list[_Part] = []
         self._storages: dict[int, _Storage] = {}
         self._saved: set[int] = set()
@@ -113,6 +104,8 @@ class _Tracer(TorchDispatchMode):
         self._parameters = set(self._weights)
         self._last_use: dict[int, int] = {}
         """By parameter's storage: the layer that used it last."""
+        self.passed: list[float] = []
+        """Of parts that are layers: values of what they give."""
         self._buffers = {_key(buffer) for buffer in module.buffers()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -129,7 +122,7 @@ class _Tracer(TorchDispatchMode):
         if written and all(_key(one) in known for one in written) and not func._schema.is_mutable:
             return  # a view
         keys = [_key(one) for one in of_parameters]
-        if not self.parts or (is_weighted(func) and self._begins(keys)):
+        if not self.by_layer and (not self.parts or (is_weighted(func) and self._begins(keys))):
             self.parts.append(_Part(f"{func.overloadpacket.__name__}{len(self.parts)}"))
         here = len(self.parts) - 1
         for key in keys:
@@ -144,6 +137,17 @@ class _Tracer(TorchDispatchMode):
         self.parts[here].operations += operation_of(func, args, kwargs, out, TRACED, wants_gradient)
         for one in written:
             self.follow(one, trained=trained)
+
+    def run(self, layers: Sequence[nn.Module], x: torch.Tensor) -> None:
+        """The layers one after the other, each a part with all parameters that it trains."""
+        for layer in layers:
+            self.parts.append(_Part(f"{type(layer).__name__.lower()}{len(self.parts)}"))
+            x = layer(x)
+            own = {_key(p): p for p in layer.parameters()}
+            for key in own:
+                self._weights.pop(key, None)
+            self.parts[-1].parameters = sum(p.numel() for p in own.values() if p.requires_grad)
+            self.passed.append(x.numel() / TRACED)
 
     def _begins(self, keys: list[int]) -> bool:
         """Whether a product with these parameters begins a layer: not again and again where the last two are
@@ -197,12 +201,18 @@ class _Tracer(TorchDispatchMode):
                 operations=tuple(part.operations),
                 kept=part.kept,
                 kept_bytes=part.kept_bytes,
-                passed=sum(s.values for s in self._storages.values() if _crosses(s, index)),
+                passed=self._passed(index),
             )
             for index, part in enumerate(self.parts)
         )
         size = sum(one.numel() * one.element_size() for one in inputs) / TRACED
         return Network(parts=parts, input_bytes=size)
+
+    def _passed(self, index: int) -> float:
+        """Values that cross the cut behind a part."""
+        if self.by_layer:
+            return self.passed[index] if index < len(self.parts) - 1 else 0.0
+        return sum(s.values for s in self._storages.values() if _crosses(s, index))
 
     def _add_up_gradients(self, storage: _Storage) -> None:
         """Where several layers read what one wrote."""

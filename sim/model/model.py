@@ -27,6 +27,8 @@ class Model:
     """Where the architecture was read."""
     network: Network | None = None
     """The layers of a model that is no decoder."""
+    module: str = ""
+    """Of a user's own module: the `package.module:function` that makes it; each layer is a part of it."""
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -68,13 +70,15 @@ class Model:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values; `from_dict` reads them back."""
         named = {"name": self.name, "source": self.source}
+        if self.module:
+            named["module"] = self.module
         if self.network is not None:
             return {**named, "network": self.network.to_dict()}
         return {**named, "decoder": asdict(self.decoder)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Model:
-        named = {"name": data["name"], "source": data.get("source", "")}
+        named = {key: data[key] for key in ("name", "source", "module") if key in data}
         if "network" in data:
             return cls(**named, network=Network.from_dict(data["network"]))
         return cls(**named, decoder=Decoder(**data["decoder"]))

@@ -17,6 +17,7 @@ from ..files.reader import load_document
 from ..files.writer import write_json_atomic
 from .model import Model
 from .networks.network import Network, NetworkLayer, Operation
+from .references import is_reference
 
 SCHEMA = "traincast.model/1"
 MAX_BYTES = 64 * 2**20
@@ -67,13 +68,15 @@ def check_model_file(document: Document) -> list[Fault]:
         return [document.fault((), shown(data), "an object that describes a model")]
     if data.get("schema") != SCHEMA:
         return [document.fault(("schema",), shown(data.get("schema")), SCHEMA)]
-    known = {"schema", "name", "source", "network"}
+    known = {"schema", "name", "source", "module", "network"}
     faults = [document.fault((key,), "unknown") for key in data if key not in known]
     faults += [
         document.fault((key,), shown(data.get(key)), "text")
-        for key in ("name", "source")
-        if not isinstance(data.get(key, "" if key == "source" else None), str)
+        for key in ("name", "source", "module")
+        if not isinstance(data.get(key, None if key == "name" else ""), str)
     ]
+    if not faults and data.get("module") and not is_reference(data["module"]):
+        faults.append(document.fault(("module",), shown(data["module"]), "package.module:function"))
     return faults or network_faults(document, data.get("network"), ("network",))
 
 

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING
 from ..errors import Fault, InputError, UsageError
 from ..model.hf_config import read_model
 from ..model.model import Model
+from ..model.references import is_reference
 from .choices import IMPOSED, ROUTINGS
 from .field_types import type_faults
 from .mixed_precision import PRECISION_BYTES
 
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adamw": 2}
 """fp32 values an optimizer keeps for every parameter."""
+
+
+DATA = ("", "text", "digits", "synthetic")
+"""Samples that a run can have without a user's own; nothing said is what suits the model."""
 
 
 class _Unsaid(str):
@@ -59,6 +64,11 @@ class Job:
     """Which experts a token visits when the plan is run: `imposed`, by its place in the sample, so that loads
     are as `expert_imbalance` says; `learned`, those that the router scores highest, whose counts the ranks
     then tell each other. Loads are predicted alike."""
+    data: str = ""
+    """What a run trains on: `text`, `digits`, `synthetic`, or the `module:name` of samples of the user's own;
+    nothing said is what suits the model."""
+    loss: str = ""
+    """The `module:name` of the loss of a user's own module; nothing said is cross entropy."""
 
     if TYPE_CHECKING:
 
@@ -74,6 +84,8 @@ class Job:
             dropout: bool = False,
             expert_imbalance: float = 1.0,
             routing: str = "imposed",
+            data: str = "",
+            loss: str = "",
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -134,7 +146,24 @@ class Job:
                 Fault(path="job.learning_rate", found=str(self.learning_rate), expected="0 or more, finite")
             )
         faults += self._length_faults()
+        faults += self._reference_faults()
         return faults
+
+    def _reference_faults(self) -> list[Fault]:
+        """Names of data and loss that nothing has."""
+        faults = []
+        if self.data not in DATA and not is_reference(self.data):
+            expected = " | ".join([*filter(None, DATA), "module:name"])
+            faults.append(Fault(path="job.data", found=self.data, expected=expected))
+        if self.loss and not is_reference(self.loss):
+            faults.append(Fault(path="job.loss", found=self.loss, expected="module:name"))
+        return faults
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Code of the user's own that a run imports, as `module:name`."""
+        named = (self.model.module, self.data, self.loss)
+        return tuple(dict.fromkeys(name for name in named if is_reference(name)))
 
     def _length_faults(self) -> list[Fault]:
         """Samples that are longer than the model's."""

@@ -90,6 +90,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "dropout": job.dropout,
             "expert_imbalance": job.expert_imbalance,
             "routing": job.routing,
+            **{name: getattr(job, name) for name in ("data", "loss") if getattr(job, name)},
         },
         "model": job.model.to_dict(),
         "stages": [
@@ -171,7 +172,7 @@ def _decoder_faults(document: Document, form: PlanForm) -> list[Fault]:
     faults: list[Fault] = []
     if form.model.decoder is None:
         return network_faults(document, form.model.network, ("model", "network"))
-    if form.model.network is not None:
+    if form.model.network is not None or form.model.module:
         return [document.fault(("model", "network"), "beside decoder", "one of the two")]
     for name, value in form.model.decoder:
         place = ("model", "decoder", name)
@@ -187,7 +188,8 @@ def _decoder_faults(document: Document, form: PlanForm) -> list[Fault]:
 
 
 def _read(form: PlanForm) -> Plan:
-    model = Model(name=form.model.name, source=form.model.source, **_architecture(form))
+    named = {"name": form.model.name, "source": form.model.source, "module": form.model.module}
+    model = Model(**named, **_architecture(form))
     strategy = Strategy(**dict(form.strategy))
     return Plan(
         job=Job(model=model, **dict(form.job)),

@@ -65,6 +65,7 @@ class ModelForm(BaseModel):
     network: dict[str, Any] | None = None
     """Read by `model_file.py`."""
     source: str = ""
+    module: str = ""
 
 
 class StageForm(BaseModel):

@@ -27,9 +27,11 @@ def corpus() -> bytes:
 class Text(Samples):
     """Batches of token ids, each of which is to tell the next."""
 
-    def __init__(self, job: Job, seed: int):
+    def __init__(self, job: Job, seed: int, vocabulary: int | None = None):
+        """``vocabulary`` None is that of the job's decoder."""
         super().__init__(job, seed)
-        tokens = np.frombuffer(corpus(), np.uint8).astype(np.int64) % job.model.decoder.vocab
+        tokens = np.frombuffer(corpus(), np.uint8).astype(np.int64)
+        tokens = tokens % (vocabulary or job.model.decoder.vocab)
         # A sample longer than the text wraps around.
         self.tokens = np.resize(tokens, max(len(tokens), job.seq_len + 2))
 

@@ -63,7 +63,8 @@ class Builder(Gemms):
         self._move("loss", forward=share * moved, backward=share * (8 * width + 3 * vocabulary))
         self._parts[-1].kept += share * (3 * width + vocabulary)
 
-    def once(self, name: str, parameters: int) -> None:
-        """Parameters that a sample meets once, as BERT's pooler: nothing beside its tokens."""
-        self._parts[-1].parameters += parameters
-        self._move(name, forward=0, backward=0)
+    def next_sentence(self, x: Tensor) -> None:
+        """BERT's other head: the pooler of a sample's first token, and whether its halves belong together."""
+        width = x.values
+        self.once("pooler", width * width + width)
+        self.once("next sentence", 2 * width + 2)

@@ -85,37 +85,33 @@ class Gemms(MemoryBound):
         self._keep(x)
         return out
 
-    def lstm(self, x: Tensor, hidden: int, *, directions: int = 1, biases: int = 2) -> Tensor:
-        """One layer of an LSTM: the inputs' GEMMs of all tokens at once, the state's one after the other.
+    def lstm(self, x: Tensor, hidden: int, *, backwards: bool = False, biases: int = 2) -> Tensor:
+        """One layer of an LSTM, from the first token to the last or ``backwards``: the inputs' GEMMs of all
+        tokens at once, the state's one after the other.
 
         Gates read and write their four values and the state; cuDNN keeps them for backward.
         """
-        outs = []
-        for _ in range(directions):
-            gates = 4 * hidden
-            out = self._layer("lstm", x, hidden, 1, 1)
-            self._weigh(
-                Operation(
-                    kind=PRODUCT,
-                    n=gates,
-                    k=x.values,
-                    reads=x.values,
-                    writes=gates,
-                    weights=gates * x.values,
-                    has_input_gradient=x.part >= 0,
-                ),
-                bias=biases * gates,
-            )
-            self._weigh(
-                Operation(
-                    kind=RECURRENT, n=gates, k=hidden, reads=hidden, writes=gates, weights=gates * hidden
-                )
-            )
-            self._move("gates", forward=2 * gates + 3 * hidden, backward=2 * gates + 5 * hidden)
-            self._parts[-1].kept += gates + 2 * hidden
-            self._keep(x)
-            outs.append(out)
-        return outs[0] if directions == 1 else self.concat(*outs, copies=False)
+        gates = 4 * hidden
+        out = self._layer("lstm", x, hidden, 1, 1)
+        self._weigh(
+            Operation(
+                kind=PRODUCT,
+                n=gates,
+                k=x.values,
+                reads=x.values,
+                writes=gates,
+                weights=gates * x.values,
+                has_input_gradient=x.part >= 0,
+            ),
+            bias=biases * gates,
+        )
+        self._weigh(
+            Operation(kind=RECURRENT, n=gates, k=hidden, reads=hidden, writes=gates, weights=gates * hidden)
+        )
+        self._move("gates", forward=2 * gates + 3 * hidden, backward=2 * gates + 5 * hidden)
+        self._parts[-1].kept += gates + 2 * hidden
+        self._keep(x)
+        return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, *, dropout: bool = True) -> Tensor:
         """Every token on all of its sample, by ``heads``."""
@@ -127,6 +123,19 @@ class Gemms(MemoryBound):
         name = "dropout" if dropout else ""
         self._operate(Operation(kind=ATTENTION, name=name, n=heads, k=size))
         return out
+
+    def scored_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of one head by the normalised score of Bahdanau et al. 2014.
+
+        Its parameters are a vector with its length, and biases of the sum of query and key."""
+        out = self.attention(q, k, v, 1, dropout=False)
+        self.once("normalised score", 2 * q.values + 1)
+        return out
+
+    def once(self, name: str, parameters: int) -> None:
+        """Parameters that a sample meets once, as BERT's pooler: nothing beside its tokens."""
+        self._parts[-1].parameters += parameters
+        self._move(name, forward=0, backward=0)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -11,22 +11,22 @@ CLASSES = 1000
 Pair = tuple[int, int]
 
 
-def inception_v3(*, auxiliary: bool = False) -> Network:
-    """Images of 299 × 299; with the ``auxiliary`` classifier beside the end, or without."""
-    b = Builder()
-    x = _stem(b, b.image(3, 299, 299))
+def inception_v3(b: Builder, *, side: int = 299, classes: int = CLASSES, auxiliary: bool = False) -> Network:
+    """Images of ``side`` × ``side``, at least 75; with the ``auxiliary`` classifier beside the end, or
+    without."""
+    x = _stem(b, b.image(3, side, side))
     for pooled in (32, 64, 64):
         x = _a(b, x, pooled)
     x = _b(b, x)
     for inner in (128, 160, 160, 192):
         x = _c(b, x, inner)
     if auxiliary:
-        _classify_early(b, x)
+        _classify_early(b, x, classes)
     x = _d(b, x)
     for _ in range(2):
         x = _e(b, x)
-    b.loss(b.linear(b.dropout(b.global_pool(x)), CLASSES))
-    return b.network(classes=CLASSES)
+    b.loss(b.linear(b.dropout(b.global_pool(x)), classes))
+    return b.network(classes=classes)
 
 
 def _conv(
@@ -98,7 +98,7 @@ def _fork(b: Builder, x: Tensor) -> Tensor:
     return b.concat(across, _conv(b, x, 384, (3, 1), padding=(1, 0)))
 
 
-def _classify_early(b: Builder, x: Tensor) -> None:
+def _classify_early(b: Builder, x: Tensor, classes: int) -> None:
     x = _conv(b, b.average_pool(x, 5, stride=3), 128, 1)
     x = _conv(b, x, 768, 5)
-    b.loss(b.linear(b.global_pool(x), CLASSES))
+    b.loss(b.linear(b.global_pool(x), classes))

@@ -18,24 +18,30 @@ DLRM_BOTTOM = (512, 256, DLRM_WIDTH)
 DLRM_TOP = (1024, 1024, 512, 256, 1)
 
 
-def dlrm() -> Network:
-    """13 numbers and 26 categories of a click, by the sizes of MLPerf's benchmark."""
-    b = Builder()
+def dlrm(
+    b: Builder,
+    *,
+    tables: Sequence[int] = DLRM_TABLES,
+    bottom: Sequence[int] = DLRM_BOTTOM,
+    top: Sequence[int] = DLRM_TOP,
+    sparse: bool = True,
+) -> Network:
+    """13 numbers and a category for each of ``tables`` of a click, by the sizes of MLPerf's benchmark;
+    ``sparse`` gradients touch only the rows that were looked up."""
     x = b.features(13)
-    for width in DLRM_BOTTOM:
+    for width in bottom:
         x = b.relu(b.linear(x, width))
-    found = [b.lookup(rows, DLRM_WIDTH, sparse=True) for rows in DLRM_TABLES]
+    found = [b.lookup(rows, bottom[-1], sparse=sparse) for rows in tables]
     vectors = b.concat(x, *found)
-    x = b.concat(x, b.interactions(vectors, 1 + len(DLRM_TABLES)))
-    for width in DLRM_TOP[:-1]:
+    x = b.concat(x, b.interactions(vectors, 1 + len(tables)))
+    for width in top[:-1]:
         x = b.relu(b.linear(x, width))
-    b.loss(b.sigmoid(b.linear(x, DLRM_TOP[-1])))
+    b.loss(b.sigmoid(b.linear(x, top[-1])))
     return b.network()
 
 
-def mlp(widths: Sequence[int] = (784, 4096, 4096, 4096, 10)) -> Network:
+def mlp(b: Builder, widths: Sequence[int] = (784, 4096, 4096, 4096, 10)) -> Network:
     """Products with ReLU between; from the first of ``widths`` values to the last."""
-    b = Builder()
     x = b.features(widths[0])
     for width in widths[1:-1]:
         x = b.relu(b.linear(x, width))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from .alexnet_vgg import IMAGE, Image
 from .builder import Builder
 from .graph import Tensor
 from .network import Network
@@ -11,24 +14,39 @@ RESNET = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Bottlenecks of each of the four sizes (He et al. 2015, table 1)."""
 
 
-def resnet(depth: int, *, stride_first: bool = False, groups: int = 1, width: int = 64) -> Network:
-    """ResNet of bottlenecks, or ResNeXt with ``groups`` of the 3x3 convolution and other ``width``.
+def resnet(
+    b: Builder,
+    counts: Sequence[int],
+    *,
+    image: Image = IMAGE,
+    classes: int = CLASSES,
+    stride_first: bool = False,
+    groups: int = 1,
+    width: int = 64,
+    stem: int = 64,
+    small: bool = False,
+) -> Network:
+    """ResNet of ``counts`` bottlenecks of each size, or ResNeXt with ``groups`` of the 3x3 convolution and
+    other ``width``.
 
-    ``width`` is that of the 3x3 convolution at the first size.
+    ``width`` is that of the 3x3 convolution at the first size, ``stem`` the channels of the first
+    convolution; in ``small`` images it keeps their size (He et al. 2015, section 4.2).
 
     The stride is in the 3x3 convolution, as in torchvision ("v1.5"), or in the first 1x1 one, as in the paper
     ("v1") with ``stride_first``.
     """
-    b = Builder()
-    x = b.relu(b.batch_norm(b.conv(b.image(3, 224, 224), 64, 7, stride=2, padding=3)))
-    x = b.max_pool(x, 3, stride=2, padding=1)
-    for size, count in enumerate(RESNET[depth]):
+    window, stride = (3, 1) if small else (7, 2)
+    x = b.conv(b.image(*image), stem, window, stride=stride, padding=window // 2)
+    x = b.relu(b.batch_norm(x))
+    if not small:
+        x = b.max_pool(x, 3, stride=2, padding=1)
+    for size, count in enumerate(counts):
         for place in range(count):
             stride = 2 if size and not place else 1
-            inner, out = width * 2**size, 256 * 2**size
+            inner, out = width * 2**size, 4 * stem * 2**size
             x = _bottleneck(b, x, (inner, out), stride, stride_first, groups, widens=not place)
-    b.loss(b.linear(b.global_pool(x), CLASSES))
-    return b.network(classes=CLASSES)
+    b.loss(b.linear(b.global_pool(x), classes))
+    return b.network(classes=classes)
 
 
 def _bottleneck(

@@ -23,21 +23,26 @@ GNMT_VOCABULARY, GNMT_TOKENS = 32_320, 50
 longest sentence."""
 
 
-def bert(size: str) -> Network:
+def bert(
+    b: Builder,
+    layers: int,
+    hidden: int,
+    heads: int,
+    *,
+    vocabulary: int = BERT_VOCABULARY,
+    positions: int = BERT_POSITIONS,
+) -> Network:
     """BERT in pre-training with both heads (`BertForPreTraining`); only masked tokens are predicted."""
-    layers, hidden, heads = BERT[size]
-    b = Builder()
-    x = b.lookup(BERT_VOCABULARY, hidden)
-    for rows in (BERT_POSITIONS, 2):
+    x = b.lookup(vocabulary, hidden)
+    for rows in (positions, 2):
         x = b.add(x, b.lookup(rows, hidden))
     x = b.dropout(b.layer_norm(x))
     for _ in range(layers):
         x = _attention(b, x, x, heads, attention_dropout=True)
         x = _feed_forward(b, x, 4 * hidden, gelu=True)
-    b.once("pooler", hidden * hidden + hidden)
-    b.once("next sentence", 2 * hidden + 2)
-    b.predict_some(x, BERT_VOCABULARY, MASKED)
-    return b.network(max_tokens=BERT_POSITIONS)
+    b.next_sentence(x)
+    b.predict_some(x, vocabulary, MASKED)
+    return b.network(max_tokens=positions)
 
 
 def _attention(
@@ -57,44 +62,50 @@ def _feed_forward(b: Builder, x: Tensor, inner: int, *, gelu: bool) -> Tensor:
     return b.layer_norm(b.add(b.dropout(y), x))
 
 
-def transformer_big() -> Network:
+def transformer(
+    b: Builder,
+    layers: int = 6,
+    hidden: int = 1024,
+    heads: int = 16,
+    *,
+    vocabulary: int = TRANSLATION_VOCABULARY,
+    tokens: int = TRANSLATION_TOKENS,
+) -> Network:
     """Vaswani et al. 2017, table 3, "big": six layers each way, one table for source, target and output."""
-    hidden, heads, inner = 1024, 16, 4096
-    b = Builder()
-    x = b.dropout(b.lookup(TRANSLATION_VOCABULARY, hidden))
-    for _ in range(6):
+    inner = 4 * hidden
+    x = b.dropout(b.lookup(vocabulary, hidden))
+    for _ in range(layers):
         x = _attention(b, x, x, heads, attention_dropout=True, bias=False)
         x = _feed_forward(b, x, inner, gelu=False)
     memory = x
     y = b.dropout(b.shared_lookup(hidden))
-    for _ in range(6):
+    for _ in range(layers):
         y = _attention(b, y, y, heads, attention_dropout=True, bias=False)
         y = _attention(b, y, memory, heads, attention_dropout=True, bias=False)
         y = _feed_forward(b, y, inner, gelu=False)
-    b.loss(b.shared_linear(y, TRANSLATION_VOCABULARY))
-    return b.network(max_tokens=TRANSLATION_TOKENS)
+    b.loss(b.shared_linear(y, vocabulary))
+    return b.network(max_tokens=tokens)
 
 
-def gnmt() -> Network:
+def gnmt(
+    b: Builder, hidden: int = 1024, *, vocabulary: int = GNMT_VOCABULARY, tokens: int = GNMT_TOKENS
+) -> Network:
     """Wu et al. 2016 with four layers each way, as NVIDIA's GNMT v2.
 
     The encoder's first goes in both directions; the decoder's first attends, and all others read its context
     too; residuals from the third layer on.
     """
-    hidden = 1024
-    b = Builder()
-    x = b.dropout(b.lookup(GNMT_VOCABULARY, hidden))
-    x = b.lstm(x, hidden, directions=2)
+    x = b.dropout(b.lookup(vocabulary, hidden))
+    x = b.concat(b.lstm(x, hidden), b.lstm(x, hidden, backwards=True), copies=False)
     x = b.lstm(b.dropout(x), hidden)
     for _ in range(2):
         x = b.add(b.lstm(b.dropout(x), hidden), x)
     y = b.dropout(b.shared_lookup(hidden))
     y = b.lstm(y, hidden)
     keys = b.linear(x, hidden, bias=False)
-    context = b.attention(b.linear(y, hidden, bias=False), keys, x, 1, dropout=False)
-    b.once("normalised score", hidden + hidden + 1)
+    context = b.scored_attention(b.linear(y, hidden, bias=False), keys, x)
     y = b.lstm(b.dropout(b.concat(y, context)), hidden)
     for _ in range(2):
         y = b.add(b.lstm(b.dropout(b.concat(y, context)), hidden), y)
-    b.loss(b.linear(y, GNMT_VOCABULARY))
-    return b.network(max_tokens=GNMT_TOKENS)
+    b.loss(b.linear(y, vocabulary))
+    return b.network(max_tokens=tokens)

@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from traincast.executor.module_trace.module_trace import TRACED, read_factory, trace_module  # noqa: E402
+from traincast.executor.model.references import read_factory  # noqa: E402
+from traincast.executor.module_trace.module_trace import TRACED, trace_module  # noqa: E402
 from traincast.sim.errors import InputError  # noqa: E402
 from traincast.sim.model.networks.network import Network  # noqa: E402
 from traincast.sim.model.networks.presets import network_preset  # noqa: E402

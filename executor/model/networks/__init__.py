@@ -1,0 +1,1 @@
+"""Named networks as torch modules, made from the description that their costs are made from."""
