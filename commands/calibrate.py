@@ -37,6 +37,13 @@ from .output import echo_json, note, progress
     show_default=True,
 )
 @click.option(
+    "--plan",
+    "plans",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A plan file that will be run here; measure what such plans need and nothing else. May be repeated.",
+)
+@click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=2,
@@ -49,6 +56,7 @@ def command(
     models: tuple[str, ...],
     seq_len: int,
     micro_batches: tuple[int, ...],
+    plans: tuple[Path, ...],
     rounds: int,
     as_json: bool,
 ) -> None:
@@ -61,7 +69,7 @@ def command(
     from .. import calibrate, write_cluster
 
     cluster = calibrate(
-        *models, seq_len=seq_len, micro_batches=micro_batches, rounds=rounds, progress=progress
+        *models, seq_len=seq_len, micro_batches=micro_batches, plans=plans, rounds=rounds, progress=progress
     )
     write_cluster(cluster, output)
     note(f"wrote {output}")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import date
 
-from ..executor.calibrate.calibrate import Measurements, measure, merge
+from ..executor.calibrate.calibrate import LAYERS_S, Measurements, measure, merge
+from ..executor.calibrate.needs import Needs
 from ..sim.api.inputs import ModelLike, model
 from ..sim.calibration.fit import fit_cluster
 from ..sim.hardware.cluster import Cluster
-from ..sim.model.model import Model
+from ..sim.plan.plan import Plan
+from ..sim.plan.plan_file import read_plan
+from ..sim.predict.prediction import Prediction
+from .needs import needs, usual_needs
 
 Progress = Callable[[str, float], None]
 Titled = Callable[[str], AbstractContextManager[Progress]]
 """Gives, for a title, what is called with a text and the fraction done."""
 
+PlanFile = Plan | Prediction | str | os.PathLike[str]
 SMALL_MODEL = "tiny-llama-bytes"
 """Whose layers are profiled where nobody names a model."""
 
@@ -32,13 +38,16 @@ def calibrate(
     *models: ModelLike,
     seq_len: int = 128,
     micro_batches: Sequence[int] = (1, 4),
+    plans: Sequence[PlanFile] = (),
     rounds: int = 2,
     progress: Titled = silent,
 ) -> Cluster:
     """Measure compute, memory, optimizer and transport of this machine, and fit a cluster to it.
 
-    Layers of ``models`` are profiled in the sizes given; medians are taken over the ``rounds``. Needs
-    torch, and takes half a minute a round for a small model.
+    With ``plans``, or files of them, what they need and nothing else: their layers as they divide them, their
+    collectives at their sizes. Without, whole layers of ``models`` in the sizes given, and all that two and
+    four ranks may say to each other. Medians are taken over the ``rounds``. Needs torch, and takes a minute
+    or two in all for small models.
 
     >>> import traincast as tc
     >>> tc.calibrate("tiny-llama-bytes", rounds=1)  # doctest: +SKIP
@@ -49,23 +58,28 @@ def calibrate(
         RunError: a process of the calibration died or raised.
     """
     chosen = [model(name) for name in models or (SMALL_MODEL,)]
-    measured = [
-        measure_round(chosen, seq_len, micro_batches, number, rounds, progress) for number in range(rounds)
-    ]
-    return fitted(measured)
+    wanted = needs(plan_of(one) for one in plans) if plans else usual_needs(chosen, seq_len, micro_batches)
+    measured = [measure_round(wanted, number, rounds, progress) for number in range(rounds)]
+    return fitted(measured, wanted.world_size if plans else 0)
+
+
+def plan_of(plan: PlanFile) -> Plan:
+    """A plan as it is, or read from its file.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    if isinstance(plan, Prediction):
+        return plan.plan
+    return plan if isinstance(plan, Plan) else read_plan(plan)
 
 
 def measure_round(
-    models: Sequence[Model],
-    seq_len: int,
-    micro_batches: Sequence[int],
-    number: int,
-    rounds: int,
-    progress: Titled,
+    wanted: Needs, number: int, rounds: int, progress: Titled, *, seconds: float = LAYERS_S
 ) -> Measurements:
-    """One round of measurements, with progress."""
+    """One round of measurements, with progress; ``seconds`` is how long layers are profiled in all rounds."""
     with progress(f"calibrate {number + 1}/{rounds}") as say:
-        return measure(models=models, seq_len=seq_len, micro_batches=micro_batches, on_progress=say)
+        return measure(wanted, say, seconds=seconds / rounds, again=number > 0)
 
 
 def fitted(measurements: Sequence[Measurements], ranks: int = 0) -> Cluster:

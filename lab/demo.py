@@ -29,9 +29,12 @@ from ..sim.search.result_layout import prepare_directory
 from ..sim.search.space import strategies
 from ..sim.trace.trace import Trace, merge_traces
 from .calibrate import Titled, fitted, measure_round, silent
+from .needs import needs, usual_needs
 
 MICRO_BATCHES = (1, 2, 4, 8, 16)
 """Sizes whose layers are profiled."""
+FIRST_S = 10.0
+"""Seconds in which layers are profiled before anything is ranked."""
 TOP = 10
 """Best plans that are written, whether they were run or not."""
 
@@ -86,8 +89,10 @@ def demo(
     prepare_directory(directory, force, plans=TOP, measured=True)
     sizes = tuple(size for size in MICRO_BATCHES if size <= global_batch)
     began = time.monotonic()
-    measurements = [measure_round([job.model], seq_len, sizes, 0, rounds, progress)]
+    usual = usual_needs([job.model], seq_len, sizes, range(2, ranks + 1))
+    measurements = [measure_round(usual, 0, 1, progress, seconds=FIRST_S)]
     chosen = choose(rank(job, fitted(measurements, ranks), seed, progress))
+    wanted = needs(chosen)
     announce(f"running {len(chosen)} plans, {steps} steps each in up to {rounds} turns")
     runs: dict[Strategy, list[Trace]] = {plan.strategy: [] for plan in chosen}
     for number in range(rounds):
@@ -95,7 +100,7 @@ def demo(
         if number and turns_s * (number + 1) / number > minutes * 60:
             break
         if number:
-            measurements.append(measure_round([job.model], seq_len, sizes, number, rounds, progress))
+            measurements.append(measure_round(wanted, number, rounds, progress))
         for plan in chosen:
             runs[plan.strategy].append(run_plan(plan, steps, directory, seed, progress))
     found = rank(job, fitted(measurements, ranks), seed, progress)

@@ -7,12 +7,8 @@ from pathlib import Path
 
 from ..sim.errors import EnvironmentMismatchError
 from ..sim.plan.plan import Plan
-from ..sim.plan.plan_file import read_plan
-from ..sim.predict.prediction import Prediction
 from ..sim.trace.trace import Trace
-from .calibrate import Progress
-
-PlanFile = Plan | Prediction | str | os.PathLike[str]
+from .calibrate import PlanFile, Progress, plan_of
 
 
 def execute(
@@ -72,9 +68,7 @@ def plan_to_run(plan: PlanFile, nproc_per_node: int | None = None) -> Plan:
         InputError: the file cannot be used.
         EnvironmentMismatchError: another number of processes than the plan has ranks.
     """
-    if isinstance(plan, Prediction):
-        plan = plan.plan
-    whole = plan if isinstance(plan, Plan) else read_plan(plan)
+    whole = plan_of(plan)
     if nproc_per_node not in (None, whole.world_size):
         raise EnvironmentMismatchError(
             f"--nproc-per-node {nproc_per_node}, but the plan has {_factors(whole)}"

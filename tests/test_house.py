@@ -151,6 +151,7 @@ MAY_IMPORT: Rules = {
         "sim.plan",
         "executor.measure",
         "executor.model",
+        "executor.parallel",
         "executor.train",
         "executor.run",
         "!sim.model.networks",

@@ -115,6 +115,11 @@ class Bench:
         return found
 
 
+def sizes(what: str, parameters: Mapping[str, Any], values: list[float]) -> LaidOut:
+    """A series of bytes as plain values."""
+    return {"what": what, "parameters": dict(parameters), "seconds": [], "bytes": values}
+
+
 def series(what: str, parameters: Mapping[str, Any], samples: list[Moment]) -> LaidOut:
     """A series as plain values."""
     walls, cpus = [sample.wall for sample in samples], [sample.cpu for sample in samples]

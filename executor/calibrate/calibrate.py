@@ -1,27 +1,26 @@
 """Measure this machine: kernels, layers, optimizer steps, transport, and what ranks cost each other.
 
 `measure` starts one process for every rank, pinned and single-threaded like the workers of a run, and asks
-some or all of them for one task at a time; the tasks are in `calibrate_kernels`, `calibrate_layers` and
-`calibrate_transport`. It returns plain samples and fits nothing: a shared machine changes its speed from
-minute to minute, so samples of several short rounds, taken in turns with real runs, are pooled by `merge`
-before anything is fitted to them.
+some or all of them for one task at a time; the tasks are in `kernels.py`, `layers.py` and `transport.py`.
+How much memory a process takes is seen in processes of their own (`memory.py`). It returns plain samples and
+fits nothing: a shared machine changes its speed from minute to minute, so samples of several short rounds,
+taken in turns with real runs, are pooled by `merge` before anything is fitted to them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ...sim.model.model import Model
+from .needs import LayerNeed, Needs
 
 SCHEMA = "traincast.measurements/1"
-OPTIMIZERS = ("adamw", "sgd", "momentum")
 KERNELS = ("launch", "gemm", "memory", "attention")
 GPU_KERNELS = (*KERNELS, "elementwise", "host")
-RANKS = (2, 4)
-"""Numbers of ranks that communicate, where ranks are processes on the CPU."""
+LAYERS_S, LONGEST_LAYER_S = 60.0, 0.8
+"""Seconds in which all layers are profiled, and the most for one of them."""
 
 Progress = Callable[[str, float], None]
 
@@ -37,6 +36,8 @@ class Series:
     seconds: tuple[float, ...]
     cpu_seconds: tuple[float, ...] = ()
     """Processor seconds of one rank, all its threads together; empty where it was not asked."""
+    bytes: tuple[float, ...] = ()
+    """Of what has a size instead."""
 
     @property
     def key(self) -> str:
@@ -65,6 +66,7 @@ class Measurements:
                     "parameters": dict(s.parameters),
                     "seconds": list(s.seconds),
                     "cpu_seconds": list(s.cpu_seconds),
+                    **({"bytes": list(s.bytes)} if s.bytes else {}),
                 }
                 for s in self.series
             ],
@@ -85,6 +87,7 @@ def _series(data: Mapping[str, Any]) -> Series:
         parameters=data["parameters"],
         seconds=tuple(data["seconds"]),
         cpu_seconds=tuple(data.get("cpu_seconds", ())),
+        bytes=tuple(data.get("bytes", ())),
     )
 
 
@@ -108,6 +111,7 @@ def _pool(first: Series, second: Series) -> Series:
         parameters=first.parameters,
         seconds=first.seconds + second.seconds,
         cpu_seconds=first.cpu_seconds + second.cpu_seconds,
+        bytes=first.bytes + second.bytes,
     )
 
 
@@ -122,109 +126,122 @@ class Task:
 
 
 def measure(
-    models: Sequence[Model],
-    seq_len: int,
-    micro_batches: Sequence[int],
+    needs: Needs,
     on_progress: Progress | None = None,
     *,
-    ranks: Sequence[int] = RANKS,
+    seconds: float = LAYERS_S,
     full: bool = False,
+    again: bool = False,
 ) -> Measurements:
-    """One round of measurements of the machine at hand, with the layers of ``models`` profiled.
+    """One round of measurements of the machine at hand: what ``needs`` says, and kernels for all else.
 
-    About half a minute for a small model; ``full`` takes more samples and measures all collectives.
-    ``ranks`` are the numbers of ranks that communicate and compute at once.
+    ``seconds`` is about how long layers are profiled in all; ``full`` takes more samples. Of a round that
+    comes ``again`` what does not change from minute to minute is left out: memory, kernels.
 
     Raises:
         RunError: a process of the calibration died or raised.
     """
-    from .crew import Crew, machine
+    from .crew import Crew, machine, probe_memory
 
     facts = machine()
-    counts = _rank_counts(facts, ranks)
-    tasks = _tasks(facts, models, seq_len, sorted(set(micro_batches)), counts, full)
+    if facts["kind"] != "cpu":
+        needs = _on_gpus(needs, facts["devices"])
+    tasks = _tasks(facts, needs, seconds, full=full, again=again)
+    say = on_progress or (lambda text, fraction: None)
     samples: list[Series] = []
-    with Crew(max(counts, default=1), facts["kind"]) as crew:
+    if facts["kind"] == "cpu" and needs.memories and not again:
+        say("memory", 0.0)
+        samples += [_series(item) for item in probe_memory(needs.memories)]
+    with Crew(needs.world_size, facts["kind"]) as crew:
         facts["reserved_bytes"] = crew.reserved_bytes
         for number, task in enumerate(tasks):
-            if on_progress:
-                on_progress(task.title, number / len(tasks))
+            say(task.title, number / len(tasks))
             answers = crew.ask(task.ranks, task.name, task.arguments)
             samples += [_series(item) for answer in answers for item in answer]
-    if on_progress:
-        on_progress("done", 1.0)
+    say("done", 1.0)
     return merge([Measurements(machine=facts, series=tuple(samples))])
 
 
-def _rank_counts(facts: Mapping[str, Any], ranks: Sequence[int]) -> list[int]:
-    """Ranks are processes on the CPU; on GPUs there is one to a device."""
-    if facts["kind"] == "cpu":
-        return sorted(set(ranks))
-    return [count for count in sorted({*ranks, facts["devices"]}) if 2 <= count <= facts["devices"]]
+def _on_gpus(needs: Needs, devices: int) -> Needs:
+    """There is one rank to a device."""
+    return replace(
+        needs,
+        transports=tuple(one for one in needs.transports if one.ranks <= devices),
+        ranks=tuple(count for count in needs.ranks if count <= devices),
+    )
 
 
-def _tasks(
-    facts: Mapping[str, Any],
-    models: Sequence[Model],
-    seq_len: int,
-    micro_batches: list[int],
-    counts: list[int],
-    full: bool,
-) -> list[Task]:
+def _tasks(facts: Mapping[str, Any], needs: Needs, seconds: float, *, full: bool, again: bool) -> list[Task]:
     """All tasks of a round, in order.
 
     What ranks cost each other changes most from minute to minute, so it is measured again and again between
     the rest, a little each time.
     """
-    layers = [
-        Task(f"{model.name}, micro-batch {size}", (0,), "layers", {**_shape(model, seq_len, full, size)})
-        for model in models
-        for size in micro_batches
-    ]
-    names = KERNELS if facts["kind"] == "cpu" else GPU_KERNELS
+    on_cpu = facts["kind"] == "cpu"
+    names = () if again else KERNELS if on_cpu else GPU_KERNELS
     kernels = [Task(f"{name} kernels", (0,), name, {"full": full}) for name in names]
-    steps = [
-        Task(f"optimizer {name}", (0,), "optimizer", {"decoder": asdict(model.decoder), "optimizer": name})
-        for model in models
-        for name in OPTIMIZERS
-    ]
-    shared = facts["kind"] == "cpu" and max(counts, default=1) > facts["cores"]
-    slices = [Task("time slices", tuple(range(max(counts))), "slices", {})] if shared else []
-    together = _together_tasks(models, seq_len, micro_batches, counts, full) if facts["kind"] == "cpu" else []
-    parts = [layers, kernels, [*steps, *slices], _transport_tasks(counts, full), layers if full else []]
+    steps = [Task(f"optimizer {one.optimizer}", (0,), "optimizer", asdict(one)) for one in needs.optimizers]
+    together = _together_tasks(needs) if on_cpu else []
+    neighbours = _neighbour_tasks(facts, needs) if on_cpu else []
+    parts = [_layer_tasks(needs, seconds), kernels, [*steps, *neighbours], _transport_tasks(needs, full)]
     return [*together, *(task for part in parts if part for task in (*part, *together))]
 
 
-def _shape(model: Model, seq_len: int, full: bool, micro_batch: int) -> dict[str, Any]:
-    repeats = 2 if full else 1
-    decoder = asdict(model.decoder)
-    return {"decoder": decoder, "seq_len": seq_len, "repeats": repeats, "micro_batch": micro_batch}
+def _layer_tasks(needs: Needs, seconds: float) -> list[Task]:
+    each = min(LONGEST_LAYER_S, seconds / max(1, len(needs.layers)))
+    return [Task(need.title, (0,), "layers", {**asdict(need), "seconds": each}) for need in needs.layers]
 
 
-def _together_tasks(
-    models: Sequence[Model], seq_len: int, micro_batches: list[int], counts: list[int], full: bool
-) -> list[Task]:
+def _smallest(needs: Needs) -> LayerNeed | None:
+    """Whole layers of a middling micro-batch of the smallest model: what ranks compute next to each other."""
+    whole = [one for one in needs.layers if one.tp == one.cp == one.ep == 1]
+    if not whole:
+        return None
+    width = min(one.decoder.hidden for one in whole)
+    sizes = sorted((one for one in whole if one.decoder.hidden == width), key=lambda one: one.micro_batch)
+    return sizes[len(sizes) // 2]
+
+
+def _together_tasks(needs: Needs) -> list[Task]:
     """The same step on one rank, and on several at once."""
-    middle = micro_batches[len(micro_batches) // 2]
+    need = _smallest(needs)
+    if need is None:
+        return []
     return [
         Task(
-            f"{model.name} on {count} ranks at once",
+            f"the same step on {count} ranks at once",
             tuple(range(count)),
             "step",
-            {**_shape(model, seq_len, full, middle), "processes": count},
+            _stack(need, processes=count),
         )
-        for model in models
-        for count in sorted({1, *counts})
+        for count in sorted({1, *needs.ranks})
     ]
 
 
-def _transport_tasks(counts: list[int], full: bool) -> list[Task]:
-    collectives = ["all_reduce", *(("broadcast", "all_gather", "reduce_scatter") if full else ())]
-    tasks = [
-        Task(f"{name} on {count} ranks", tuple(range(count)), name, {"full": full})
-        for name in collectives
-        for count in counts
+def _neighbour_tasks(facts: Mapping[str, Any], needs: Needs) -> list[Task]:
+    """What ranks of a host cost each other: turns on a core, traffic next to compute, copies of gradients."""
+    most, need = max(needs.ranks, default=1), _smallest(needs)
+    found = [Task("time slices", tuple(range(most)), "slices", {})] if most > facts["cores"] else []
+    if need is not None and most > 1:
+        both = tuple(range(min(most, facts["cores"])))
+        if len(both) > 1:
+            found.append(Task("traffic next to compute", both, "traffic", _stack(need)))
+        found.append(Task("copies of gradients", (0,), "copies", {"decoder": asdict(need.decoder)}))
+    return found
+
+
+def _stack(need: LayerNeed, **more: Any) -> dict[str, Any]:
+    decoder = asdict(need.decoder)
+    return {"decoder": decoder, "seq_len": need.seq_len, "micro_batch": need.micro_batch, **more}
+
+
+def _transport_tasks(needs: Needs, full: bool) -> list[Task]:
+    return [
+        Task(
+            f"{one.operation} on {one.ranks} ranks",
+            tuple(range(one.ranks)),
+            "transport",
+            {"operation": one.operation, "sizes": one.sizes, "full": full},
+        )
+        for one in needs.transports
     ]
-    if counts:
-        tasks.append(Task("messages", (0, 1), "send_recv", {"full": full}))
-    return tasks

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import torch
 
 from ...sim.errors import RunError
 from ..run.process import worker_environment
+from .needs import MemoryNeed
 
 WORKER = "traincast.executor.calibrate.worker"
+MEMORY = "traincast.executor.calibrate.memory"
 GRACE_S = 10.0
 """How long a process may take to end after its input was closed."""
 
@@ -55,6 +58,32 @@ def _processor() -> str:
 
 def _memory_bytes() -> float:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def probe_memory(needs: Sequence[MemoryNeed]) -> list[dict[str, Any]]:
+    """The series of `memory.py` for each of ``needs``, in processes that run at once: they are not timed.
+
+    Raises:
+        RunError: one of them failed.
+    """
+    command = [sys.executable, "-m", MEMORY]
+    processes = [
+        subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [*command, json.dumps(asdict(need))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=worker_environment(),
+            start_new_session=True,
+        )
+        for need in needs
+    ]
+    answers = [process.communicate() for process in processes]
+    for process, (_, said) in zip(processes, answers, strict=True):
+        if process.returncode:
+            raise RunError(f"a calibration process (memory) failed: {said[-1000:].strip() or 'no message'}")
+    return [item for answer, _ in answers for item in json.loads(answer)]
 
 
 class Crew:

@@ -6,14 +6,16 @@ transport's own threads, since on the CPU it is taken from the cores that comput
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...sim.model.decoder import Decoder
 from .bench import FULL_SAMPLES, Bench, LaidOut, Moment, series
+from .stack import Stack
 
 SIZES = (4, 4 * 2**10, 32 * 2**10, 256 * 2**10, 2**20, 4 * 2**20, 16 * 2**20, 32 * 2**20)
 """Bytes"""
@@ -21,72 +23,115 @@ CALLS_BYTES = 4 * 2**20
 """A sample makes as many calls as move this much, between one and `MAX_CALLS`."""
 MAX_CALLS = 10
 SAMPLES = 10
+TRAFFIC_BYTES, TRAFFIC_SAMPLES = 8 * 2**20, 5
+"""What is reduced next to compute, and how often."""
 
 
-def all_reduce(bench: Bench, *, full: bool) -> list[LaidOut]:
-    return _collective(bench, "all_reduce", full, lambda x, group, _: dist.all_reduce(x, group=group))
+Call = Callable[[Tensor, dist.ProcessGroup, int], Any]
 
 
-def broadcast(bench: Bench, *, full: bool) -> list[LaidOut]:
-    return _collective(bench, "broadcast", full, lambda x, group, _: dist.broadcast(x, 0, group=group))
-
-
-def all_gather(bench: Bench, *, full: bool) -> list[LaidOut]:
-    """``bytes`` is the gathered whole."""
-
-    def gather(whole: Tensor, group: dist.ProcessGroup, count: int) -> None:
-        own = whole[: len(whole) // count]
-        dist.all_gather_into_tensor(whole[: len(own) * count], own.clone(), group=group)
-
-    return _collective(bench, "all_gather", full, gather)
-
-
-def reduce_scatter(bench: Bench, *, full: bool) -> list[LaidOut]:
-    """``bytes`` is the whole before it is scattered."""
-
-    def scatter(whole: Tensor, group: dist.ProcessGroup, count: int) -> None:
-        own = torch.empty_like(whole[: len(whole) // count])
-        dist.reduce_scatter_tensor(own, whole[: len(own) * count], group=group)
-
-    return _collective(bench, "reduce_scatter", full, scatter)
-
-
-def _collective(
-    bench: Bench, name: str, full: bool, call: Callable[[Tensor, dist.ProcessGroup, int], Any]
+def transport(
+    bench: Bench, *, operation: str, sizes: Sequence[int] = (), full: bool = False
 ) -> list[LaidOut]:
+    """One communication of all ranks that were asked, at ``sizes`` bytes or the usual ones.
+
+    ``bytes`` is the whole buffer: what every rank has before an all-reduce or a reduce-scatter, has after an
+    all-gather, sends in an all-to-all, passes on in a ring, and gives the other in a message.
+    """
     count = len(bench.ranks)
     group = bench.groups[count]
+    call, share = CALLS[operation], 0.5 if operation == "send_recv" else 1.0
     found = []
-    for size in SIZES:
-        x = torch.zeros(max(count, size // 4), device=bench.device)
+    for size in sizes or SIZES:
+        x = torch.zeros(max(1, size // 4 // count) * count, device=bench.device)
+        call(x, group, count)
         samples = _timed(bench, size, full, lambda x=x: call(x, group, count))
-        found.append(series(name, {"ranks": count, "bytes": x.numel() * 4}, samples))
+        own = [sample.times(share) for sample in samples]
+        found.append(series(operation, {"ranks": count, "bytes": x.numel() * 4}, own))
     return found
 
 
-def send_recv(bench: Bench, *, full: bool) -> list[LaidOut]:
-    """Messages to and fro between two ranks; a sample is half a round trip.
+def _all_gather(whole: Tensor, group: dist.ProcessGroup, count: int) -> None:
+    own = whole[: len(whole) // count]
+    dist.all_gather_into_tensor(whole, own.clone(), group=group)
 
-    The answer's receive is posted before the message is sent: otherwise gloo keeps the two directions of
-    a pair in one queue.
-    """
-    group, other = bench.groups[2], 1 - bench.rank
+
+def _reduce_scatter(whole: Tensor, group: dist.ProcessGroup, count: int) -> None:
+    dist.reduce_scatter_tensor(torch.empty_like(whole[: len(whole) // count]), whole, group=group)
+
+
+def _all_to_all(whole: Tensor, group: dist.ProcessGroup, _: int) -> None:
+    dist.all_to_all_single(torch.empty_like(whole), whole, group=group)
+
+
+def _shift(whole: Tensor, group: dist.ProcessGroup, count: int) -> None:
+    """To the next rank of the ring, from the one before; receives are posted first, since gloo serialises the
+    directions of a pair whose sends come first."""
+    rank = dist.get_rank(group)
+    works = [
+        dist.irecv(torch.empty_like(whole), (rank - 1) % count, group=group),
+        dist.isend(whole, (rank + 1) % count, group=group),
+    ]
+    for work in works:
+        assert work is not None
+        work.wait()
+
+
+def _to_and_fro(whole: Tensor, group: dist.ProcessGroup, _: int) -> None:
+    """A message and its answer, of which a sample is half. The answer's receive is posted before the message
+    is sent, for the same reason."""
+    rank = dist.get_rank(group)
+    answer = dist.irecv(torch.empty_like(whole), 1 - rank, group=group)
+    assert answer is not None
+    if rank == 0:
+        dist.send(whole, 1, group=group)
+        answer.wait()
+    else:
+        answer.wait()
+        dist.send(whole, 0, group=group)
+
+
+CALLS: dict[str, Call] = {
+    "all_reduce": lambda x, group, _: dist.all_reduce(x, group=group),
+    "broadcast": lambda x, group, _: dist.broadcast(x, 0, group=group),
+    "all_gather": _all_gather,
+    "reduce_scatter": _reduce_scatter,
+    "all_to_all": _all_to_all,
+    "shift": _shift,
+    "send_recv": _to_and_fro,
+}
+"""By operation."""
+
+
+def traffic(bench: Bench, *, decoder: dict[str, Any], seq_len: int, micro_batch: int) -> list[LaidOut]:
+    """Processor seconds of compute, of an all-reduce, and of both at once on the ranks that were asked."""
+    group = bench.groups[len(bench.ranks)]
+    x = torch.zeros(TRAFFIC_BYTES // 4, device=bench.device)
+    stack = Stack(bench, Decoder(**decoder), seq_len, micro_batch, count=1)
+    stack.plain(0)
+
+    def reduce() -> None:
+        dist.all_reduce(x, group=group)
+
+    def compute() -> None:
+        stack.plain(1)
+
+    def both() -> None:
+        work = dist.all_reduce(x, group=group, async_op=True)
+        compute()
+        assert work is not None
+        work.wait()
+
     found = []
-    for size in SIZES:
-        out, into = (torch.zeros(max(1, size // 4), device=bench.device) for _ in range(2))
-
-        def turn(out: Tensor = out, into: Tensor = into) -> None:
-            answer = dist.irecv(into, other, group=group)
-            assert answer is not None
-            if bench.rank == 0:
-                dist.send(out, other, group=group)
-                answer.wait()
-            else:
-                answer.wait()
-                dist.send(out, other, group=group)
-
-        halves = [sample.times(0.5) for sample in _timed(bench, 2 * size, full, turn)]
-        found.append(series("send_recv", {"ranks": 2, "bytes": out.numel() * 4}, halves))
+    for name, call in (("transport", reduce), ("compute", compute), ("both", both)):
+        call()
+        samples = []
+        for _ in range(TRAFFIC_SAMPLES):
+            dist.barrier(group)
+            start = bench.now()
+            call()
+            samples.append(bench.now().since(start))
+        found.append(series("traffic", {"of": name, "ranks": len(bench.ranks)}, samples))
     return found
 
 

@@ -35,11 +35,9 @@ TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "step": layers.step,
     "slices": kernels.slices,
     "optimizer": layers.optimizer,
-    "all_reduce": transport.all_reduce,
-    "broadcast": transport.broadcast,
-    "all_gather": transport.all_gather,
-    "reduce_scatter": transport.reduce_scatter,
-    "send_recv": transport.send_recv,
+    "copies": layers.copies,
+    "transport": transport.transport,
+    "traffic": transport.traffic,
 }
 
 GPU_TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {

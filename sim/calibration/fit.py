@@ -12,16 +12,23 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..hardware.cluster import Accelerator, Cluster, Curve, Host
-from ..model.layer import BLOCK, EMBEDDING, HEAD
+from ..kernels.profile_keys import WHOLE, is_of
+from ..model.layer import BLOCK
+from ..model.model import Model
 from .fit_compute import fit_accelerator
 from .fit_gpu import fit_gpu
+from .fit_layers import decoder_of
 from .fit_transport import fit_transports, loopback
 from .samples import Point, Samples
 
+LEAST_TRAFFIC = 0.5
+"""Least factor on communication next to compute; less was noise."""
 DEFAULT_SLICE_S = 0.004
 """Linux's base slice where it was not seen: 0.75 ms x (1 + log2 cores), at least one tick of 4 ms."""
 
@@ -86,7 +93,22 @@ def _host(samples: Samples) -> Host | None:
         cores=machine["cores"],
         time_slice_s=statistics.median(slices) if slices else DEFAULT_SLICE_S,
         concurrency=_concurrency(samples),
+        traffic=_traffic(samples),
+        copied_s_per_byte=_copied_s_per_byte(samples),
     )
+
+
+def _traffic(samples: Samples) -> float:
+    """What an all-reduce adds to the processor seconds of compute next to it, over its own alone."""
+    found: dict[str, float] = {p.parameters["of"]: p.cpu_s for p in samples.of("traffic")}
+    if not found.get("transport"):
+        return 1.0
+    return max(LEAST_TRAFFIC, (found["both"] - found["compute"]) / found["transport"])
+
+
+def _copied_s_per_byte(samples: Samples) -> float:
+    copies = [point.own_s / point.parameters["bytes"] for point in samples.of("copies")]
+    return statistics.median(copies) if copies else 0.0
 
 
 def _concurrency(samples: Samples) -> Curve:
@@ -158,10 +180,12 @@ def _step_residuals(samples: Samples, accelerator: Accelerator, host: Host | Non
 def predicted_step_s(accelerator: Accelerator, step: Point) -> float | None:
     """Seconds of the whole step that ``step`` measured, from profiles; None where they are missing."""
     p = step.parameters
-    counts = {EMBEDDING: 1, BLOCK: p["layers"], HEAD: 1}
+    decoder = replace(decoder_of(p), layers=p["layers"])
+    counts = Counter(layer.kind for layer in Model(name="step", decoder=decoder).layers)
     total = 0.0
     for profile in accelerator.layer_profiles:
-        if all(getattr(profile, name) == p[name] for name in PROFILE_KEYS):
+        alike = all(getattr(profile, name) == p[name] for name in PROFILE_KEYS)
+        if alike and profile.shard == WHOLE and is_of(profile, decoder):
             total += counts.pop(profile.kind, 0) * (profile.forward_s + profile.backward_s)
     cost = accelerator.optimizer_costs.get(p["optimizer"])
     if counts or cost is None:
@@ -169,8 +193,5 @@ def predicted_step_s(accelerator: Accelerator, step: Point) -> float | None:
     return p["micro_batches"] * total + cost.overhead_s + cost.per_parameter_s * p["parameters"]
 
 
-PROFILE_KEYS = (
-    *("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm"),
-    *("seq_len", "micro_batch", "precision"),
-)
+PROFILE_KEYS = ("seq_len", "micro_batch", "precision")
 """What a profile and a measured step must agree in."""

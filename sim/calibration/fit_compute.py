@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError
-from ..hardware.cluster import Accelerator, Curve, LayerProfile, OptimizerCost
+from ..hardware.cluster import Accelerator, Curve, OptimizerCost
 from ..kernels.attention import CAUSAL_SHARE
 from ..kernels.decoder_kernels import backward_kernels, forward_kernels
 from ..kernels.kernel import Kernel
 from ..kernels.roofline import head_flops, kernel_s, kernels_s
-from ..model.decoder import Decoder
 from ..model.layer import BLOCK
 from ..plan.mixed_precision import PRECISION_BYTES
+from .fit_layers import decoder_of, is_whole, measured_profiles
+from .fit_memory import allocator_loss, reserved_bytes
 from .samples import Point, Samples
 
 BINS_PER_DECADE = 2
@@ -41,7 +42,8 @@ def fit_accelerator(samples: Samples, *, source: str, date: str) -> tuple[Accele
         memory_bandwidth=bandwidth or peak,
         launch_overhead_s=launch_s,
         sm_count=machine.get("multiprocessors", 0),
-        reserved_bytes=machine.get("reserved_bytes", 0.0),
+        reserved_bytes=reserved_bytes(samples),
+        allocator_loss=allocator_loss(samples),
         source=source,
         date=date,
     )
@@ -165,39 +167,6 @@ def curve_of(points: Sequence[tuple[float, float]]) -> Curve:
     )
 
 
-# Layers
-
-_PROFILE = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
-_DECODER = (
-    *(*_PROFILE, "head_dim", "positions", "attention_bias", "output_bias", "mlp_bias"),
-    *("qk_norm", "tied_embeddings", "max_positions"),
-)
-
-
-def measured_profiles(samples: Samples) -> tuple[LayerProfile, ...]:
-    """Each measured kind of layer with its forward and backward; layers of one shape once."""
-    backward = {_shape(p): p.own_s for p in samples.of("backward")}
-    profiles: dict[tuple, LayerProfile] = {}
-    for point in samples.of("forward"):
-        p, shape = point.parameters, _shape(point)
-        if shape in backward:
-            profiles[shape] = LayerProfile(
-                kind=p["kind"],
-                **{name: p[name] for name in _PROFILE},
-                seq_len=p["seq_len"],
-                micro_batch=p["micro_batch"],
-                precision=p["precision"],
-                forward_s=point.own_s,
-                backward_s=backward[shape],
-            )
-    return tuple(profiles.values())
-
-
-def _shape(point: Point) -> tuple:
-    names = ("kind", *_DECODER, "seq_len", "micro_batch", "precision")
-    return tuple(point.parameters[name] for name in names)
-
-
 def _with_framework_factor(
     accelerator: Accelerator, samples: Samples
 ) -> tuple[Accelerator, dict[str, float]]:
@@ -206,7 +175,7 @@ def _with_framework_factor(
         (kernels_s(accelerator, _layer_kernels(point.parameters, what), precision), point.own_s)
         for what in ("forward", "backward")
         for point in samples.of(what)
-        if point.parameters["kind"] == BLOCK
+        if point.parameters["kind"] == BLOCK and is_whole(point)
         for precision in (point.parameters["precision"],)
     ]
     if not pairs:
@@ -217,10 +186,9 @@ def _with_framework_factor(
 
 
 def _layer_kernels(p: Mapping[str, Any], what: str) -> tuple[Kernel, ...]:
-    decoder = Decoder(layers=1, **{name: p[name] for name in _DECODER})
     make = forward_kernels if what == "forward" else backward_kernels
     return make(
-        decoder,
+        decoder_of(p),
         p["kind"],
         micro_batch=p["micro_batch"],
         seq_len=p["seq_len"],

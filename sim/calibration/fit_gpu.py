@@ -40,9 +40,9 @@ from .fit_compute import (
     gemm_kernel,
     measured_launch_s,
     measured_optimizers,
-    measured_profiles,
     own_s,
 )
+from .fit_layers import measured_profiles
 from .samples import Point, Samples
 
 BACKWARD_FLOPS = sum(FLASH_BACKWARD_GEMMS) / 2

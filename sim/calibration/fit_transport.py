@@ -9,7 +9,7 @@ from ..hardware.cluster import Curve, Link, TransportCurve
 from ..hardware.curves import interpolate_time
 from .samples import Samples
 
-OPERATIONS = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "send_recv")
+OPERATIONS = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "shift")
 
 
 def fit_transports(samples: Samples) -> tuple[tuple[TransportCurve, ...], dict[str, float]]:

@@ -19,6 +19,12 @@ class Point:
     parameters: Mapping[str, Any]
     seconds: tuple[float, ...]
     cpu_seconds: tuple[float, ...]
+    bytes: tuple[float, ...] = ()
+    """Of what has a size instead of seconds."""
+
+    @property
+    def median_bytes(self) -> float:
+        return statistics.median(self.bytes)
 
     @property
     def median_s(self) -> float:
@@ -48,9 +54,11 @@ class Samples:
         self.rounds: int = measurements.get("rounds", 1)
         self._points: dict[str, list[Point]] = {}
         for item in measurements["series"]:
-            if not item["seconds"] or min(item["seconds"]) <= 0.0:
+            sizes = tuple(item.get("bytes", ()))
+            if not sizes and (not item["seconds"] or min(item["seconds"]) <= 0.0):
                 raise InputError(f"series {item['what']} {item['parameters']}: seconds must be above 0")
-            point = Point(item["parameters"], tuple(item["seconds"]), tuple(item.get("cpu_seconds", ())))
+            cpu = tuple(item.get("cpu_seconds", ()))
+            point = Point(item["parameters"], tuple(item["seconds"]), cpu, sizes)
             self._points.setdefault(item["what"], []).append(point)
 
     def of(self, what: str) -> list[Point]:

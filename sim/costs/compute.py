@@ -69,6 +69,9 @@ class ComputeCosts:
 
     def input_gradient_s(self, layer: Layer) -> float:
         """Seconds of the rest of the backward, recomputation included."""
+        measured = self._profiled_s(layer.kind, "input_gradient")
+        if measured is not None:
+            return measured + self._recompute_s(layer)
         return max(0.0, self.backward_s(layer) - self.weight_gradient_s(layer))
 
     def layer_s(self, kind: str, *, backward: bool) -> float:
@@ -97,15 +100,18 @@ class ComputeCosts:
         return seconds * self._correction(layer.kind, backward=True)
 
     def _weight_gradient_s(self, kind: str) -> float:
-        """The backward's share as the roofline divides it."""
+        """As profiled, else the backward's share as the roofline divides it."""
+        measured = self._profiled_s(kind, "weight_gradient")
+        if measured is not None:
+            return measured
         weights, whole = (self._roofline_s(kind, part) for part in ("weight_gradient", "backward"))
         return self.layer_s(kind, backward=True) * weights / whole if whole else 0.0
 
     def _own_layer_s(self, kind: str, *, backward: bool) -> float:
-        seconds = self._profiled_s(kind, backward=backward)
+        part = "backward" if backward else "forward"
+        seconds = self._profiled_s(kind, part)
         if seconds is not None:
             return seconds
-        part = "backward" if backward else "forward"
         return self._roofline_s(kind, part) * self._correction(kind, backward=backward)
 
     def _correction(self, kind: str, *, backward: bool) -> float:
@@ -123,8 +129,10 @@ class ComputeCosts:
         own = layer_kernels(self.job, self.strategy, BLOCK, part)
         return tuple(kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm" and not k.attention)
 
-    def _profiled_s(self, kind: str, *, backward: bool) -> float | None:
-        return profiled_s(self.cluster.accelerator, self.job, self.strategy, kind, backward=backward)
+    def _profiled_s(self, kind: str, part: str) -> float | None:
+        if self.job.model.network is not None:
+            return None
+        return profiled_s(self.cluster.accelerator, self.job, self.strategy, kind, part)
 
     def _roofline_s(self, kind: str, part: str) -> float:
         own = self._kernels(kind, part)
@@ -158,7 +166,7 @@ class ComputeCosts:
         own = self._kernels(layer.kind, "forward")
         parts = repeated_parts(self.job.model.decoder, layer.kind, policy, own, stops_early=stops_early)
         again = self._weighted_s(own, parts)
-        if self._profiled_s(layer.kind, backward=False) is not None:
+        if self._profiled_s(layer.kind, "forward") is not None:
             again *= self.forward_s(layer) / self._weighted_s(own, [1.0] * len(own))
         return blocks * again
 

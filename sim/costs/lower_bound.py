@@ -175,9 +175,12 @@ def _tail(
     steps_itself = strategy.gradient_exchange != "parameter_server"
     first = pipeline_rank * strategy.replicas * strategy.tp
 
+    host = costs.cluster.host
+    disturbed = min(1.0, host.traffic) if host is not None else 1.0
+
     def one_s(collective: Collective) -> float:
         shares = costs.communication.group_shares(collective, first)
-        return shares.cpu_s if staged else shares.seconds
+        return shares.cpu_s * disturbed if staged else shares.seconds
 
     def reduce(buckets: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
         counted = buckets if staged else buckets[-1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictBool, StrictInt
 
 from . import cluster as parts
 from .form_types import (
@@ -13,6 +13,7 @@ from .form_types import (
     BytesCurve,
     BytesOrNone,
     Compute,
+    FactorCurve,
     FlopsCurve,
     Name,
     Number,
@@ -37,7 +38,7 @@ class OptimizerCostForm(Strict):
 
 
 class LayerProfileForm(Strict):
-    kind: Literal["embedding", "block", "head"]
+    kind: Literal["embedding", "block", "moe_block", "head"]
     hidden: Whole
     heads: Whole
     kv_heads: Whole
@@ -51,12 +52,21 @@ class LayerProfileForm(Strict):
     forward: TimeOrNone
     backward: TimeOrNone
     micro_batches: Whole = 1
+    tp: Whole = 1
+    sequence_parallel: StrictBool = False
+    cp: Whole = 1
+    cp_exchange: Literal["", "ring", "all_gather", "all_to_all"] = ""
+    ep: Whole = 1
+    variant: Text = ""
+    input_gradient: TimeOrNone = 0.0
+    weight_gradient: TimeOrNone = 0.0
+    kept: BytesOrNone = 0.0
 
     def read(self) -> parts.LayerProfile:
         fields = self.model_dump()
-        return parts.LayerProfile(
-            forward_s=fields.pop("forward"), backward_s=fields.pop("backward"), **fields
-        )
+        for name in ("forward", "backward", "input_gradient", "weight_gradient"):
+            fields[f"{name}_s"] = fields.pop(name)
+        return parts.LayerProfile(kept_bytes=fields.pop("kept"), **fields)
 
 
 class AcceleratorForm(Strict):
@@ -82,6 +92,7 @@ class AcceleratorForm(Strict):
     optimizer_costs: dict[Name, OptimizerCostForm] = Field(default_factory=dict)
     layer_profiles: tuple[LayerProfileForm, ...] = ()
     reserved_memory: BytesOrNone = 0.0
+    allocator_loss: FactorCurve = ()
     basis: Literal["", "measured", "datasheet"] = Field(
         default="", description="measured | datasheet, or nothing"
     )
@@ -111,6 +122,7 @@ class AcceleratorForm(Strict):
             optimizer_costs={name: cost.read() for name, cost in self.optimizer_costs.items()},
             layer_profiles=tuple(profile.read() for profile in self.layer_profiles),
             reserved_bytes=self.reserved_memory,
+            allocator_loss=self.allocator_loss,
             basis=self.basis,
             price_per_hour=self.price,
             power_w=self.power,

@@ -13,6 +13,7 @@ from numbers import Integral
 from ..display import Shown
 from ..errors import UsageError
 from ..reliability.failures import Failures
+from .layer_profile import LayerProfile
 from .stragglers import Stragglers
 
 MAX_ACCELERATORS = 10**7
@@ -20,28 +21,6 @@ MAX_ACCELERATORS = 10**7
 
 Curve = tuple[tuple[float, float], ...]
 """Points (x, y), x rising; between points y is linear in log x, outside it stays at the end value."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerProfile:
-    """Measured seconds of one layer of exactly this shape: what the roofline need not guess."""
-
-    kind: str
-    """`embedding`, `block` or `head`."""
-    hidden: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    vocab: int
-    activation: str
-    norm: str
-    seq_len: int
-    micro_batch: int
-    precision: str
-    forward_s: float
-    backward_s: float
-    micro_batches: int = 1
-    """Of the steps it was profiled in, all but the first of which add to its gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +73,9 @@ class Accelerator:
     layer_profiles: tuple[LayerProfile, ...] = ()
     reserved_bytes: float = 0.0
     """Memory of context and libraries that a job never gets."""
+    allocator_loss: Curve = ()
+    """(micro-batches of a step, bytes that a process holds beyond its states and what its passes keep, over
+    the latter), where the host's own allocator serves it: what passes work with, and what lies between."""
     basis: str = ""
     """`measured`: GEMMs or layers were timed on this device, at least its best GEMM; `datasheet`: only
     what its vendor says is known. Empty: measured where it has a curve of GEMMs or a layer's profile."""
@@ -187,7 +169,8 @@ class TransportCurve:
     """Measured seconds of one communication by message size, for one number of ranks."""
 
     operation: str
-    """`all_reduce`, `broadcast`, `all_gather`, `reduce_scatter`, `all_to_all` or `send_recv`."""
+    """`all_reduce`, `broadcast`, `all_gather`, `reduce_scatter`, `all_to_all`, `send_recv`, or `shift`:
+    each rank of a ring to the next."""
     ranks: int
     times_s: Curve
     """(message bytes, seconds until the last rank is done)"""
@@ -211,6 +194,11 @@ class Host:
     """(ranks that compute at once, factor on compute time beyond a fair share of the cores)"""
     host_staged: bool = True
     """Communication runs on the processor that computes, so it does not hide behind compute."""
+    traffic: float = 1.0
+    """Processor seconds of communication next to compute over those of communication alone."""
+    copied_s_per_byte: float = 0.0
+    """Processor seconds that a rank spends on a byte of gradients besides the collective, to lay them one
+    after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,6 +118,8 @@ class HostForm(Strict):
     time_slice: Time = 0.004
     concurrency: FactorCurve = ()
     host_staged: StrictBool = True
+    traffic: Number = 1.0
+    copied_per_byte: TimeOrNone = 0.0
 
     def read(self) -> parts.Host:
         return parts.Host(
@@ -125,6 +127,8 @@ class HostForm(Strict):
             time_slice_s=self.time_slice,
             concurrency=self.concurrency,
             host_staged=self.host_staged,
+            traffic=self.traffic,
+            copied_s_per_byte=self.copied_per_byte,
         )
 
 

@@ -141,6 +141,7 @@ def accelerator_to_dict(accelerator: Accelerator) -> dict[str, Any]:
         "optimizer_costs": {name: _optimizer(cost) for name, cost in a.optimizer_costs.items()},
         "layer_profiles": [_profile(profile) for profile in a.layer_profiles],
         "reserved_memory": exact_quantity(a.reserved_bytes, "bytes"),
+        "allocator_loss": _curve(a.allocator_loss, "count", "count"),
         "price": exact_quantity(a.price_per_hour, "price"),
         "power": exact_quantity(a.power_w, "power"),
     }
@@ -184,12 +185,25 @@ _PROFILE_SHAPE = (
 )
 
 
+_DIVISIONS = ("micro_batches", "tp", "cp", "ep")
+
+
 def _profile(profile: Any) -> dict[str, Any]:
     return {
         **{name: getattr(profile, name) for name in _PROFILE_SHAPE},
         "forward": exact_quantity(profile.forward_s, "time"),
         "backward": exact_quantity(profile.backward_s, "time"),
-        **({"micro_batches": profile.micro_batches} if profile.micro_batches > 1 else {}),
+        **{name: getattr(profile, name) for name in _DIVISIONS if getattr(profile, name) > 1},
+        **({"sequence_parallel": True} if profile.sequence_parallel else {}),
+        **_without_defaults(
+            {
+                "cp_exchange": profile.cp_exchange,
+                "variant": profile.variant,
+                "input_gradient": exact_quantity(profile.input_gradient_s, "time"),
+                "weight_gradient": exact_quantity(profile.weight_gradient_s, "time"),
+                "kept": exact_quantity(profile.kept_bytes, "bytes"),
+            }
+        ),
     }
 
 
@@ -237,5 +251,7 @@ def _host(host: Any) -> dict[str, Any]:
         "time_slice": exact_quantity(host.time_slice_s, "time"),
         "host_staged": host.host_staged,
         "concurrency": _curve(host.concurrency, "count", "count"),
+        "traffic": 0 if host.traffic == 1.0 else host.traffic,
+        "copied_per_byte": exact_quantity(host.copied_s_per_byte, "time"),
     }
-    return {key: value for key, value in data.items() if value != []}
+    return _without_defaults(data)

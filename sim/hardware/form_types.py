@@ -81,7 +81,9 @@ WholeOrNone = Annotated[StrictInt, Field(ge=0, le=parts.MAX_ACCELERATORS)]
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[str, AfterValidator(_name)]
 Precision = Annotated[str, AfterValidator(_precision)]
-Operation = Literal["all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
+Operation = Literal[
+    "all_reduce", "broadcast", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "shift"
+]
 
 FlopsCurve = Annotated[tuple[tuple[Flops, Fraction], ...], AfterValidator(_rising)]
 BytesCurve = Annotated[tuple[tuple[Bytes, Fraction], ...], AfterValidator(_rising)]

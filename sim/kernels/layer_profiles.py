@@ -4,42 +4,68 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..hardware.cluster import Accelerator, LayerProfile
+from ..hardware.cluster import Accelerator
 from ..hardware.curves import interpolate
+from ..hardware.layer_profile import LayerProfile, Shard
 from ..plan.job import Job
 from ..plan.software_stacks import DEFAULT_STACK, EXECUTOR_STACK
 from ..plan.strategy import Strategy
 from .layer_kernels import layer_kernels
+from .profile_keys import WHOLE, is_of, shard_of
 from .roofline import kernels_s
 
+PASSES = ("forward", "backward", "input_gradient", "weight_gradient")
+"""What is profiled of a layer, as parts of `layer_kernels`."""
 
-def profiled_s(
-    accelerator: Accelerator, job: Job, strategy: Strategy, kind: str, *, backward: bool
-) -> float | None:
-    """Seconds of one micro-batch through a layer of ``kind``; None where its shape was never profiled.
 
-    A profile of the same micro-batch is used as it is, those of others by a straight line in the
-    micro-batch, a single other one scaled by the ratio of rooflines. Profiles are of whole layers, so
-    what divides a layer (tp, cp, ep) scales by the ratio of rooflines too. Recompute is not included.
+def profiled_s(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str, part: str) -> float | None:
+    """Seconds of one micro-batch's ``part`` (of `PASSES`) through a layer of ``kind``; None where its
+    shape was never profiled.
+
+    Profiles of layers that were divided over ranks as ``strategy`` does come first. A profile of the same
+    micro-batch is used as it is, those of others by a straight line in the micro-batch, a single other one
+    scaled by the ratio of rooflines. Without one of that division, those of whole layers are scaled by the
+    ratio of rooflines too. Recompute is not included.
     """
-    points = _points(accelerator, job, kind, backward=backward)
-    others = job.dropout or strategy.attention != "flash" or strategy.stack != DEFAULT_STACK
-    if not points or others:
+    if job.dropout or strategy.attention != "flash" or strategy.stack != DEFAULT_STACK:
         return None  # profiles are of layers without dropout, with fused attention
+    shard = shard_of(strategy, kind)
+    points = _points(accelerator, job, kind, part, shard)
+    division = strategy
+    if not points:
+        points, division = _points(accelerator, job, kind, part, WHOLE), Strategy()
+    if not points:
+        return None
 
     def roofline(micro_batch: int, shape: Strategy) -> float:
         own = layer_kernels(job, replace(shape, micro_batch=micro_batch), kind, part)
         return kernels_s(accelerator, own, job.precision)
 
-    part = "backward" if backward else "forward"
-    whole, wanted = Strategy(), strategy.micro_batch
+    wanted = strategy.micro_batch
     if len(points) == 1 and wanted not in points:
         ((micro_batch, seconds),) = points.items()
-        return seconds * roofline(wanted, strategy) / roofline(micro_batch, whole)
+        return seconds * roofline(wanted, strategy) / roofline(micro_batch, division)
     seconds = line(points, wanted)
-    if strategy.tp == strategy.cp == strategy.ep == 1:
+    if division is strategy or shard == WHOLE:
         return seconds
-    return seconds * roofline(wanted, strategy) / roofline(wanted, whole)
+    return seconds * roofline(wanted, strategy) / roofline(wanted, division)
+
+
+def profiled_bytes(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str) -> float | None:
+    """Bytes that autograd was seen to keep of a layer divided as ``strategy`` does, without recomputation;
+    None where nobody looked. Micro-batches in between are on a straight line."""
+    shard = shard_of(strategy, kind)
+    points = {
+        p.micro_batch: p.kept_bytes
+        for p in accelerator.layer_profiles
+        if p.shard == shard and p.kept_bytes and _matches(p, job, kind)
+    }
+    if not points:
+        return None
+    if len(points) == 1:
+        ((micro_batch, size),) = points.items()
+        return size * strategy.micro_batch / micro_batch
+    return line(points, strategy.micro_batch)
 
 
 def correction(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str, *, backward: bool) -> float:
@@ -51,7 +77,7 @@ def correction(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str
     """
     if accelerator.kind != "gpu" or strategy.stack != EXECUTOR_STACK or job.dropout:
         return 1.0
-    profiles = [p for p in accelerator.layer_profiles if _matches(p, job, kind)]
+    profiles = [p for p in accelerator.layer_profiles if p.shard == WHOLE and _matches(p, job, kind)]
     part, found = "backward" if backward else "forward", []
     for profile in sorted(profiles, key=lambda p: p.micro_batch):
         profiled = replace(job, global_batch=profile.micro_batch * profile.micro_batches)
@@ -83,13 +109,14 @@ def line(points: dict[int, float], micro_batch: int) -> float:
     return max(seconds, points[high]) if micro_batch > known[-1] else seconds
 
 
-def _points(accelerator: Accelerator, job: Job, kind: str, *, backward: bool) -> dict[int, float]:
+def _points(accelerator: Accelerator, job: Job, kind: str, part: str, shard: Shard) -> dict[int, float]:
     """Measured seconds by micro-batch of layers like this one."""
-    return {
-        p.micro_batch: _seconds(p, backward=backward)
+    found = {
+        p.micro_batch: getattr(p, f"{part}_s")
         for p in accelerator.layer_profiles
-        if _matches(p, job, kind)
+        if p.shard == shard and _matches(p, job, kind)
     }
+    return {micro_batch: seconds for micro_batch, seconds in found.items() if seconds or part in PASSES[:2]}
 
 
 def _seconds(profile: LayerProfile, *, backward: bool) -> float:
@@ -97,10 +124,5 @@ def _seconds(profile: LayerProfile, *, backward: bool) -> float:
 
 
 def _matches(profile: LayerProfile, job: Job, kind: str) -> bool:
-    decoder = job.model.decoder
-    if decoder.kv_rank or decoder.head_dim * decoder.heads != decoder.hidden:
-        return False  # profiles are of heads that share out the hidden size
-    shape = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
-    return ((profile.kind, profile.seq_len, profile.precision) == (kind, job.seq_len, job.precision)) and all(
-        getattr(profile, name) == getattr(decoder, name) for name in shape
-    )
+    is_alike = (profile.kind, profile.seq_len, profile.precision) == (kind, job.seq_len, job.precision)
+    return is_alike and is_of(profile, job.model.decoder)

@@ -26,6 +26,7 @@ from .layer_bytes import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss import loss_bytes
 from .parameters import rank_states, state_bytes
 from .pass_timeline import NOTHING, Moment, StageBytes, Walk, in_flight, walk
+from .profiled import allocator_loss_bytes, as_profiled
 
 COMMUNICATOR_BYTES = {2: 544 * 2**20}
 MANY_RANKS_COMMUNICATOR_BYTES = 688 * 2**20
@@ -114,7 +115,7 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
     accelerator = _smallest_accelerator(plan, cluster, pipeline_rank)
     buffers = _buffer_bytes(plan, pipeline_rank, held)
     states = rank_states(plan, pipeline_rank)
-    moment = at or _peak_of(rank_walk(plan, pipeline_rank).peak, states.copies)
+    moment = at or _peak_of(rank_walk(plan, pipeline_rank, accelerator).peak, states.copies)
     allocated = states.weights + states.gradients + states.optimizer + moment.total_bytes + buffers
     is_gpu = accelerator.kind == "gpu" and cluster.host is None
     return RankMemory(
@@ -129,7 +130,9 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
         logits_bytes=moment.logits_bytes,
         buffers_bytes=buffers,
         workspace_bytes=moment.workspace_bytes,
-        fragmentation_bytes=_unusable(plan.strategy, allocated, moment) if is_gpu else 0.0,
+        fragmentation_bytes=_unusable(plan.strategy, allocated, moment)
+        if is_gpu
+        else allocator_loss_bytes(accelerator, plan.micro_batches, moment.activations_bytes),
         communicators_bytes=_communicator_bytes(plan.strategy) if is_gpu else 0.0,
         reserved_bytes=accelerator.reserved_bytes,
         capacity_bytes=accelerator.memory_bytes,
@@ -155,10 +158,12 @@ def _peak_of(moment: Moment, copies_bytes: float) -> Moment:
     return replace(NOTHING, at="optimizer step", workspace_bytes=copies_bytes)
 
 
-def rank_walk(plan: Plan, pipeline_rank: int) -> Walk:
-    """What is kept on one pipeline rank, pass by pass."""
+def rank_walk(plan: Plan, pipeline_rank: int, accelerator: Accelerator | None = None) -> Walk:
+    """What is kept on one pipeline rank, pass by pass; as seen on ``accelerator``, where anybody looked."""
     held = plan.rank_stages(pipeline_rank)
     sizes = {stage.index: _stage_bytes(plan, stage) for stage in held}
+    if accelerator is not None and accelerator.kind == "cpu":
+        sizes = {s.index: as_profiled(sizes[s.index], plan, s, accelerator) for s in held}
     offloads = plan.strategy.offloads_activations
     # Offloaded, only the micro-batches at work and fetched ahead are on the device.
     limit = 2 * max(size.kept for size in sizes.values()) if offloads else float("inf")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..costs.communication import Shares
 from ..plan.action import Action, Kind
 from ..plan.traffic import Collective, gradient_bytes
 from .build_context import BuildContext, span_label
@@ -32,6 +33,8 @@ class _Meeting:
     members: range | tuple[int, ...]
     action: Action
     collective: Collective
+    next_to_compute: bool = False
+    """Whether its members go on computing meanwhile."""
 
 
 class CollectiveBuilder:
@@ -52,7 +55,10 @@ class CollectiveBuilder:
         members = group.of(rank.number, rank.pipeline_rank * self.places)
         place = (step.action, step.collective.group)
         key = (members.start, *place, rank.meetings.get(place, 0))
-        op = self._meet(rank, _Meeting(key, members, step.action, step.collective), _inputs(rank, step))
+        meeting = _Meeting(
+            key, members, step.action, step.collective, next_to_compute=step.waits_for is not WaitsFor.LAST
+        )
+        op = self._meet(rank, meeting, _inputs(rank, step))
         if op is None:
             return False
         rank.meetings[place] = rank.meetings.get(place, 0) + 1
@@ -113,7 +119,17 @@ class CollectiveBuilder:
             sync=group.sync if folded else (),
             pattern=context.patterns.get(collective.operation, "") if folded else "",
         )
-        return self._moved(op, present, one.cpu_s * collective.count) if one.cpu_s else op
+        return self._moved(op, present, self._cpu_s(meeting, one)) if one.cpu_s else op
+
+    def _cpu_s(self, meeting: _Meeting, one: Shares) -> float:
+        """Seconds of a member's core: what the transport takes, more where it disturbs compute, and gradients
+        that are laid one after the other before they are reduced."""
+        host, collective = self.context.cluster.host, meeting.collective
+        assert host is not None
+        seconds = one.cpu_s * collective.count * (host.traffic if meeting.next_to_compute else 1.0)
+        if meeting.action.kind is Kind.REDUCE_GRAD:
+            seconds += host.copied_s_per_byte * collective.size_bytes * collective.count
+        return seconds
 
     def _moved(self, op: int, present: list[int], cpu_s: float) -> int:
         """Where the cores that compute move the bytes: theirs of every member, next to its compute. Returns

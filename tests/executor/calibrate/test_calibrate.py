@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from traincast.executor.calibrate.calibrate import Measurements, Series, measure, merge
+from traincast.lab.needs import USUAL_OPERATIONS, usual_needs
 from traincast.sim.calibration.fit import fit_cluster
 from traincast.sim.errors import RunError
 from traincast.sim.plan.job import Job
@@ -45,13 +46,8 @@ def said():
 
 @pytest.fixture(scope="module")
 def measured(tiny_model, said):
-    return measure(
-        [tiny_model],
-        seq_len=16,
-        micro_batches=(1, 2),
-        on_progress=lambda text, fraction: said.append((text, fraction)),
-        ranks=(2,),
-    )
+    wanted = usual_needs([tiny_model], seq_len=16, micro_batches=(1, 2), ranks=(2,))
+    return measure(wanted, lambda text, fraction: said.append((text, fraction)), seconds=1.0)
 
 
 @pytest.mark.slow
@@ -65,7 +61,12 @@ def test_a_round_is_a_cluster(measured, tiny_model, said):
     factors = [accelerator.framework_factor, cluster.host.time_slice_s, *accelerator.peak_flops.values()]
     factors += [factor for _, factor in cluster.host.concurrency]
     assert all(math.isfinite(x) and x > 0.0 for x in [*times, *factors, *cluster.residuals.values()])
-    assert {(t.operation, t.ranks) for t in cluster.transports} == {("all_reduce", 2), ("send_recv", 2)}
+    assert {(t.operation, t.ranks) for t in cluster.transports} == {
+        (name, 2) for name in (*USUAL_OPERATIONS, "send_recv")
+    }
+    assert all(p.kept_bytes > 0 for p in accelerator.layer_profiles)
+    assert accelerator.reserved_bytes > 1e8, "the libraries alone take more"
+    assert [place for place, _ in accelerator.allocator_loss] == [1.0, 2.0]
     for curve in (c for t in cluster.transports for c in (t.times_s, t.cpu_times_s)):
         assert all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(curve))
         assert len(curve) == 8
@@ -95,4 +96,4 @@ def test_a_rank_that_cannot_is_reported(tiny_model):
 
     decoder = replace(tiny_model.decoder, positions="learned", max_positions=8)
     with pytest.raises(RunError, match="calibration failed on rank 0: step"):
-        measure([replace(tiny_model, decoder=decoder)], seq_len=16, micro_batches=(1,), ranks=())
+        measure(usual_needs([replace(tiny_model, decoder=decoder)], 16, (1,), ()), again=True)

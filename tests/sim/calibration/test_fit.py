@@ -144,6 +144,57 @@ def test_the_costs_of_a_plan_are_the_profiles(exact):
     assert costs.communication.transfer_cpu_s(2**20) == pytest.approx((LATENCY + 2**20 / LINK) / 2)
 
 
+def divided(**division: object) -> dict:
+    """Measurements in which a block was also profiled as one of several ranks has it, its backward in halves."""
+    machine = Machine()
+    found = machine.measured()
+    shape = {k: v for k, v in asdict(DECODER).items() if k != "layers"}
+    shape |= {"seq_len": 128, "precision": "fp32", "kind": "block", "micro_batch": 2, **division}
+    for number, what in enumerate(("forward", "backward", "input_gradient", "weight_gradient")):
+        machine.add(what, 1e-3 * (number + 1), 1e-3 * (number + 1), **shape)
+    sized = {"what": "kept", "parameters": shape, "seconds": [], "bytes": [5e6]}
+    return {**found, "series": [*machine.series, sized]}
+
+
+def test_a_layer_that_is_divided_has_a_profile_of_its_own():
+    """It serves strategies that divide as it was, and no others; a file keeps all of it."""
+    cluster = fit_cluster(divided(tp=2, sequence_parallel=True), name="here", date="2026-11-28")
+    job = Job(model=Model(name="m", decoder=DECODER), global_batch=8, seq_len=128, precision="fp32")
+    block = job.model.layers[1]
+    own = Costs(cluster, job, Strategy(micro_batch=2, tp=2, sequence_parallel=True)).compute
+    assert (own.forward_s(block), own.backward_s(block)) == (1e-3, 2e-3)
+    assert (own.input_gradient_s(block), own.weight_gradient_s(block)) == (3e-3, 4e-3)
+    whole = Costs(cluster, job, Strategy(micro_batch=2)).compute
+    assert whole.forward_s(block) == pytest.approx(2 * FORWARD["block"])
+    other = Costs(cluster, job, Strategy(micro_batch=2, tp=2)).compute
+    assert other.forward_s(block) not in (1e-3, whole.forward_s(block))
+
+
+def test_traffic_and_copies_are_what_they_add():
+    """Of 3 seconds together 2 are compute's, so an all-reduce of 0.8 s costs a quarter more next to it."""
+    machine = Machine()
+    found = machine.measured()
+    for name, seconds in (("transport", 0.8), ("compute", 2.0), ("both", 3.0)):
+        machine.add("traffic", seconds, seconds, of=name, ranks=2)
+    machine.add("copies", 2e-4, 2e-4, bytes=10**6)
+    host = fit_cluster({**found, "series": machine.series}, name="here", date="2026-11-28").host
+    assert host.traffic == pytest.approx(1.25)
+    assert host.copied_s_per_byte == pytest.approx(2e-10)
+
+
+def test_memory_beyond_what_layers_keep_is_the_allocators_loss():
+    """By whether gradients of earlier micro-batches lie in between; the start is that of a trained process."""
+    found = Machine().measured()
+    sizes = {"states_bytes": 4e8, "kept_bytes": 1e8}
+    series = [{"what": "reserved", "parameters": {}, "seconds": [], "bytes": [3e8, 3.2e8, 3.1e8]}]
+    for count, peak in ((1, 5.2e8), (4, 5.7e8)):
+        parameters = {**sizes, "micro_batches": count}
+        series.append({"what": "peak", "parameters": parameters, "seconds": [], "bytes": [peak]})
+    cluster = fit_cluster({**found, "series": [*found["series"], *series]}, name="h", date="2026-11-28")
+    assert cluster.accelerator.reserved_bytes == 3.1e8
+    assert cluster.accelerator.allocator_loss == ((1.0, pytest.approx(0.2)), (2.0, pytest.approx(0.7)))
+
+
 def test_ranks_share_the_memory(exact):
     """As many ranks as were measured at once, each with its part."""
     assert exact.accelerators_per_node == 4

@@ -11,7 +11,8 @@ from machines import cpu_cluster, job, llama
 
 from traincast.sim.costs.costs import Costs
 from traincast.sim.hardware.cluster import Cluster, LayerProfile
-from traincast.sim.kernels.layer_profiles import line
+from traincast.sim.kernels.layer_profiles import line, profiled_bytes
+from traincast.sim.kernels.profile_keys import is_of, variant_of
 from traincast.sim.plan.strategy import Strategy
 
 SHAPE = ("hidden", "heads", "kv_heads", "ffn", "vocab", "activation", "norm")
@@ -100,3 +101,29 @@ def test_lines_stay_between_sensible_bounds(points: dict[int, float], micro_batc
         assert points[known[0]] * micro_batch / known[0] <= seconds <= points[known[0]]
     else:
         assert min(points.values()) <= seconds <= max(points.values())
+
+
+def test_profiles_of_a_division_serve_that_division_alone():
+    """A block on two tensor-parallel ranks; a whole one is scaled where nobody looked."""
+    own = profiled(profile(), profile(tp=2, forward_s=7e-3, kept_bytes=100.0))
+    block = job().model.layers[1]
+    assert Costs(own, job(), Strategy(tp=2)).compute.forward_s(block) == 7e-3
+    assert Costs(own, job(), Strategy()).compute.forward_s(block) == 2e-3
+    scaled = Costs(profiled(profile()), job(), Strategy(tp=2)).compute.forward_s(block)
+    split = Costs(own, job(), Strategy(tp=2, sequence_parallel=True)).compute.forward_s(block)
+    assert split == pytest.approx(scaled, rel=0.1)
+    assert profiled_bytes(own.accelerator, job(), Strategy(tp=2, micro_batch=3), "block") == 300.0
+    assert profiled_bytes(own.accelerator, job(), Strategy(), "block") is None
+
+
+def test_a_variant_names_what_is_not_as_usual():
+    """A profile that names one serves decoders that have it; one without serves none with latents."""
+    d = llama().decoder
+    assert variant_of(d, "block") == ""
+    unusual = replace(d, qk_norm=True, experts=8, experts_per_token=2, expert_ffn=64)
+    assert variant_of(unusual, "block") == "qk_norm=True"
+    assert variant_of(unusual, "moe_block") == "qk_norm=True experts=8 experts_per_token=2 expert_ffn=64"
+    assert is_of(profile(variant="qk_norm=True"), unusual)
+    assert not is_of(profile(variant="qk_norm=True"), d)
+    assert is_of(profile(), d)
+    assert not is_of(profile(), replace(d, kv_rank=32))

@@ -1,0 +1,136 @@
+"""One rank of a divided layer without the others: it computes its part, and nothing is sent.
+
+A `LoneWire` answers each collective at once with values of the right shape that mean nothing, and adds up the
+time that takes, which is not compute's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ...sim.plan.make_plan import make_plan
+from ...sim.plan.rank_groups import Groups as RankGroups
+from ...sim.plan.strategy import Strategy
+from ..measure.heartbeat import Heartbeat
+from ..measure.recorder import CpuClock, Recorder
+from ..model.decoder import Layers
+from ..model.workload import Workload
+from ..parallel.process_groups import Groups
+from ..parallel.rank_context import RankContext
+from ..parallel.wire import Pending, Wire
+from .bench import Moment
+
+DIVIDING: tuple[Any, ...] = ()
+"""The modules that divide layers, in order of application."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """How layers are divided over ranks."""
+
+    tp: int = 1
+    sequence_parallel: bool = False
+    cp: int = 1
+    cp_exchange: str = ""
+    ep: int = 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one rank has the layers to itself."""
+        return self.tp == self.cp == self.ep == 1
+
+    @property
+    def strategy(self) -> Strategy:
+        """A plan's fields that divide layers so."""
+        return Strategy(
+            tp=self.tp,
+            sequence_parallel=self.sequence_parallel,
+            cp=self.cp,
+            **({"cp_exchange": self.cp_exchange} if self.cp_exchange else {}),
+            ep=self.ep,
+            dp=max(1, self.ep // self.cp),
+        )
+
+
+class LoneWire(Wire):
+    """A group of ``size`` ranks of which only the last is there."""
+
+    def __init__(self, name: str, size: int, spent: list[float]):
+        """``spent`` are seconds by the wall clock and of the processor, added to."""
+        self.name, self.size, self.index = name, size, size - 1
+        self.group, self.stream = None, name
+        self._spent = spent
+
+    def _start(self, call: Callable[..., Any], out: Tensor, whole: Tensor, *_: Any, **__: Any) -> Pending:
+        wall, cpu = time.perf_counter(), time.process_time()
+        if out.data_ptr() != whole.data_ptr() and whole.numel():
+            flat = out.view(-1)
+            for begin in range(0, flat.numel(), whole.numel()):
+                part = flat[begin : begin + whole.numel()]
+                part.copy_(whole.reshape(-1)[: part.numel()])
+        self._spent[0] += time.perf_counter() - wall
+        self._spent[1] += time.process_time() - cpu
+        return cast(Pending, _Arrived(out))
+
+
+class _Arrived:
+    """What a wire gives, already there."""
+
+    def __init__(self, out: Tensor):
+        self.out = out
+
+    def wait(self) -> Tensor:
+        return self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoneContext(RankContext):
+    """The last rank of a plan, whose wires lead nowhere."""
+
+    sizes: dict[str, int]
+    spent: list[float]
+
+    def wire(self, name: str) -> Wire:
+        """A group of as many ranks as the plan has there."""
+        return LoneWire(name, self.sizes.get(name, 1), self.spent)
+
+
+class Part:
+    """Layers as one rank has them, and its loss."""
+
+    def __init__(self, layers: Layers, loss: Callable[[Tensor, Tensor], Tensor], spent: list[float]):
+        self.layers, self.loss, self._spent = layers, loss, spent
+
+    @property
+    def exchanged(self) -> Moment:
+        """What left-out exchanges have taken so far."""
+        return Moment(*self._spent)
+
+
+def divided(layers: Layers, workload: Workload, division: Division, device: torch.device) -> Part:
+    """``layers``, all of a model's, as the last rank of a group has them that is divided so."""
+    spent = [0.0, 0.0]
+    if not division.is_whole:
+        strategy = division.strategy
+        job = replace(workload.job, global_batch=workload.job.global_batch * strategy.dp)
+        plan = make_plan(job, replace(strategy, micro_batch=1))
+        rank = plan.world_size - 1
+        here = LoneContext(
+            plan=plan,
+            rank=rank,
+            device=device,
+            groups=Groups(),
+            recorder=Recorder(rank, CpuClock(), cast(Heartbeat, None)),
+            seed=workload.seed,
+            sizes={name: RankGroups(strategy)[name].size for name in ("tp", "cp", "ep")},
+            spent=spent,
+        )
+        for parallelism in DIVIDING:
+            parallelism.apply(layers, here)
+    return Part(layers, workload.loss, spent)

@@ -1,0 +1,72 @@
+"""How much a process holds that trains: itself, started as ``python -m traincast.executor.calibrate.memory``.
+
+Its one argument is a `MemoryNeed` as JSON; it prints two series. What it held before it built the model is
+taken after a small model was trained, since libraries take memory when they are first used.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...sim.model.decoder import Decoder
+from ..measure.recorder import memory_bytes, peak_memory_bytes
+from ..run.process import die_with_parent
+from .alone import Division
+from .bench import Bench, LaidOut, sizes
+from .stack import Stack, shape_of
+
+STEPS = 5
+"""Steps after which the heap has found its size."""
+
+
+def held(
+    bench: Bench, *, decoder: dict[str, Any], seq_len: int, micro_batch: int, micro_batches: int
+) -> list[LaidOut]:
+    """Bytes of the process before it had the model, and the most beyond them while it trained."""
+    whole = Decoder(**decoder)
+    small = replace(whole, layers=1, dense_layers=0, vocab=min(whole.vocab, 64))
+    first = Stack(bench, small, min(seq_len, 16), 1, count=2)
+    first.plain(0)
+    del first
+    before = memory_bytes(bench.device)
+    stack = Stack(bench, whole, seq_len, micro_batch, count=micro_batches, blocks=whole.layers)
+    parameters = sum(p.nbytes for p in stack.net.parameters())
+    forget_peak()
+    for number in range(STEPS):
+        stack.plain(number)
+    peak = peak_memory_bytes(bench.device)
+    kept = stack.kept_bytes()
+    counted = {kind: stack.kinds.count(kind) * size for kind, size in kept.items()}
+    facts = {
+        **shape_of(stack, Division()),
+        "micro_batch": micro_batch,
+        "micro_batches": micro_batches,
+        "states_bytes": 4 * parameters,
+        "kept_bytes": sum(counted.values()),
+    }
+    return [sizes("reserved", {}, [before]), sizes("peak", facts, [peak - before])]
+
+
+def forget_peak() -> None:
+    """Let the kernel count the most that this process holds from now on (Linux, proc_pid_clear_refs)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # the peak before counts too, which a larger model is beyond anyway
+
+
+def main(argument: str) -> None:
+    """Measure one `MemoryNeed` and print what was found."""
+    die_with_parent()
+    torch.set_num_threads(1)
+    print(json.dumps(held(Bench(torch.device("cpu"), 0, {}), **json.loads(argument))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
