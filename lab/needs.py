@@ -14,19 +14,11 @@ from ..executor.calibrate.needs import (
     TransportNeed,
     thinned,
 )
-from ..sim.costs.traffic import layer_collectives
-from ..sim.kernels.profile_keys import shard_of
-from ..sim.model.layer import MOE_BLOCK
+from ..sim.calibration.needs import MESSAGE, OPERATIONS, communicated, division, splits_backward
 from ..sim.model.model import Model
-from ..sim.network.transport import SEND_RECV, SHIFT
-from ..sim.plan.action import Kind
 from ..sim.plan.job import OPTIMIZER_STATES
 from ..sim.plan.plan import Plan
-from ..sim.plan.rank_groups import Groups
-from ..sim.plan.traffic import Collective
 
-USUAL_OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", SHIFT)
-"""What ranks may communicate, measured where nobody says which plans will be run."""
 USUAL_RANKS = (2, 4)
 USUAL_MEMORY_BATCHES = 4
 """Micro-batches of a step in which gradients are added up, where nobody says how many."""
@@ -65,7 +57,7 @@ def usual_needs(
         transports=tuple(
             TransportNeed(operation=operation, ranks=count)
             for count in sorted(set(ranks))
-            for operation in (*USUAL_OPERATIONS, *([SEND_RECV] if count == 2 else []))
+            for operation in (*OPERATIONS, *([MESSAGE] if count == 2 else []))
         ),
         optimizers=tuple(
             OptimizerNeed(decoder=decoder, optimizer=name)
@@ -86,18 +78,17 @@ def _layers(plans: Sequence[Plan]) -> tuple[LayerNeed, ...]:
     found: dict[LayerNeed, bool] = {}
     for plan in plans:
         need = _layer_need(plan)
-        found[need] = found.get(need, False) or _splits_backward(plan)
+        found[need] = found.get(need, False) or splits_backward(plan)
     ordered = sorted(found.items(), key=lambda item: item[0].tp * item[0].cp * item[0].ep > 1)
     return tuple(replace(need, splits_backward=splits) for need, splits in ordered)
 
 
 def _layer_need(plan: Plan) -> LayerNeed:
-    strategy, decoder = plan.strategy, plan.job.model.decoder
-    tp, sequence_parallel, cp, exchange, ep = shard_of(strategy, MOE_BLOCK)
+    tp, sequence_parallel, cp, exchange, ep = division(plan)
     return LayerNeed(
-        decoder=decoder,
+        decoder=plan.job.model.decoder,
         seq_len=plan.job.seq_len,
-        micro_batch=strategy.micro_batch,
+        micro_batch=plan.strategy.micro_batch,
         tp=tp,
         sequence_parallel=sequence_parallel,
         cp=cp,
@@ -106,51 +97,16 @@ def _layer_need(plan: Plan) -> LayerNeed:
     )
 
 
-def _splits_backward(plan: Plan) -> bool:
-    halves = (Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
-    return any(part.kind in halves for actions in plan.actions for a in actions for part in a.passes)
-
-
 def _transports(plans: Sequence[Plan]) -> tuple[TransportNeed, ...]:
     sizes: dict[tuple[str, int], set[float]] = defaultdict(set)
     for plan in plans:
-        groups = Groups(plan.strategy)
-        for collective in _collectives(plan):
-            count = groups[collective.group].size
-            if count > 1:
-                name = SHIFT if collective.operation == SEND_RECV else collective.operation
-                sizes[name, count].add(collective.size_bytes)
-        sizes[SEND_RECV, 2].update((*plan.sizes.messages, *plan.sizes.shards))
-        if plan.has_copied_embedding:
-            sizes["all_reduce", 2].add(_tied_bytes(plan))
+        for place, own in communicated(plan).items():
+            sizes[place] |= own
     return tuple(
         TransportNeed(operation=operation, ranks=count, sizes=thinned(own))
         for (operation, count), own in sorted(sizes.items())
         if own
     )
-
-
-def _tied_bytes(plan: Plan) -> float:
-    decoder = plan.job.model.decoder
-    return 4.0 * decoder.vocab * decoder.hidden / plan.strategy.tp
-
-
-def _collectives(plan: Plan) -> Iterable[Collective]:
-    """Everything that the ranks of ``plan`` do together, each kind of it at least once."""
-    for kind in {layer.kind for layer in plan.job.model.layers}:
-        for backward in (False, True):
-            yield from layer_collectives(plan.job, plan.strategy, kind, backward=backward)
-    for stage in plan.stages:
-        for bucket in range(len(stage.buckets)):
-            yield from plan.reductions(stage.index, bucket)
-    for action in {a for actions in plan.actions for a in actions}:
-        if action.kind is Kind.UNSHARD:
-            layers = plan.stages[action.stage].layer_indices
-            for several in [layers] if action.ahead < 0 else [[layer] for layer in layers]:
-                yield from plan.gatherings(several)
-        elif action.kind is Kind.AVERAGE:
-            for stage in plan.rank_stages(action.rank):
-                yield from plan.averages(stage.index)
 
 
 def _memories(plans: Sequence[Plan]) -> tuple[MemoryNeed, ...]:

@@ -60,7 +60,16 @@ MAY_IMPORT: Rules = {
         "sim.costs",
     ),
     "sim.convergence": ("sim.errors", "sim.updates"),
-    "sim.calibration": ("sim.errors", "sim.files", "sim.model", "sim.plan", "sim.hardware", "sim.kernels"),
+    "sim.calibration": (
+        "sim.errors",
+        "sim.files",
+        "sim.model",
+        "sim.plan",
+        "sim.hardware",
+        "sim.network",
+        "sim.kernels",
+        "sim.costs",
+    ),
     "sim.check": ("sim.errors", "sim.files", "sim.model", "sim.plan", "sim.hardware"),
     "sim.program": ("sim.errors", "sim.jit", "sim.plan", "sim.hardware", "sim.costs", "sim.memory"),
     "sim.engine": (

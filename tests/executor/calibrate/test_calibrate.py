@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from traincast.executor.calibrate.calibrate import Measurements, Series, measure, merge
-from traincast.lab.needs import USUAL_OPERATIONS, usual_needs
+from traincast.lab.needs import usual_needs
 from traincast.sim.calibration.fit import fit_cluster
+from traincast.sim.calibration.needs import OPERATIONS
 from traincast.sim.errors import RunError
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
@@ -62,7 +63,7 @@ def test_a_round_is_a_cluster(measured, tiny_model, said):
     factors += [factor for _, factor in cluster.host.concurrency]
     assert all(math.isfinite(x) and x > 0.0 for x in [*times, *factors, *cluster.residuals.values()])
     assert {(t.operation, t.ranks) for t in cluster.transports} == {
-        (name, 2) for name in (*USUAL_OPERATIONS, "send_recv")
+        (name, 2) for name in (*OPERATIONS, "send_recv")
     }
     assert all(p.kept_bytes > 0 for p in accelerator.layer_profiles)
     assert accelerator.reserved_bytes > 1e8, "the libraries alone take more"

@@ -145,7 +145,7 @@ def test_the_costs_of_a_plan_are_the_profiles(exact):
 
 
 def divided(**division: object) -> dict:
-    """Measurements in which a block was also profiled as one of several ranks has it, its backward in halves."""
+    """Measurements with a block as one of several ranks has it too, its backward in halves."""
     machine = Machine()
     found = machine.measured()
     shape = {k: v for k, v in asdict(DECODER).items() if k != "layers"}
@@ -183,7 +183,7 @@ def test_traffic_and_copies_are_what_they_add():
 
 
 def test_memory_beyond_what_layers_keep_is_the_allocators_loss():
-    """By whether gradients of earlier micro-batches lie in between; the start is that of a trained process."""
+    """By whether gradients of earlier micro-batches lie in between; first, what a trained process holds."""
     found = Machine().measured()
     sizes = {"states_bytes": 4e8, "kept_bytes": 1e8}
     series = [{"what": "reserved", "parameters": {}, "seconds": [], "bytes": [3e8, 3.2e8, 3.1e8]}]
