@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ...sim.model.decoder import Decoder
 from .initial import zero_biases
 from .norm import RmsNorm
-from .recompute import maybe_again
+from .recompute import core_again
 from .rope import rotate
 
 Core = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -60,5 +60,5 @@ class Attention(nn.Module):
         v = v.unflatten(-1, (self.kv_heads, size)).transpose(1, 2)
         if self.rotary:
             q, k = rotate(q, self.places), rotate(k, self.places)
-        y = maybe_again(self.recompute == "selective", self.core, q, k, v)
+        y = core_again(self.recompute, self.core, q, k, v)
         return self.output(y.transpose(1, 2).flatten(2))

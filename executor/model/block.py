@@ -10,7 +10,7 @@ from .experts import ExpertMlp
 from .latent_attention import LatentAttention
 from .mlp import Mlp
 from .norm import make_norm
-from .recompute import maybe_again
+from .recompute import block_again
 from .routing import Routing
 
 
@@ -27,7 +27,7 @@ class Block(nn.Module):
         self.mlp = Mlp(decoder) if routing is None else ExpertMlp(decoder, routing)
 
     def forward(self, x: Tensor) -> Tensor:
-        return maybe_again(self.recompute == "full", self._forward, x)
+        return block_again(self.recompute, self._forward, x)
 
     def _forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))

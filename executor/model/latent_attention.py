@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...sim.model.decoder import Decoder
 from .attention import Core, attend
 from .norm import RmsNorm
-from .recompute import maybe_again
+from .recompute import core_again
 from .rope import rotate
 
 
@@ -46,5 +46,5 @@ class LatentAttention(nn.Module):
         turned = rotate(k_shared.unsqueeze(1), self.places).expand(-1, k.shape[1], -1, -1)
         q = torch.cat((q[..., :without], rotate(q[..., without:], self.places)), dim=-1)
         k = torch.cat((k, turned), dim=-1)
-        y = maybe_again(self.recompute == "selective", self.core, q, k, v)
+        y = core_again(self.recompute, self.core, q, k, v)
         return self.output(y.transpose(1, 2).flatten(2))

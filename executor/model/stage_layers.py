@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .decoder import Layers
-from .recompute import maybe_again, policy_of
+from .recompute import block_again, policy_of
 
 State = Any
 """What goes from layer to layer within a stage: a tensor, or a tuple of tensors."""
@@ -70,7 +70,7 @@ class StageLayers(Layers):
     def _go(self, x: Tensor, begin: int, end: int) -> Any:
         state = self.enter(x) if begin == 0 else self.reenter(x, begin)
         for place in range(begin, end):
-            state = maybe_again(self._again[place], self.layers[place], state)
+            state = block_again("full" if self._again[place] else "none", self.layers[place], state)
         out = self.leave(state, self.indices[end - 1])
         last = self.is_last and end == len(self.indices)
         return out if last else out.to(self.boundary_dtype)

@@ -8,9 +8,10 @@ from ...sim.errors import EnvironmentMismatchError
 from ...sim.plan.plan import Plan
 from ...sim.plan.schedules import find_schedule, is_registered, schedules
 from ...sim.plan.strategy import Strategy
-from ..model import recompute
 from ..model.decoder import STACKS
+from ..parallel import recompute
 from ..parallel.process_groups import device_kind, devices
+from ..parallel.surroundings import Surroundings
 
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
@@ -37,6 +38,7 @@ def _cannot_run(plan: Plan) -> list[str]:
         named = ", ".join(simulated_only)
         runs = " or ".join(one.name for one in schedules() if one.is_plain)
         faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, {runs}")
+    faults += recompute.refusals(plan, Surroundings(kind=device_kind(plan)))
     if plan.job.model.network is not None:
         faults.append(f"{plan.job.model.name} is no decoder: simulated but not run yet")
     if plan.job.dropout:
@@ -71,7 +73,6 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"vp {strategy.vp}")
     if strategy.sharding != "ddp":
         found.append(f"sharding {strategy.sharding}")
-    found += recompute.refusals(strategy)
     if strategy.attention not in _attentions():
         found.append(f"attention {strategy.attention}")
     if strategy.stack not in (Strategy().stack, *STACKS):

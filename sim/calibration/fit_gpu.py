@@ -31,6 +31,7 @@ from ..kernels.torch_kernels import KINDS, LAUNCHES
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK
 from ..plan.job import PRECISION_BYTES
+from ..plan.joined_backward import CHECKPOINTED
 from ..plan.software_stacks import EXECUTOR_STACK, STACKS
 from .fit_compute import (
     attention_flops,
@@ -235,8 +236,8 @@ def _repeated_launches(p: Mapping[str, Any]) -> float:
     """Kernels of a block that backward computes again."""
     decoder = Decoder(**{f.name: p[f.name] for f in fields(Decoder) if f.name in p})
     kernels = _layer_kernels(decoder, BLOCK, "forward", p)
-    stops_early = p["recompute"] == "full"
-    parts = repeated_parts(decoder, BLOCK, p["recompute"], kernels, stops_early=stops_early)
+    stops_early = p["recompute"] in CHECKPOINTED
+    parts = repeated_parts(decoder, BLOCK, p["recompute"], kernels, stops_early=stops_early, fused=True)
     return sum(part * kernel.launches for part, kernel in zip(parts, kernels, strict=True))
 
 

@@ -156,15 +156,18 @@ class ComputeCosts:
 
     def _recompute_s(self, layer: Layer) -> float:
         """What the policy repeats of the forward, in the mean over all blocks: its part of the kernels, or of
-        a profiled forward."""
+        a profiled forward. On processors it is the executor that trains, whatever the stack."""
         if layer.kind in (EMBEDDING, HEAD) or self.strategy.recompute == "none":
             return 0.0
         blocks = repeated_blocks(self.job, self.strategy)
-        policy, stops_early = self.strategy.recompute, self.strategy.software.recompute_stops_early
+        policy, is_executor = self.strategy.recompute, self.cluster.accelerator.kind == "cpu"
+        stops_early = self.strategy.software.recompute_stops_early or is_executor
         if policy == "full" and not (stops_early and layer.kind == BLOCK):
             return blocks * self.forward_s(layer)
         own = self._kernels(layer.kind, "forward")
-        parts = repeated_parts(self.job.model.decoder, layer.kind, policy, own, stops_early=stops_early)
+        parts = repeated_parts(
+            self.job.model.decoder, layer.kind, policy, own, stops_early=stops_early, fused=is_executor
+        )
         again = self._weighted_s(own, parts)
         if self._profiled_s(layer.kind, "forward") is not None:
             again *= self.forward_s(layer) / self._weighted_s(own, [1.0] * len(own))

@@ -39,7 +39,7 @@ def eager_recomputation(
     kernels = layer_kernels(job, strategy, layer_kind, "forward")
     stops_early = strategy.software.recompute_stops_early
     parts = repeated_parts(
-        job.model.decoder, layer_kind, strategy.recompute, kernels, stops_early=stops_early
+        job.model.decoder, layer_kind, strategy.recompute, kernels, stops_early=stops_early, fused=True
     )
     return Recomputation(
         kernels=kernels,

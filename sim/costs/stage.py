@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..model.layer import Layer
 from ..plan.action import Kind
+from ..plan.joined_backward import joins_halves
 from ..plan.rank_parameters import split_parameters
 from ..plan.sharding import gathers_parameters, reduces_every_micro_batch
 from .costs import Costs
@@ -26,6 +27,10 @@ class StageCosts:
 
     def __init__(self, costs: Costs):
         self.costs = costs
+        # What runs plans on this machine differentiates checkpointed stages in one go.
+        strategy, accelerator = costs.strategy, costs.cluster.accelerator
+        is_executor = strategy.software.autocast or accelerator.kind == "cpu"
+        self._joins_halves = is_executor and joins_halves(strategy)
 
     def compute_s(self, layers: Sequence[Layer], *kinds: Kind) -> float:
         """Seconds of the passes ``kinds`` of each of ``layers``, with the device to themselves."""
@@ -62,6 +67,8 @@ class StageCosts:
             return compute.forward_s(layer)
         if kind is Kind.BACKWARD:
             return compute.backward_s(layer)
+        if self._joins_halves:
+            return compute.backward_s(layer) if kind is Kind.INPUT_GRADIENT else 0.0
         if kind is Kind.INPUT_GRADIENT:
             return compute.input_gradient_s(layer)
         return compute.weight_gradient_s(layer)
@@ -81,8 +88,10 @@ class StageCosts:
     def _layer_flops(self, kind: Kind, layer: Layer) -> float:
         """The gradients of weights take as many as the forward, those of inputs the rest of the backward."""
         job, strategy = self.costs.job, self.costs.strategy
-        if kind is Kind.BACKWARD:
+        if kind is Kind.BACKWARD or (self._joins_halves and kind is Kind.INPUT_GRADIENT):
             return backward_flops(job, strategy, layer)
+        if self._joins_halves and kind is Kind.WEIGHT_GRADIENT:
+            return 0.0
         forward = forward_flops(job, strategy, layer)
         if kind is Kind.INPUT_GRADIENT:
             return backward_flops(job, strategy, layer) - forward

@@ -38,7 +38,7 @@ def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
     found = _layer(job, strategy, kind, backward=False)
     if strategy.recompute == "selective_op":
         found = [one for one in found if one.dimension != "cp" and one.operation != "reduce_scatter"]
-    elif strategy.software.recompute_stops_early and (kind == BLOCK or strategy.ep == 1):
+    if strategy.software.recompute_stops_early and (kind == BLOCK or strategy.ep == 1):
         found = [
             _one_fewer(one) if one.operation in ("reduce_scatter", "all_reduce") else one for one in found
         ]

@@ -31,21 +31,30 @@ def repeated_blocks(job: Job, strategy: Strategy) -> float:
 
 
 def repeated_parts(
-    decoder: Decoder, layer_kind: str, policy: str, kernels: Sequence[Kernel], *, stops_early: bool = False
+    decoder: Decoder,
+    layer_kind: str,
+    policy: str,
+    kernels: Sequence[Kernel],
+    *,
+    stops_early: bool = False,
+    fused: bool = False,
 ) -> tuple[float, ...]:
     """Of each of a block's forward ``kernels``, the part that ``policy`` computes again: 0 to 1.
 
-    ``stops_early`` ends with the last tensor that backward needs, the input of the last GEMM, as PyTorch's
-    non-reentrant checkpoint does (torch.utils.checkpoint, `set_checkpoint_early_stop`).
+    ``fused`` software makes queries, keys and values in one GEMM, and gate and up, of which `selective_op`
+    then keeps all. ``stops_early`` ends with the last tensor that backward needs, the input of the last
+    GEMM, as PyTorch's non-reentrant checkpoint does (torch.utils.checkpoint, `set_checkpoint_early_stop`).
     """
-    parts = _parts(decoder, layer_kind, policy, kernels)
+    parts = _parts(decoder, layer_kind, policy, kernels, fused)
     gemms = [place for place, kernel in enumerate(kernels) if kernel.kind == "gemm"]
     if not (stops_early and gemms and layer_kind == BLOCK):
         return parts
     return (*parts[: gemms[-1]], *(0.0 for _ in parts[gemms[-1] :]))
 
 
-def _parts(decoder: Decoder, kind: str, policy: str, kernels: Sequence[Kernel]) -> tuple[float, ...]:
+def _parts(
+    decoder: Decoder, kind: str, policy: str, kernels: Sequence[Kernel], fused: bool
+) -> tuple[float, ...]:
     if policy == "full":
         return tuple(1.0 for _ in kernels)
     if policy == "selective":
@@ -53,7 +62,7 @@ def _parts(decoder: Decoder, kind: str, policy: str, kernels: Sequence[Kernel]) 
     if policy != "selective_op":
         return tuple(0.0 for _ in kernels)
     lone = sum(kernel.kind == "gemm" and kernel.batch == 1 and not kernel.attention for kernel in kernels)
-    shares = iter(_unsaved_shares(decoder, kind, lone))
+    shares = iter(_unsaved_shares(decoder, kind, lone, fused))
     return tuple(0.0 if k.attention else _gemm_part(k, shares) for k in kernels)
 
 
@@ -64,14 +73,16 @@ def _gemm_part(kernel: Kernel, shares: Iterator[float]) -> float:
     return next(shares, 1.0) if kernel.batch == 1 else 1.0
 
 
-def _unsaved_shares(decoder: Decoder, kind: str, gemms: int) -> list[float]:
+def _unsaved_shares(decoder: Decoder, kind: str, gemms: int, fused: bool) -> list[float]:
     """Of each lone GEMM of a block, in order, the part whose result is not saved: every second one is,
-    where queries, keys, values and gate and up are GEMMs of their own."""
-    fused = _fused_widths(decoder, kind)
-    if kind == BLOCK and gemms > len(fused):  # gate and up are not fused
-        fused = [*fused[:2], *([width] for width in fused[2]), *fused[3:]]
-    saved = _saved_widths(fused)
-    return [1.0 - sum(own) / sum(widths) for own, widths in zip(saved, fused, strict=True)]
+    where queries, keys, values and gate and up are GEMMs of their own unless they are ``fused``."""
+    every = _fused_widths(decoder, kind)
+    if fused:
+        every = [[sum(widths)] for widths in every]
+    elif kind == BLOCK and gemms > len(every):  # gate and up are not fused
+        every = [*every[:2], *([width] for width in every[2]), *every[3:]]
+    saved = _saved_widths(every)
+    return [1.0 - sum(own) / sum(widths) for own, widths in zip(saved, every, strict=True)]
 
 
 def _saved_widths(fused: list[list[int]]) -> list[list[int]]:

@@ -11,6 +11,7 @@ from ..kernels.torch_kernels import KINDS, copies_output, without_flash
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK, EMBEDDING, HEAD
 from ..plan.job import Job
+from ..plan.joined_backward import CHECKPOINTED
 from ..plan.strategy import Strategy
 
 FP32_BYTES = 4
@@ -34,6 +35,8 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, policy: str) -> float:
         return tokens * INDEX_BYTES
     if kind == BLOCK and policy == "full":
         return tokens * decoder.hidden * FP32_BYTES
+    if kind == BLOCK and policy == "selective_op":
+        return tokens * _selective_op_bytes(decoder, strategy, b)
     casts = cast_bytes(job, strategy, kind)
     normed = (FP32_BYTES + b) * decoder.hidden + NORM_STATISTICS_BYTES
     if kind == HEAD:
@@ -44,6 +47,15 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, policy: str) -> float:
         + _mlp_bytes(decoder, strategy, b)
     )
     return tokens * inside + casts
+
+
+def _selective_op_bytes(decoder: Decoder, strategy: Strategy, b: int) -> float:
+    """Of a token: the block's input, queries, keys and values as one GEMM makes them, attention's output with
+    its log-sums, and what leads into the MLP (`executor/model/recompute.py`)."""
+    attention = decoder.q_size + decoder.kv_size + decoder.v_size + decoder.o_size
+    inner = (decoder.mlp_matrices - 1) * decoder.ffn
+    split = (attention + inner) * b + LOG_SUM_BYTES * decoder.heads
+    return decoder.hidden * FP32_BYTES + split / strategy.tp
 
 
 def _attention_bytes(decoder: Decoder, strategy: Strategy, seq_len: int, b: int, policy: str) -> float:
@@ -82,8 +94,8 @@ def cast_bytes(job: Job, strategy: Strategy, kind: str) -> float:
 
 def uncounted_casts(job: Job, strategy: Strategy, kinds: tuple[str, ...]) -> float:
     """Bytes of casts that forward caches until it is over, though nothing keeps them: of blocks that are
-    computed again in full, which cast them again."""
-    if strategy.recompute != "full":
+    checkpointed, which cast them again."""
+    if strategy.recompute not in CHECKPOINTED:
         return 0.0
     return sum(cast_bytes(job, strategy, kind) for kind in kinds if kind == BLOCK)
 

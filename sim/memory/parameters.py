@@ -10,7 +10,7 @@ from ..plan.mixed_precision import GRADIENT_BYTES, MASTER_BYTES, bytes_per_gradi
 from ..plan.plan import Plan, Stage
 from ..plan.rank_parameters import held_parameters, split_parameters
 from ..plan.schedules import find_schedule
-from ..plan.sharding import gathers_parameters
+from ..plan.sharding import gathers_parameters, reduces_every_micro_batch
 from ..plan.step_counts import is_unflushed
 from . import autocast
 
@@ -56,7 +56,9 @@ def rank_states(plan: Plan, pipeline_rank: int) -> StateBytes:
     whole, sharded = dense + experts, dense / shards + experts / expert_shards
     if gathers_parameters(strategy):
         # FSDP's shards are the fp32 copies themselves, which gathering casts.
-        shard = 0 if strategy.software.accumulation == "sharded" and MASTER_BYTES[job.precision] else weight
+        software = strategy.software
+        is_copy = (software.accumulation == "sharded" or software.autocast) and MASTER_BYTES[job.precision]
+        shard = 0 if is_copy else weight
         weights = shard * sharded + _gathered_bytes(plan, held)
     else:
         weights = weight * whole * _weight_versions(plan, pipeline_rank)
@@ -77,20 +79,29 @@ def rank_states(plan: Plan, pipeline_rank: int) -> StateBytes:
 
 
 def _autocast_states(plan: Plan, held: list[Stage]) -> StateBytes:
-    """Of plain torch under autocast: everything in fp32. A step of one micro-batch has no gradients until its
-    backward makes them, since they were dropped after the step before; their copies stand for them then."""
+    """Of plain torch under autocast: everything in fp32, but that ranks which share out optimizer states
+    (zero1, zero2) compute with weights as they are gathered, and step an fp32 part. A step of one micro-batch
+    has no gradients until its backward makes them, since they were dropped after the step before; their
+    copies stand for them then."""
+    job, strategy = plan.job, plan.strategy
     dense, experts = _parameters(plan, held)
     whole = dense + experts
+    sharded = dense / strategy.shards + experts / max(1, strategy.shards // strategy.ep)
     kinds = {plan.job.model.layers[i].kind for s in held for i in s.layer_indices}
     table = autocast.table_gradient_bytes(plan.job, plan.strategy) if EMBEDDING in kinds else 0.0
     tables = table * (1 + (plan.job.model.decoder.tied_embeddings and HEAD in kinds))
     several = plan.micro_batches > 1
-    steps_itself = plan.strategy.gradient_exchange != "parameter_server"
+    steps_itself = strategy.gradient_exchange != "parameter_server"
+    stays = strategy.offload not in ("optimizer", "both")
+    width = job.bytes_per_value if strategy.shards > 1 else FP32_BYTES
+    copy = FP32_BYTES if width < FP32_BYTES else 0
     return StateBytes(
         parameters=whole,
-        weights=FP32_BYTES * whole * _weight_versions(plan, held[0].index),
-        gradients=FP32_BYTES * whole if several else 0.0,
-        optimizer=FP32_BYTES * OPTIMIZER_STATES[plan.job.optimizer] * whole if steps_itself else 0.0,
+        weights=width * whole * _weight_versions(plan, held[0].index) + copy * sharded,
+        gradients=FP32_BYTES * (sharded if reduces_every_micro_batch(strategy) else whole)
+        if several
+        else 0.0,
+        optimizer=FP32_BYTES * OPTIMIZER_STATES[job.optimizer] * sharded if steps_itself and stays else 0.0,
         copies=tables if several else FP32_BYTES * whole + tables - table,
     )
 

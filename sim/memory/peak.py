@@ -15,6 +15,7 @@ from ..costs.accelerator_mix import stage_accelerators
 from ..hardware.cluster import Accelerator, Cluster
 from ..model.layer import BLOCK, BLOCKS, EMBEDDING, HEAD
 from ..plan.job import Job
+from ..plan.joined_backward import joins_halves
 from ..plan.mixed_precision import bytes_per_gradient
 from ..plan.plan import Plan, Stage
 from ..plan.rank_parameters import held_parameters
@@ -179,7 +180,8 @@ def _stage_bytes(plan: Plan, stage: Stage) -> StageBytes:
 def _bytes_of_kinds(job: Job, strategy: Strategy, kinds: tuple[str, ...], is_last: bool) -> StageBytes:
     """Of a stage with layers of ``kinds``."""
     each = {kind: kept_bytes(job, strategy, kind) for kind in set(kinds)}
-    left = {kind: weight_gradient_bytes(job, strategy, kind) for kind in set(kinds)}
+    joined = strategy.software.autocast and joins_halves(strategy)
+    left = {kind: 0.0 if joined else weight_gradient_bytes(job, strategy, kind) for kind in set(kinds)}
     blocks = set(kinds) - {EMBEDDING, HEAD}
     again = gradients = 0.0
     for kind in blocks:

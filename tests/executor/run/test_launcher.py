@@ -223,10 +223,6 @@ def test_a_plan_for_gpus_is_refused_before_anything_starts(tiny_job, tmp_path):
         ({"pp": 2, "vp": 2, "schedule": "interleaved"}, "schedule interleaved, vp 2"),
         ({"dp": 2, "sharding": "fsdp"}, "sharding fsdp"),
         ({"offload": "optimizer"}, "offload optimizer"),
-        (
-            {"recompute": "selective_op"},
-            "recompute selective_op (it tells queries, keys and values apart, which are one GEMM here)",
-        ),
         ({"dp": 2, "synchrony": "local:2"}, "synchrony local:2"),
         ({"dp": 2, "overlap_gradients": False}, "gradients reduced after backward"),
     ],

@@ -59,13 +59,14 @@ def test_a_profile_of_another_shape_is_not_used(changes: dict):
 
 
 def test_recompute_adds_to_a_profile():
-    """Full repeats the forward; selective attention's share of it."""
+    """Full repeats the forward but for its last GEMM and what follows; selective attention's share of it."""
     block = job().model.layers[1]
     none, selective, full = (
         Costs(profiled(profile()), job(), Strategy(recompute=r)).compute.backward_s(block)
         for r in ("none", "selective", "full")
     )
-    assert (none, full) == (4e-3, 6e-3)
+    assert none == 4e-3
+    assert 5.5e-3 < full < 6e-3
     assert none < selective < none + 1e-3
 
 
