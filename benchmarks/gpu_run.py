@@ -18,7 +18,8 @@ from gpu_cases import MODELS, PROFILED, PROFILED_MICRO_BATCHES, Case
 from traincast.executor.calibrate.bench import Bench
 from traincast.executor.calibrate.worker import tasks_of
 from traincast.executor.measure.heartbeat import Heartbeat
-from traincast.executor.measure.recorder import CpuClock, CudaClock, Recorder, memory_bytes, peak_memory_bytes
+from traincast.executor.measure.memory import memory_bytes, peak_memory_bytes
+from traincast.executor.measure.recorder import CpuClock, CudaClock, Recorder
 from traincast.executor.parallel.process_groups import Groups
 from traincast.executor.train.trainer import Trainer
 from traincast.sim.plan.make_plan import make_plan

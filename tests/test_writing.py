@@ -25,6 +25,7 @@ WRITES_BESIDES = {
     ("executor/run/launcher.py", "shutil.rmtree"): "that folder",
     ("executor/run/launcher.py", ".open"): "a rank's log in it, which the process writes to",
     ("executor/run/worker.py", "torch.save"): "parameters in it; the launcher copies them out",
+    ("executor/measure/memory.py", "os.open"): "the kernel's file that forgets a process's peak",
     ("executor/calibrate/crew.py", "tempfile.mkdtemp"): "the crew's own folder, as the run's",
     ("executor/calibrate/crew.py", "shutil.rmtree"): "that folder",
     ("executor/calibrate/crew.py", ".open"): "a rank's log in it",

@@ -24,7 +24,7 @@ from ..model.data.text import Text
 from ..model.decoder import build_layers
 from ..model.decoder import loss as token_loss
 from ..model.rope import rotate
-from ..train.stage import DTYPES, mean_loss, precision, use_products_of
+from ..train.stage import DTYPES, precision, use_products_of
 from .bench import SAMPLES, Bench, LaidOut, Moment, series
 
 GEMMS = tuple(
@@ -334,7 +334,7 @@ def _host_passes(bench: Bench, decoder: Decoder, policy: str, passes: int) -> li
         bench.clock.settle()
         start = time.perf_counter()
         with precision(job, bench.device):
-            scalar = mean_loss(net(inputs), targets, 1)
+            scalar = token_loss(net(inputs), targets)
         forward.append(Moment(time.perf_counter() - start, 0.0))
         bench.clock.settle()
         start = time.perf_counter()

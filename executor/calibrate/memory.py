@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...sim.model.decoder import Decoder
-from ..measure.recorder import memory_bytes, peak_memory_bytes
+from ..measure.memory import memory_bytes, peak_memory_bytes
 from ..run.process import die_with_parent
 from .alone import Division
 from .bench import Bench, LaidOut, sizes

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
-from ..measure.recorder import memory_bytes
+from ..measure.memory import memory_bytes
 from ..run.process import die_with_parent, pin
 from . import gpu as gpu
 from . import kernels as kernels

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -147,7 +146,12 @@ class Recorder:
         """The action at work: what is noted meanwhile belongs to it."""
         self.marks: list[Mark] = []
         self._counts: Counter[str] = Counter()
-        self._open: list[tuple[Mark, object, object]] = []
+        self._open: list[tuple[Mark, object, object, list[tuple[object, object]]]] = []
+        self._waits: list[tuple[object, object]] = []
+
+    def waited(self, begin: object, end: object) -> None:
+        """Compute stood still between these stamps, for a collective inside it."""
+        self._waits.append((begin, end))
 
     def count(self, name: str) -> int:
         """How often this was asked of ``name`` before."""
@@ -166,7 +170,8 @@ class Recorder:
         channel: str = "",
         step: int | None = None,
     ) -> None:
-        """Note that ``action`` was issued at one stamp and ended at another."""
+        """Note that ``action`` was issued at one stamp and ended at another. Compute is noted without what it
+        waited since the compute before."""
         mark = Mark(
             self.rank,
             stream,
@@ -179,41 +184,32 @@ class Recorder:
             key,
             channel or stream,
         )
-        self._open.append((mark, issued, end))
+        waits: list[tuple[object, object]] = []
+        if stream == COMPUTE:
+            waits, self._waits = self._waits, []
+        self._open.append((mark, issued, end, waits))
 
     def settle(self) -> float:
         """Wait for the device, turn stamps into seconds and return the time."""
         self.clock.settle()
         now = time.perf_counter()
         pending, self._open = self._open, []
-        for mark, issued, end in pending:
+        for mark, issued, end, waits in pending:
             ended = None if end is None else self._seconds(end)
-            self.marks.append(mark._replace(issued=self._seconds(issued), end=ended))
+            whole = mark._replace(issued=self._seconds(issued), end=ended)
+            self.marks += _cut(whole, [(self._seconds(a), self._seconds(b)) for a, b in waits])
         return now
 
     def _seconds(self, stamp: object) -> float:
         return self.clock.resolve(stamp)  # type: ignore[arg-type]
 
 
-def memory_bytes(device: torch.device) -> float:
-    """Bytes the process holds now: resident on the CPU, allocated by torch on a GPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.memory_allocated(device))
-    return _status_bytes("VmRSS")
-
-
-def peak_memory_bytes(device: torch.device) -> float:
-    """The most it ever held.
-
-    VmHWM rather than getrusage's maxrss, which a process inherits from the one that started it.
-    """
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    return _status_bytes("VmHWM")
-
-
-def _status_bytes(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return float(line.split()[1]) * 1024
-    return 0.0
+def _cut(mark: Mark, waits: list[tuple[float, float]]) -> list[Mark]:
+    """``mark`` without ``waits``, which are in order: the pieces that are left."""
+    pieces = []
+    for begin, end in waits:
+        if mark.end is not None and mark.issued <= begin and end <= mark.end:
+            if begin > mark.issued:
+                pieces.append(mark._replace(end=begin))
+            mark = mark._replace(issued=end)
+    return [*pieces, mark]

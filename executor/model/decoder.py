@@ -95,7 +95,15 @@ class Layers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
             x = x.float()
-        for layer in self.layers:
+        return self.rest(x, first=0)
+
+    def first(self, x: Tensor) -> Tensor:
+        """The output of the first layer alone."""
+        return self.layers[0](x)
+
+    def rest(self, x: Tensor, *, first: int = 1) -> Tensor:
+        """The output of all, from that of the layers before number ``first``."""
+        for layer in self.layers[first:]:
             x = layer(x)
         return x if self.ends_in_logits else x.to(self.boundary_dtype)
 
@@ -115,6 +123,14 @@ class Layers(nn.Module):
         for layer in self.layers:
             if isinstance(layer, Block):
                 layer.compile()
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Parameters by name, as `3.attention.qkv.weight`: layer 3 of the model, whatever the partition."""
+        found = {}
+        for name, parameter in self.named_parameters():
+            _, place, rest = name.split(".", 2)
+            found[f"{self.indices[int(place)]}.{rest}"] = parameter
+        return found
 
     def layer_parameters(self) -> dict[int, list[nn.Parameter]]:
         """Parameters by layer index; a matrix shared with the embedding is the embedding's alone."""

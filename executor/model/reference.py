@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from typing import NamedTuple
+
 from torch import Tensor
 
 from ...sim.plan.job import Job
@@ -10,10 +11,21 @@ from .optimizer import make_optimizer
 from .workload import Workload
 
 
+class Outcome(NamedTuple):
+    """What some steps of training led to."""
+
+    losses: list[float]
+    """Of the global batch, by step."""
+    parameters: dict[str, Tensor]
+    """After the last step, by name (`Layers.named`)."""
+    gradients: dict[str, Tensor]
+    """Of the last step."""
+
+
 def single_process(
     job: Job, steps: int, seed: int = 0, *, micro_batch: int | None = None, ep: int = 1
-) -> tuple[list[float], dict[int, list[Tensor]]]:
-    """Losses of ``steps`` steps on the global batch, and the parameters after them by layer index.
+) -> Outcome:
+    """Train ``steps`` steps on the global batch.
 
     The batch is computed as one, or ``micro_batch`` samples at a time, whose gradients add up: the same
     but for rounding, except where samples are normalised over those that they are computed with. ``ep`` is
@@ -23,8 +35,8 @@ def single_process(
     model = workload.layers(range(len(job.model.layers)))
     optimizer = make_optimizer(job, (p for p in model.parameters() if p.requires_grad))
     samples, losses = workload.samples(), []
+    gradients: dict[str, Tensor] = {}
     for step in range(steps):
-        optimizer.zero_grad(set_to_none=True)
         parts = samples.micro_batches(step, 0, 1, micro_batch or job.global_batch)
         model.set_loss_scale(1.0 / len(parts))
         total = 0.0
@@ -32,16 +44,14 @@ def single_process(
             value = workload.loss(model(inputs), targets) / len(parts)
             value.backward()
             total += value.item()
+        gradients = {name: p.grad.clone() for name, p in model.named().items() if p.grad is not None}
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         losses.append(total)
-    held = model.layer_parameters()
-    return losses, {index: [p.detach().clone() for p in own] for index, own in held.items()}
+    return Outcome(losses, {name: p.detach().clone() for name, p in model.named().items()}, gradients)
 
 
-def relative_difference(one: list[Tensor], other: list[Tensor]) -> float:
-    """The largest difference of any value, over the largest value of its tensor."""
-    worst = 0.0
-    for a, b in zip(one, other, strict=True):
-        scale = max(float(torch.max(torch.abs(b))), 1e-12)
-        worst = max(worst, float(torch.max(torch.abs(a - b))) / scale)
-    return worst
+def relative_difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference of any value, over the largest value of ``other``."""
+    scale = max(float(other.abs().max()), 1e-12)
+    return float((one - other).abs().max()) / scale

@@ -8,6 +8,7 @@ import torch
 
 from ...sim.plan.plan import Plan
 from ..measure.recorder import Recorder
+from ..model.workload import Workload
 from .process_groups import Groups
 from .wire import Wire
 
@@ -21,7 +22,7 @@ class RankContext:
     device: torch.device
     groups: Groups
     recorder: Recorder
-    seed: int
+    workload: Workload
 
     def wire(self, name: str) -> Wire:
         """Collectives of this rank's group ``name`` (a field of `Groups`), noted on the stream ``name``, or

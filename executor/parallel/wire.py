@@ -7,6 +7,7 @@ orders streams and returns at once; on gloo it blocks, and the heartbeat says th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,20 +20,36 @@ from ..measure.recorder import Recorder
 class Pending:
     """A collective under way, and what it gives."""
 
-    def __init__(self, wire: Wire, work: dist.Work | None, out: Tensor, issued: object, size_bytes: float):
-        self._wire, self._work, self._out = wire, work, out
-        self._issued, self._size_bytes = issued, size_bytes
-        self._key = wire.next_key()
-        self._action = wire.recorder.current
+    def __init__(self, wire: Wire, work: dist.Work, out: Tensor, mark: _Mark, *, watched: bool):
+        self._wire, self._work, self._out, self._mark = wire, work, out, mark
+        self._watched = work.get_future().then(self._ended) if watched else None
 
     def wait(self) -> Tensor:
         """The result, once it is there; the second time at once."""
         if self._work is not None:
-            with self._wire.recorder.heartbeat.waiting():
-                self._work.wait()
+            recorder = self._wire.recorder
+            before = recorder.clock.stamp()
+            with recorder.heartbeat.waiting():
+                (self._watched or self._work).wait()
+            after = recorder.clock.stamp()
+            recorder.waited(before, after)
+            if self._watched is None:
+                self._wire.note(self._mark, after)
             self._work = None
-            self._wire.note(self._action, self._issued, self._size_bytes, self._key)
         return self._out
+
+    def _ended(self, future: torch.futures.Future) -> object:
+        self._wire.note(self._mark, self._wire.recorder.clock.stamp())
+        return future.value()
+
+
+class _Mark(NamedTuple):
+    """What is known of a collective when it starts."""
+
+    action: Action
+    issued: object
+    size_bytes: float
+    key: str
 
 
 class Wire:
@@ -45,9 +62,10 @@ class Wire:
         members = dist.get_process_group_ranks(group) if group is not None else [0]
         self._members = "-".join(map(str, members))
 
-    def all_reduce(self, x: Tensor) -> Pending:
-        """The sum of ``x`` over the group, in place."""
-        return self._start(lambda: dist.all_reduce(x, group=self.group, async_op=True), x, x)
+    def all_reduce(self, x: Tensor, *, action: Action | None = None, watched: bool = False) -> Pending:
+        """The sum of ``x`` over the group, in place; for ``action``, if that is not the one at work. A
+        ``watched`` one is noted when it ends, not when somebody has waited for it."""
+        return self._start(lambda: dist.all_reduce(x, group=self.group, async_op=True), x, x, action, watched)
 
     def all_gather(self, x: Tensor) -> Pending:
         """``x`` of every rank along the first dimension: [n, ...] becomes [size × n, ...]."""
@@ -98,17 +116,27 @@ class Wire:
         """The same on all members, which call their collectives in the same order."""
         return f"{self.name}:{self._members}:{self.recorder.count(self.name)}"
 
-    def note(self, action: Action, issued: object, size_bytes: float, key: str) -> None:
-        """The end of a collective that began at ``issued``."""
-        end = self.recorder.clock.stamp()
-        self.recorder.add(action, self.stream, issued, end, size_bytes=size_bytes, key=key)
+    def note(self, mark: _Mark, end: object) -> None:
+        """The end of a collective."""
+        self.recorder.add(
+            mark.action, self.stream, mark.issued, end, size_bytes=mark.size_bytes, key=mark.key
+        )
 
-    def _start(self, call: Callable[[], dist.Work | None], out: Tensor, whole: Tensor) -> Pending:
+    def _start(
+        self,
+        call: Callable[[], dist.Work | None],
+        out: Tensor,
+        whole: Tensor,
+        action: Action | None = None,
+        watched: bool = False,
+    ) -> Pending:
         if self.group is None:
             raise ValueError(f"{self.name} is a group of one")
-        issued = self.recorder.clock.stamp()
+        size = float(whole.numel() * whole.element_size())
+        mark = _Mark(action or self.recorder.current, self.recorder.clock.stamp(), size, self.next_key())
         work = call()
-        return Pending(self, work, out, issued, float(whole.numel() * whole.element_size()))
+        assert work is not None, "every member is in its group"
+        return Pending(self, work, out, mark, watched=watched)
 
 
 class _Both:

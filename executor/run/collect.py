@@ -1,9 +1,10 @@
 """What the ranks of a run wrote, as one measured Trace.
 
-A step's time is from the moment the last rank ended the step before to the moment the last rank ends it:
-no barrier stands between steps, so this is the period of the steady state. Asynchronous workers have no
-common step; there it is the time in which all of them together make as many updates as there are workers,
-as a synchronous step takes that many gradients.
+A step's time is from the moment the last rank ended the walk before to the moment the last rank ends it, over
+the steps of a walk: no barrier stands between walks, so this is the period of the steady state. In a pipeline
+that is never drained it is that of the steps in which it is full, by the first rank's updates. Asynchronous
+workers have no common step; there it is the time in which all of them together make as many updates as there
+are workers, as a synchronous step takes that many gradients.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ from typing import Any
 
 import torch
 
+from ...sim.plan.action import Action, Kind
 from ...sim.plan.plan import Plan
+from ...sim.plan.step_counts import filling_steps, is_unflushed, steps_played
 from ...sim.trace.trace import Span, Trace
-from ..measure.recorder import Mark, align_spans
+from ..measure.recorder import COMPUTE, Mark, align_spans
+from .walks import steps_of_walk
 
 
-def collect(plan: Plan, directory: Path, *, steps: int, warmup: int, seed: int) -> Trace:
-    """The Trace of the ``steps`` measured steps after ``warmup``."""
+def collect(plan: Plan, directory: Path, *, warmup: int, seed: int) -> Trace:
+    """The Trace of what was measured after ``warmup`` walks."""
     parts = [json.loads((directory / f"part.{rank}.json").read_text()) for rank in range(plan.world_size)]
     spans = align_spans(Mark(*mark) for part in parts for mark in part["marks"])
     if plan.strategy.synchrony == "async":
         times = _round_times(parts[: plan.strategy.workers], warmup)
+    elif is_unflushed(plan.strategy):
+        times = _full_step_times(plan, parts)
     else:
-        times = _step_times(parts, warmup)
+        times = [seconds / steps_of_walk(plan) for seconds in _walk_times(parts, warmup)]
     begins = _begins(plan, parts, spans, warmup)
     return Trace.of(
         [_shifted(span, begins[span.step, span.rank], warmup) for span in spans],
@@ -40,10 +46,24 @@ def collect(plan: Plan, directory: Path, *, steps: int, warmup: int, seed: int) 
     )
 
 
-def _step_times(parts: list[dict[str, Any]], warmup: int) -> list[float]:
-    """Of a synchronous run: every rank, server or worker, ends every step."""
+def _walk_times(parts: list[dict[str, Any]], warmup: int) -> list[float]:
+    """Of a synchronous run: every rank, server or worker, ends every walk."""
     ends = [max(together) for together in zip(*(part["ends"] for part in parts), strict=True)]
     return [now - before for before, now in pairwise(ends[warmup:])]
+
+
+def _full_step_times(plan: Plan, parts: list[dict[str, Any]]) -> list[float]:
+    """By walk: the mean of the steps in which a pipeline that is never drained is full."""
+    steps, filling = steps_played(plan.strategy, plan.job), filling_steps(plan.strategy, plan.job)
+    updates: dict[int, list[float]] = {}
+    for mark in (Mark(*mark) for mark in parts[0]["marks"]):
+        if mark.stream == COMPUTE and Action.parse(mark.action).kind is Kind.STEP:
+            updates.setdefault(mark.step, []).append(mark.end or mark.issued)
+    return [
+        (ends[(steps - filling) * each - 1] - ends[filling * each - 1]) / (steps - 2 * filling)
+        for _, ends in sorted(updates.items())
+        if (each := len(ends) // steps)
+    ]
 
 
 def _round_times(workers: list[dict[str, Any]], warmup: int) -> list[float]:

@@ -6,13 +6,14 @@ import torch
 
 from ...sim.errors import EnvironmentMismatchError
 from ...sim.plan.plan import Plan
-from ...sim.plan.schedules import find_schedule, is_registered, schedules
 from ...sim.plan.strategy import Strategy
 from ..model.decoder import STACKS
-from ..parallel import recompute
+from ..parallel import pipeline, recompute
 from ..parallel.process_groups import device_kind, devices
 from ..parallel.surroundings import Surroundings
 
+PARALLELISMS = (recompute, pipeline)
+"""Each says what of a plan it cannot run here."""
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
 
@@ -36,9 +37,9 @@ def _cannot_run(plan: Plan) -> list[str]:
     simulated_only = _simulated_only(strategy)
     if simulated_only:
         named = ", ".join(simulated_only)
-        runs = " or ".join(one.name for one in schedules() if one.is_plain)
-        faults.append(f"{named}: simulated but not run yet; run plans with dp and pp, {runs}")
-    faults += recompute.refusals(plan, Surroundings(kind=device_kind(plan)))
+        faults.append(f"{named}: simulated but not run yet")
+    surroundings = Surroundings.of(plan)
+    faults += [fault for one in PARALLELISMS for fault in one.refusals(plan, surroundings)]
     if plan.job.model.network is not None:
         faults.append(f"{plan.job.model.name} is no decoder: simulated but not run yet")
     if plan.job.dropout:
@@ -65,12 +66,6 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         for field, name in degrees.items()
         if getattr(strategy, field) > 1
     ]
-    if strategy.pp > 1 and not find_schedule(strategy.schedule).is_plain:
-        found.append(f"schedule {strategy.schedule}")
-    elif is_registered(strategy.schedule):
-        found.append(f"schedule {strategy.schedule}, which the ranks' own processes do not know")
-    if strategy.vp > 1:
-        found.append(f"vp {strategy.vp}")
     if strategy.sharding != "ddp":
         found.append(f"sharding {strategy.sharding}")
     if strategy.attention not in _attentions():
@@ -79,14 +74,10 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"stack {strategy.stack}")
     if strategy.offload != "none":
         found.append(f"offload {strategy.offload}")
-    if strategy.synchrony not in ("sync", "async"):
+    if strategy.servers and strategy.synchrony not in ("sync", "async"):
         found.append(f"synchrony {strategy.synchrony}")
     if strategy.server_replicas > 1 or strategy.servers_colocated:
         found.append("replicated or colocated servers")
-    if strategy.replicas > 1 and not strategy.overlap_gradients:
-        found.append("gradients reduced after backward")
-    if strategy.pp > 1 and not strategy.overlap_transfers:
-        found.append("blocking transfers")
     return found
 
 

@@ -29,6 +29,7 @@ from ..measure.heartbeat import NOT_STARTED, Beat, read_beat
 from .collect import collect
 from .environment import check_environment
 from .process import worker_environment
+from .walks import walks
 
 WORKER = "traincast.executor.run.worker"
 POLL_S = 0.05
@@ -50,12 +51,12 @@ def execute(
     timeout_s: float = 60.0,
     force: bool = False,
     on_progress: Progress | None = None,
-    keep_parameters: bool = False,
+    keep_state: bool = False,
 ) -> Trace:
     """Train ``steps`` steps by ``plan`` on this machine, after ``warmup`` steps that do not count.
 
     ``timeout_s`` is how long no rank may come to the end of a step. Logs of the ranks stay in ``out_dir``;
-    with ``keep_parameters`` their final parameters do too.
+    with ``keep_state`` their final parameters and last gradients do too.
 
     Raises:
         EnvironmentMismatchError: this machine cannot run the plan; nothing was started.
@@ -69,21 +70,22 @@ def execute(
     directory = Path(tempfile.mkdtemp(prefix="traincast-run-"))  # 0700
     try:
         write_plan(plan, directory / "plan.json")
-        spec = {"steps": steps, "warmup": warmup, "seed": seed, "keep_parameters": keep_parameters}
+        spec = {"steps": steps, "warmup": warmup, "seed": seed, "keep_state": keep_state}
         write_json_atomic(directory / "spec.json", spec)
         with _Ranks(plan, directory) as ranks:
-            ranks.watch(steps + warmup, timeout_s, on_progress or (lambda text, fraction: None))
-        return collect(plan, directory, steps=steps, warmup=warmup, seed=seed)
+            total = walks(plan, warmup) + walks(plan, steps)
+            ranks.watch(total, timeout_s, on_progress or (lambda text, fraction: None))
+        return collect(plan, directory, warmup=walks(plan, warmup), seed=seed)
     finally:
         try:
             if out_dir is not None:
-                _keep_logs(directory, out_dir, keep_parameters)
+                _keep_logs(directory, out_dir, keep_state)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _keep_logs(directory: Path, out_dir: Path, keep_parameters: bool) -> None:
-    for pattern in ("*.log", "error.*.json", *(["parameters.*.pt"] if keep_parameters else [])):
+def _keep_logs(directory: Path, out_dir: Path, keep_state: bool) -> None:
+    for pattern in ("*.log", "error.*.json", *(["state.*.pt"] if keep_state else [])):
         for path in directory.glob(pattern):
             copy_file(path, out_dir / path.name)
 

@@ -23,12 +23,15 @@ from ...sim.files.writer import write_json_atomic
 from ...sim.plan.plan import Plan
 from ...sim.plan.plan_file import read_plan
 from ..measure.heartbeat import Heartbeat
-from ..measure.recorder import CpuClock, CudaClock, Recorder, peak_memory_bytes
+from ..measure.memory import peak_memory_bytes, reset_peak_memory
+from ..measure.recorder import CpuClock, CudaClock, Recorder
+from ..model.workload import Workload
 from ..parallel.process_groups import device_kind, join, make_groups
 from ..servers.server import Server, serves_each
 from ..servers.server_worker import ServerWorker
 from ..train.trainer import Trainer
 from .process import die_with_parent, pin
+from .walks import walks
 
 
 class Rank:
@@ -40,9 +43,10 @@ class Rank:
         self.plan: Plan = read_plan(directory / "plan.json")
         if device_kind(self.plan) == "cpu":
             pin(rank)
-        self.steps = self.spec["warmup"] + self.spec["steps"]
+        self.walks = walks(self.plan, self.spec["warmup"]) + walks(self.plan, self.spec["steps"])
+        """Times through the plan's actions."""
         self.ends: list[float] = []
-        """When the first step began, then when each step ended."""
+        """When the first walk began, then when each ended."""
         self.losses: list[float] = []
         self.step = -1
 
@@ -62,12 +66,21 @@ class Rank:
             self._train_with_servers(self.actor)
         else:
             groups = make_groups(plan, self.rank)
-            self.actor = Trainer(plan, self.rank, self.device, groups, self.recorder, seed)
+            keeps = self.spec["keep_state"]
+            self.actor = Trainer(
+                plan,
+                self.rank,
+                self.device,
+                groups,
+                self.recorder,
+                workload=Workload(job=plan.job, seed=seed, ep=plan.strategy.ep),
+                keeps_gradients=keeps,
+            )
+            reset_peak_memory(self.device)
             self._start()
-            for step in range(self.steps):
-                self._begin(step)
-                loss = self.actor.train_step(step)
-                self._end(loss)
+            for walk in range(self.walks):
+                self._begin(walk)
+                self._end(self.actor.walk(walk))
         self._write()
         with self.heartbeat.waiting():
             dist.barrier()
@@ -75,22 +88,22 @@ class Rank:
 
     def _train_with_servers(self, worker: ServerWorker) -> None:
         self._start()
-        for step in range(self.steps):
+        for step in range(self.walks):
             self._begin(step)
-            self._end(worker.train_step(step, last=step == self.steps - 1))
+            self._end([worker.train_step(step, last=step == self.walks - 1)])
         with self.heartbeat.waiting():
             worker.finish()
 
     def _serve(self, server: Server) -> None:
         self._start()
         if server.each:
-            server.serve_each(self.steps)
+            server.serve_each(self.walks)
             self.recorder.settle()
             return
-        for step in range(self.steps):
+        for step in range(self.walks):
             self._begin(step)
             server.serve_step(step)
-            self._end(None)
+            self._end([])
 
     def _start(self) -> None:
         """Wait for each other once, and note when the first step began."""
@@ -101,14 +114,13 @@ class Rank:
     def _begin(self, step: int) -> None:
         self.step = self.recorder.step = step
 
-    def _end(self, loss: float | None) -> None:
+    def _end(self, losses: list[float]) -> None:
         self.ends.append(self.recorder.settle())
-        if loss is not None:
-            self.losses.append(loss)
+        self.losses += losses
         self.heartbeat.ended(self.step)
 
     def _write(self) -> None:
-        warmup = self.spec["warmup"]
+        warmup = walks(self.plan, self.spec["warmup"])
         part = {
             "rank": self.rank,
             "ends": self.ends,
@@ -117,8 +129,8 @@ class Rank:
             "staleness": getattr(self.actor, "staleness", []),
             "marks": [mark for mark in self.recorder.marks if mark.step >= warmup],
         }
-        if self.spec["keep_parameters"]:
-            torch.save(self.actor.parameters_by_layer(), self.directory / f"parameters.{self.rank}.pt")
+        if self.spec["keep_state"]:
+            torch.save(self.actor.kept_state(), self.directory / f"state.{self.rank}.pt")
         write_json_atomic(self.directory / f"part.{self.rank}.json", part)
 
 

@@ -40,8 +40,9 @@ class Server:
         number = rank - plan.strategy.workers
         self.size_bytes, self.shard = plan.sizes.shards[number], plan.shards[number]
         layers = range(len(plan.job.model.layers))
-        self.layers = build_layers(plan.job.model.decoder, layers, seed=seed).layer_parameters()
-        self.parameters = [p for index in self.shard for p in self.layers[index]]
+        self.whole = build_layers(plan.job.model.decoder, layers, seed=seed)
+        held = self.whole.layer_parameters()
+        self.parameters = [p for index in self.shard for p in held[index]]
         workers = plan.strategy.dp
         self.optimizer = make_optimizer(
             plan.job, self.parameters, rate_factor=1.0 / workers if self.each else 1.0
@@ -94,9 +95,11 @@ class Server:
         self.version += 1
         self._values = None
 
-    def parameters_by_layer(self) -> dict[int, list[Tensor]]:
-        """A copy of the shard."""
-        return {index: [p.detach().clone() for p in self.layers[index]] for index in self.shard}
+    def kept_state(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of the parameters of its shard, by name (`Layers.named`)."""
+        named = self.whole.named()
+        own = {id(p) for p in self.parameters}
+        return {"parameters": {n: p.detach().clone() for n, p in named.items() if id(p) in own}}
 
 
 class Round:

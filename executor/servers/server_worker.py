@@ -15,8 +15,9 @@ from ...sim.plan.plan import Plan
 from ..measure.recorder import COMPUTE, Recorder
 from ..model.data.text import Text
 from ..model.decoder import build_layers
+from ..model.decoder import loss as mean_loss
 from ..train.handlers import Handlers, walk
-from ..train.stage import mean_loss, precision
+from ..train.stage import precision
 from .exchange import PULL, PUSH, flat, started, unflatten
 
 
@@ -67,7 +68,7 @@ class ServerWorker:
         inputs, targets = self.batches[action.micro_batch]
         with precision(self.plan.job, self.device):
             logits = self.layers(inputs.to(self.device))
-            loss = mean_loss(logits, targets.to(self.device), self.plan.micro_batches)
+            loss = mean_loss(logits, targets.to(self.device)) / self.plan.micro_batches
         if not torch.isfinite(loss):
             raise RunError(f"loss is {float(loss)} at step {self.recorder.step}")
         self.losses[action.micro_batch] = loss
@@ -115,9 +116,9 @@ class ServerWorker:
         for work in self.sends:
             work.wait()
 
-    def parameters_by_layer(self) -> dict[int, list[Tensor]]:
+    def kept_state(self) -> dict[str, dict]:
         """Its own copy may be old; the servers' is what counts."""
-        return {}
+        return {"parameters": {}}
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -1,102 +1,107 @@
-"""Forwards and backwards of a worker's stage, with the loss where the stage is the last."""
+"""Forward and backward passes of a rank's stages, as its actions say."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from ...sim.errors import RunError
 from ...sim.plan.action import Action, Kind
 from ...sim.plan.blocks import reduced_backwards
-from ...sim.plan.plan import Plan
-from ..measure.recorder import COMPUTE, Recorder
-from ..model.data.text import Text
-from ..parallel.data import Reduction
+from ..measure.recorder import COMPUTE
+from ..parallel.rank_context import RankContext
 from .handlers import Handlers
-from .stage import PipelinedStage, WholeModel, mean_loss, precision
+from .messages import Messages
+from .stage import precision
+from .stages import HeldStage, loss_scale
 
 
 class Passes:
-    """Computes the plan's passes; DDP reduces gradients inside the backwards that a REDUCE_GRAD follows."""
+    """Computes the plan's passes."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        rank: int,
-        stage: PipelinedStage | WholeModel,
-        reduction: Reduction | None,
-        recorder: Recorder,
-        device: torch.device,
-        seed: int,
-    ):
-        self.plan, self.stage, self.reduction = plan, stage, reduction
-        self.recorder, self.device, self.text = recorder, device, Text(plan.job, seed)
-        pp, self.dp, _, _ = plan.coordinates(rank)
-        self.has_loss = pp == plan.strategy.pp - 1
-        actions = plan.actions[pp]
-        self.reducing = {actions[place].micro_batch for place in reduced_backwards(actions)}
-        """Micro-batches whose backward reduces gradients."""
+    def __init__(self, here: RankContext, stages: dict[int, HeldStage], messages: Messages | None):
+        self.here, self.stages, self.messages = here, stages, messages
+        self.plan, self.recorder = here.plan, here.recorder
+        self.pp, self.dp, _, _ = here.plan.coordinates(here.rank)
+        self.samples = here.workload.samples()
+        self.last_stage = len(here.plan.stages) - 1
+        self.loss_scale = loss_scale(here.plan)
+        actions = here.plan.actions[self.pp]
+        self.completing = {part for place in reduced_backwards(actions) for part in actions[place].passes}
+        """Passes after which gradients are reduced."""
 
     @property
     def handlers(self) -> Handlers:
-        return {
-            Kind.FORWARD: self._forward,
-            Kind.BACKWARD: self._backward,
-            Kind.REDUCE_GRAD: self._reduced,
-        }
+        kinds = (Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT, Kind.OVERLAP)
+        return dict.fromkeys(kinds, self._pass)
 
-    def begin_step(self, step: int) -> None:
-        """Take the samples of ``step``."""
+    def begin_step(self, steps: range) -> None:
+        """Take the samples of ``steps``, which the plan's list goes through."""
         strategy = self.plan.strategy
-        self.batches = self.text.micro_batches(step, self.dp, strategy.dp, strategy.micro_batch)
+        self.batches = [
+            batch
+            for step in steps
+            for batch in self.samples.micro_batches(step, self.dp, strategy.dp, strategy.micro_batch)
+        ]
         self.losses: dict[int, Tensor] = {}
-        self.stage.begin_step()
 
-    def mean_loss(self) -> float | None:
-        """Of the replica's samples in this step, on the last stage; None elsewhere."""
-        return sum(float(part) for part in self.losses.values()) if self.losses else None
+    def mean_losses(self) -> list[float]:
+        """By step: the mean over this replica's samples, on the rank of the last stage; none elsewhere."""
+        count, replicas = self.plan.micro_batches, self.plan.strategy.replicas
+        values = [float(self.losses[index]) * replicas for index in sorted(self.losses)]
+        return [sum(values[first : first + count]) for first in range(0, len(values), count)]
 
     def check_losses(self) -> None:
         """Nothing is learned from a loss that is no number."""
-        for index, loss in self.losses.items():
-            if not torch.isfinite(loss):
-                raise RunError(f"loss of micro-batch {index} is {float(loss)} at step {self.recorder.step}")
+        for index, value in self.losses.items():
+            if not torch.isfinite(value):
+                raise RunError(f"loss of micro-batch {index} is {float(value)} at step {self.recorder.step}")
 
-    def _forward(self, action: Action) -> None:
-        inputs, targets = self.batches[action.micro_batch]
+    def _pass(self, action: Action) -> None:
+        self.recorder.current = action
         issued = self.recorder.clock.stamp()
-        with precision(self.plan.job, self.device), self._no_sync(action):
-            out = self.stage.forward(action.micro_batch, inputs.to(self.device))
-            if self.has_loss:
-                self.losses[action.micro_batch] = mean_loss(
-                    out, targets.to(self.device), self.plan.micro_batches
-                )
+        for part in action.passes:
+            if part.kind is Kind.FORWARD:
+                self._forward(part)
+            else:
+                self._backward(part)
         self.recorder.add(action, COMPUTE, issued, self.recorder.clock.stamp())
 
-    def _no_sync(self, action: Action) -> AbstractContextManager[object]:
-        """Gradients of other micro-batches only add up. A pipeline's stage sees to it itself."""
-        module = self.stage.module if isinstance(self.stage, WholeModel) else None
-        if isinstance(module, DistributedDataParallel) and action.micro_batch not in self.reducing:
-            return module.no_sync()
-        return nullcontext()
+    def _forward(self, part: Action) -> None:
+        held, index = self.stages[part.stage], part.micro_batch
+        inputs, targets = self.batches[index]
+        if part.stage:
+            assert self.messages is not None
+            x = self.messages.take(Kind.RECV_F, part.stage, index)
+        else:
+            x = inputs.to(self.here.device)
+        held.begin_pass(part)
+        with precision(self.plan.job, self.here.device):
+            out = held.stage.forward(index, x)
+            if part.stage == self.last_stage:
+                value = held.layers.loss(out, targets.to(self.here.device)) * self.loss_scale
+                held.stage.ends_in(index, value)
+                self.losses[index] = value.detach()
+        held.end_pass(part)
+        if part.stage < self.last_stage:
+            assert self.messages is not None
+            self.messages.give(Kind.SEND_F, part.stage, index, out)
 
-    def _backward(self, action: Action) -> None:
-        issued = self.recorder.clock.stamp()
-        if self.reduction:
-            self.reduction.begin_backward()
-        loss = self.losses.get(action.micro_batch)
-        with self._no_sync(action):
-            self.stage.backward(action.micro_batch, loss, action.micro_batch in self.reducing)
-        if self.reduction:
-            self.reduction.end_backward()
-        if loss is not None:
-            self.losses[action.micro_batch] = loss.detach()
-        # DDP waits for its reductions inside backward; compute is over once the last one is issued.
-        reduced = self.reduction.issued_last if self.reduction else None
-        self.recorder.add(action, COMPUTE, issued, reduced or self.recorder.clock.stamp())
-
-    def _reduced(self, action: Action) -> None:
-        """DDP has reduced its buckets inside the backward before it, and noted them itself."""
+    def _backward(self, part: Action) -> None:
+        held, index = self.stages[part.stage], part.micro_batch
+        gradient = None
+        if part.kind is not Kind.WEIGHT_GRADIENT and part.stage < self.last_stage:
+            assert self.messages is not None
+            gradient = self.messages.take(Kind.RECV_B, part.stage, index)
+        held.begin_pass(part, completes=part in self.completing)
+        passed = None
+        if part.kind is Kind.BACKWARD:
+            passed = held.stage.backward(index, gradient)
+        elif part.kind is Kind.INPUT_GRADIENT:
+            passed = held.stage.backward_input(index, gradient)
+        else:
+            held.stage.backward_weight(index)
+        held.end_pass(part)
+        if passed is not None:
+            assert self.messages is not None
+            self.messages.give(Kind.SEND_B, part.stage, index, passed)

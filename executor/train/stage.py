@@ -1,112 +1,120 @@
-"""One worker's pipeline stage: torch's `PipelineStage`, driven action by action.
+"""One pipeline stage of a rank: computes passes, and keeps what their backward needs by micro-batch.
 
-The methods that `torch.distributed.pipelining` schedules call on a stage are not public. This file is the
-only one that uses them; `tests/executor/train/test_stage.py` holds them to the version they were tested with.
+Backward may be one pass (`B`), or its halves: the gradient of the input, which the stage before waits for
+(`I`), and that of the weights (`W`) later (Qi et al. 2024, zero bubble). The halves are torch's own, which
+are not public: this file is the only one that calls them, and `tests/executor/train/test_stage.py` holds them
+to the version they were tested with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from ...sim.plan.job import Job
-from ..model.decoder import loss
-from ..parallel.process_groups import Groups
 
 TESTED_TORCH = "2.13"
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What a job of this precision computes with and passes on."""
 
 
-class PipelinedStage:
-    """A stage among several: receives, computes, sends."""
+@dataclass(slots=True)
+class _Kept:
+    """What one micro-batch left behind."""
+
+    entry: Tensor
+    """What its backward ends at: the input, or behind the first layer of the first stage."""
+    out: Tensor
+    first: Tensor | None = None
+    """The output of the first layer of the first stage, whose backward is a weight gradient alone."""
+    groups: list[dict[str, Any]] | None = None
+    """Between the halves of a backward: where the gradients of the weights begin."""
+
+
+class Stage:
+    """One stage, driven action by action."""
 
     def __init__(
         self,
-        module: nn.Module,
-        index: int,
-        stages: int,
+        forward: Callable[[Tensor], Tensor],
+        parameters: Callable[[], list[nn.Parameter]],
         *,
-        micro_batches: int,
-        boundary: Tensor,
-        groups: Groups,
+        split_after: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]] | None = None,
+        stashes_weights: bool = False,
     ):
-        """``boundary`` is a tensor like the activations [micro_batch, seq, hidden] that stages pass on."""
-        # A run without a pipeline does not depend on what is private here.
-        from torch.distributed.pipelining import PipelineStage
-        from torch.distributed.pipelining._utils import InferenceMode
+        """``forward`` computes the stage; of the first one ``split_after`` gives the output of its first
+        layer and what computes the rest, so that its backward can be halved. With ``stashes_weights``
+        backward uses the weights that forward used, though they were stepped since (PipeDream, Narayanan et
+        al. 2019).
+        """
+        self._forward, self._parameters, self._split_after = forward, parameters, split_after
+        self._stashes = stashes_weights
+        self._kept: dict[int, _Kept] = {}
 
-        self.groups = groups
-        edge = boundary.detach().requires_grad_()
-        is_last, is_first = index == stages - 1, index == 0
-        self.stage = PipelineStage(
-            module,
-            index,
-            stages,
-            boundary.device,
-            # Shapes are known, so torch need not run the model once to find them.
-            input_args=boundary.new_zeros(boundary.shape[:2], dtype=torch.long) if is_first else edge,
-            output_args=edge,
-            output_grads=boundary if not is_last else None,
-            input_grads=boundary if not is_first else None,
-            group=groups.pp,
-        )
-        self.stage.has_backward = True
-        self.stage._inference_mode = InferenceMode.STATIC
-        self.stage._prepare_forward_infra(micro_batches, (), {}, has_backward=True)
-        self.stage._prepare_backward_infra(micro_batches)
+    def forward(self, index: int, x: Tensor) -> Tensor:
+        """Compute micro-batch ``index`` from ``x``: tokens on the first stage, else activations."""
+        with self._stashing():
+            first = None
+            if self._split_after is not None:
+                first, rest = self._split_after(x)
+                entry = first.detach().requires_grad_()
+                out = rest(entry)
+            else:
+                entry = x.detach()
+                if entry.is_floating_point():
+                    entry.requires_grad_()
+                out = self._forward(entry)
+        self._kept[index] = _Kept(entry, out, first)
+        return out
 
-    def begin_step(self) -> None:
-        self.stage.clear_runtime_states()
+    def ends_in(self, index: int, loss: Tensor) -> None:
+        """Backward of micro-batch ``index`` begins at ``loss``."""
+        self._kept[index].out = loss
 
-    def receive_forward(self, index: int) -> list[dist.Work]:
-        """Post the receive of a micro-batch's activations."""
-        return self._start(self.stage.get_fwd_recv_ops(index), self.groups.pp)
+    def backward(self, index: int, gradient: Tensor | None) -> Tensor | None:
+        """The whole backward, from the ``gradient`` of the output, or from the loss. Returns that of the
+        input; None on the first stage."""
+        kept = self._kept.pop(index)
+        torch.autograd.backward(kept.out, gradient)
+        if kept.first is not None:
+            torch.autograd.backward(kept.first, kept.entry.grad)
+            return None
+        return kept.entry.grad
 
-    def receive_backward(self, index: int) -> list[dist.Work]:
-        """Post the receive of a micro-batch's gradients."""
-        return self._start(self.stage.get_bwd_recv_ops(index), self.groups.backward)
+    def backward_input(self, index: int, gradient: Tensor | None) -> Tensor | None:
+        """The half that the stage before waits for."""
+        from torch.distributed.pipelining._backward import stage_backward_input
 
-    def send_forward(self, index: int) -> list[dist.Work]:
-        return self._start(self.stage.get_fwd_send_ops(index), self.groups.pp)
+        kept = self._kept[index]
+        gradients = None if gradient is None else [gradient]
+        _, kept.groups = stage_backward_input([kept.out], gradients, [kept.entry], iter(self._parameters()))
+        return None if kept.first is not None else kept.entry.grad
 
-    def send_backward(self, index: int) -> list[dist.Work]:
-        return self._start(self.stage.get_bwd_send_ops(index), self.groups.backward)
+    def backward_weight(self, index: int) -> None:
+        """The other half."""
+        from torch.distributed.pipelining._backward import stage_backward_weight
 
-    def _start(self, ops: list[dist.P2POp], group: dist.ProcessGroup | None) -> list[dist.Work]:
-        works = [op.op(op.tensor, op.peer, group=group) for op in ops]
-        return [work for work in works if work is not None]
+        kept = self._kept.pop(index)
+        assert kept.groups is not None, "I comes before W"
+        stage_backward_weight(iter(self._parameters()), kept.groups)
+        if kept.first is not None:
+            torch.autograd.backward(kept.first, kept.entry.grad)
 
-    def forward(self, index: int, tokens: Tensor) -> Tensor:
-        return self.stage.forward_one_chunk(index, (tokens,), {}, save_forward_output=False)
+    def before_update(self) -> None:
+        """The weights are about to be stepped: micro-batches under way keep those they began with."""
+        if self._stashes and self._kept:
+            for parameter in self._parameters():
+                parameter.data = parameter.data.clone()
 
-    def backward(self, index: int, mean_loss: Tensor | None, last: bool) -> None:
-        self.stage.backward_one_chunk(index, loss=mean_loss, last_backward=last)
-
-
-class WholeModel:
-    """The only stage: everything from tokens to logits, perhaps under DDP."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def begin_step(self) -> None:
-        """Nothing is kept between steps."""
-
-    def forward(self, index: int, tokens: Tensor) -> Tensor:
-        return self.module(tokens)
-
-    def backward(self, index: int, mean_loss: Tensor | None, last: bool) -> None:
-        assert mean_loss is not None
-        mean_loss.backward()
-
-
-def mean_loss(logits: Tensor, targets: Tensor, micro_batches: int) -> Tensor:
-    """A micro-batch's share of the mean loss of all of a replica's samples."""
-    return loss(logits, targets) / micro_batches
+    def _stashing(self) -> AbstractContextManager[object]:
+        """Autograd keeps aliases, which go on holding a parameter's storage when it gets another."""
+        return saved_tensors_hooks(lambda t: t.detach(), lambda t: t) if self._stashes else nullcontext()
 
 
 def precision(job: Job, device: torch.device) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""A worker without parameter servers: walks its stage's actions, step by step.
+"""A worker without parameter servers: walks its rank's actions, step by step.
 
 What does each kind of action stands in a table (`handlers.py`), by subject: passes, messages, updates.
 """
@@ -6,83 +6,70 @@ What does each kind of action stands in a table (`handlers.py`), by subject: pas
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...sim.plan.plan import Plan
+from ...sim.plan.step_counts import steps_played
 from ..measure.recorder import Recorder
-from ..model.decoder import COMPILED, Layers, build_layers
-from ..parallel.data import Reduction
+from ..model.workload import Workload
 from ..parallel.process_groups import Groups
+from ..parallel.rank_context import RankContext
 from .handlers import Handlers, walk
 from .messages import Messages
 from .passes import Passes
-from .stage import DTYPES, PipelinedStage, WholeModel, use_products_of
+from .stage import use_products_of
+from .stages import HeldStage, boundaries
 from .updates import Updates
 
 
 class Trainer:
-    """One worker's model, data and optimizer."""
+    """One worker's stages, data and optimizer."""
 
     def __init__(
-        self, plan: Plan, rank: int, device: torch.device, groups: Groups, recorder: Recorder, seed: int
+        self,
+        plan: Plan,
+        rank: int,
+        device: torch.device,
+        groups: Groups,
+        recorder: Recorder,
+        *,
+        workload: Workload,
+        keeps_gradients: bool = False,
     ):
+        """With ``keeps_gradients`` the gradients of the last step are there when training is over."""
+        here = RankContext(
+            plan=plan, rank=rank, device=device, groups=groups, recorder=recorder, workload=workload
+        )
         pp = plan.coordinates(rank)[0]
         use_products_of(plan.job)
         self.actions = plan.actions[pp]
-        self.layers: Layers = build_layers(
-            plan.job.model.decoder,
-            plan.stages[pp].layer_indices,
-            seed=seed,
-            recompute=plan.strategy.recompute,
-            recompute_blocks=plan.strategy.recompute_blocks,
-            device=device,
-        )
-        if plan.strategy.stack == COMPILED:
-            self.layers.compile_blocks()
-        reduction = (
-            Reduction(groups.replicas, recorder, pp, f"stage{pp}") if groups.replicas is not None else None
-        )
-        wrapped = reduction.wrap(self.layers, plan.stages[pp].buckets) if reduction else self.layers
-        stage = _stage(plan, pp, self.layers, wrapped, groups, device)
-        self.passes = Passes(plan, rank, stage, reduction, recorder, device, seed)
-        self.updates = Updates(plan, rank, self.layers, groups, self.passes, recorder)
-        self.messages = Messages(plan, rank, stage, recorder) if isinstance(stage, PipelinedStage) else None
+        self.steps = steps_played(plan.strategy, plan.job)
+        """Optimizer steps of one walk through the actions."""
+        self.stages = {stage.index: HeldStage(stage, here) for stage in plan.rank_stages(pp)}
+        self.messages = Messages(here, boundaries(here)) if len(plan.stages) > 1 else None
+        self.passes = Passes(here, self.stages, self.messages)
+        self.updates = Updates(here, self.stages, self.passes, keeps_gradients)
         self.handlers: Handlers = {
             **self.passes.handlers,
             **self.updates.handlers,
             **(self.messages.handlers if self.messages else {}),
         }
 
-    def train_step(self, step: int) -> float | None:
-        """One step of the plan. Returns the replica's mean loss on the last stage, None elsewhere."""
-        self.passes.begin_step(step)
+    def walk(self, number: int) -> list[float]:
+        """One walk through the plan's actions, the ``number``-th. Returns the replica's mean loss of each of
+        its steps on the rank of the last stage, nothing elsewhere."""
+        self.passes.begin_step(range(number * self.steps, (number + 1) * self.steps))
         if self.messages:
-            self.messages.begin_step(self.actions)
+            self.messages.begin_step()
         walk(self.actions, self.handlers)
         if self.messages:
             self.messages.end_step()
-        return self.passes.mean_loss()
+        return self.passes.mean_losses()
 
-    def parameters_by_layer(self) -> dict[int, list[Tensor]]:
-        """A copy of what it holds, for comparison with a single process."""
-        held = self.layers.layer_parameters()
-        return {index: [p.detach().cpu().clone() for p in own] for index, own in held.items()}
-
-
-def _stage(
-    plan: Plan, pp: int, layers: Layers, wrapped: nn.Module, groups: Groups, device: torch.device
-) -> PipelinedStage | WholeModel:
-    """What runs ``layers``, which are ``wrapped`` where replicas reduce their gradients."""
-    if plan.strategy.pp == 1:
-        return WholeModel(wrapped)
-    shape = (plan.strategy.micro_batch, plan.job.seq_len, plan.job.model.decoder.hidden)
-    layers.boundary_dtype = DTYPES[plan.job.precision]
-    boundary = torch.zeros(shape, dtype=layers.boundary_dtype, device=device)
-    return PipelinedStage(
-        wrapped,
-        pp,
-        plan.strategy.pp,
-        micro_batches=plan.micro_batches,
-        boundary=boundary,
-        groups=groups,
-    )
+    def kept_state(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of the parameters that it holds and of their last gradients, by name (`Layers.named`)."""
+        named = {name: p for held in self.stages.values() for name, p in held.layers.named().items()}
+        return {
+            "parameters": {name: p.detach().cpu().clone() for name, p in named.items()},
+            "gradients": self.updates.gradients,
+        }

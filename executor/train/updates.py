@@ -1,53 +1,83 @@
-"""Optimizer steps of a worker, after the tied gradients have met."""
+"""Optimizer steps of a worker, and what its gradients and parameters go through at the end of a step."""
 
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 
 from ...sim.plan.action import Action, Kind
-from ...sim.plan.plan import Plan
-from ..measure.recorder import COMPUTE, Recorder
-from ..model.decoder import Layers
+from ..measure.recorder import COMPUTE
 from ..model.optimizer import make_optimizer
-from ..parallel.process_groups import Groups
+from ..parallel.data import average
+from ..parallel.rank_context import RankContext
 from .handlers import Handlers
 from .passes import Passes
+from .stages import HeldStage
 
 
 class Updates:
-    """Steps the parameters that a worker holds."""
+    """Reduces the gradients and steps the parameters that a worker holds."""
 
     def __init__(
-        self, plan: Plan, rank: int, layers: Layers, groups: Groups, passes: Passes, recorder: Recorder
+        self, here: RankContext, stages: dict[int, HeldStage], passes: Passes, keeps_gradients: bool
     ):
-        self.layers, self.groups, self.passes, self.recorder = layers, groups, passes, recorder
-        self.optimizer = make_optimizer(plan.job, layers.parameters())
-        self.pp, self.dp, _, self.tp = plan.coordinates(rank)
+        self.here, self.stages, self.passes, self.recorder = here, stages, passes, here.recorder
+        parameters = [p for held in stages.values() for p in held.layers.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(here.plan.job, parameters)
+        self.keeps_gradients = keeps_gradients
+        self.gradients: dict[str, torch.Tensor] = {}
+        """Those of the last step, by name, for who asked to keep them."""
 
     @property
     def handlers(self) -> Handlers:
-        return {Kind.REDUCE_TIED: self._reduce_tied, Kind.STEP: self._step}
+        return {
+            Kind.REDUCE_GRAD: self._reduce,
+            Kind.REDUCE_TIED: self._reduce_tied,
+            Kind.STEP: self._step,
+            Kind.AVERAGE: self._average,
+        }
+
+    def _reduce(self, action: Action) -> None:
+        """Backward has started most of them; what it could not is started here."""
+        buckets = self.stages[action.stage].buckets
+        buckets.reduce(action.bucket)
+        if not self.here.plan.strategy.overlap_gradients:
+            buckets.finish()
 
     def _reduce_tied(self, action: Action) -> None:
         """The embedding's matrix lives on the first and the last stage; each has part of its gradient."""
-        gradient = self._tied_parameter().grad
+        self._finish()
+        gradient = self._tied_parameter(action.stage).grad
         assert gradient is not None
-        issued = self.recorder.clock.stamp()
-        with self.recorder.heartbeat.waiting():
-            dist.all_reduce(gradient, group=self.groups.tied)
-        size = gradient.numel() * gradient.element_size()
-        key = f"tied:{self.dp}:{self.tp}"
-        self.recorder.add(action, "dp", issued, self.recorder.clock.stamp(), size_bytes=size, key=key)
+        self.recorder.current = action
+        self.here.wire("tied").all_reduce(gradient).wait()
 
-    def _tied_parameter(self) -> torch.nn.Parameter:
+    def _tied_parameter(self, stage: int) -> torch.nn.Parameter:
         """The matrix that embedding and head share."""
-        layer = self.layers.layers[0] if self.pp == 0 else self.layers.layers[-1]
-        return layer.tokens.weight if self.pp == 0 else layer.output.weight  # type: ignore[union-attr, return-value]
+        layers = self.stages[stage].layers.layers
+        return layers[0].tokens.weight if stage == 0 else layers[-1].output.weight  # type: ignore[union-attr, return-value]
 
     def _step(self, action: Action) -> None:
         self.passes.check_losses()
+        self._finish()
+        self.recorder.current = action
         issued = self.recorder.clock.stamp()
+        for held in self.stages.values():
+            held.stage.before_update()
+            if self.keeps_gradients:
+                self.gradients |= {
+                    name: p.grad.detach().cpu().clone()
+                    for name, p in held.layers.named().items()
+                    if p.grad is not None
+                }
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.recorder.add(action, COMPUTE, issued, self.recorder.clock.stamp())
+
+    def _average(self, action: Action) -> None:
+        for held in self.stages.values():
+            average(held.layers, action, self.here)
+
+    def _finish(self) -> None:
+        """Wait for the reductions under way."""
+        for held in self.stages.values():
+            held.buckets.finish()

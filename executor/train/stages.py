@@ -1,0 +1,83 @@
+"""The stages of a rank, built: layers, made parallel in the order that torchtitan's are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...sim.plan.action import Action, Kind
+from ...sim.plan.plan import Plan
+from ...sim.plan.plan import Stage as PlannedStage
+from ...sim.plan.step_counts import is_unflushed
+from ..model.decoder import COMPILED, Layers
+from ..parallel.data import Buckets
+from ..parallel.rank_context import RankContext
+from .stage import DTYPES, Stage
+
+
+class HeldStage:
+    """One stage of a rank: its layers, its passes, and what reduces its gradients."""
+
+    def __init__(self, planned: PlannedStage, here: RankContext):
+        self.planned, self.here = planned, here
+        self.layers = _build(planned, here)
+        self.buckets = Buckets(self.layers, planned, here)
+        self.stage = Stage(
+            self.layers,
+            lambda: [p for p in self.layers.parameters() if p.requires_grad],
+            split_after=self._after_first if planned.index == 0 and self._is_halved() else None,
+            stashes_weights=is_unflushed(here.plan.strategy),
+        )
+
+    def begin_pass(self, part: Action, *, completes: bool = False) -> None:
+        """``part`` is about to be computed; with ``completes`` its gradients are reduced."""
+        if completes and part.kind is Kind.BACKWARD and self.here.plan.strategy.overlap_gradients:
+            self.buckets.arm()
+
+    def end_pass(self, part: Action) -> None:
+        """``part`` has been computed."""
+
+    def _is_halved(self) -> bool:
+        """Whether the stage's backward comes in halves."""
+        pp = self.here.plan.stage_ranks[self.planned.index]
+        halves = (Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
+        return any(p.kind in halves for a in self.here.plan.actions[pp] for p in a.passes)
+
+    def _after_first(self, tokens: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return self.layers.first(tokens), self.layers.rest
+
+
+def loss_scale(plan: Plan) -> float:
+    """Of a micro-batch's mean: gradients are then sums over micro-batches and replicas."""
+    return 1.0 / (plan.micro_batches * plan.strategy.replicas)
+
+
+def boundaries(here: RankContext) -> dict[int, Tensor]:
+    """By stage but the last: an empty tensor like what it passes on."""
+    plan = here.plan
+    dtype = DTYPES[plan.job.precision]
+    shape = here.workload.boundary_shape
+    return {
+        stage.index: torch.empty(
+            shape(stage.end_layer - 1, plan.strategy.micro_batch), dtype=dtype, device=here.device
+        )
+        for stage in plan.stages[:-1]
+    }
+
+
+def _build(planned: PlannedStage, here: RankContext) -> Layers:
+    strategy = here.plan.strategy
+    layers = here.workload.layers(
+        planned.layer_indices,
+        recompute=strategy.recompute,
+        recompute_blocks=strategy.recompute_blocks,
+        device=here.device,
+    )
+    layers.boundary_dtype = DTYPES[here.plan.job.precision]
+    layers.loss = here.workload.loss
+    layers.set_loss_scale(loss_scale(here.plan))
+    if strategy.stack == COMPILED:
+        layers.compile_blocks()
+    return layers

@@ -1,0 +1,70 @@
+"""Plans executed for real, held against a single process on the same global batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ranks import run_ranks
+from torch import Tensor
+
+from traincast.executor.model.reference import Outcome, relative_difference
+from traincast.executor.run.collect import collect
+from traincast.executor.run.environment import check_environment
+from traincast.executor.run.walks import walks
+from traincast.sim.files.writer import write_json_atomic
+from traincast.sim.plan.plan import Plan
+from traincast.sim.plan.plan_file import write_plan
+from traincast.sim.trace.trace import Trace
+
+LOSS, STATE = 1e-6, 1e-5
+"""Relative: of losses, and of gradients and parameters to the largest value of their tensor."""
+State = Mapping[str, Mapping[str, Any]]
+
+
+def run(plan: Plan, directory: Path, *, steps: int, warmup: int, seed: int = 0) -> tuple[Trace, list[State]]:
+    """Execute, and return the trace with what every rank ended with."""
+    check_environment(plan)
+    write_plan(plan, directory / "plan.json")
+    spec = {"steps": steps, "warmup": warmup, "seed": seed, "keep_state": True}
+    write_json_atomic(directory / "spec.json", spec)
+    run_ranks(plan.world_size, _rank, str(directory), joined=False)
+    trace = collect(plan, directory, warmup=walks(plan, warmup), seed=seed)
+    return trace, [
+        torch.load(directory / f"state.{rank}.pt", weights_only=False) for rank in range(plan.world_size)
+    ]
+
+
+def _rank(rank: int, directory: str) -> None:
+    """What the worker of a run does, without its process."""
+    from traincast.executor.run.worker import Rank
+
+    Rank(Path(directory), rank).run()
+
+
+def assert_agrees(outcome: Outcome, trace: Trace, states: Sequence[State]) -> None:
+    """Losses of every step, parameters after the last and, where they were kept, its gradients."""
+    measured = trace.metadata["losses"]
+    assert isinstance(measured, list)
+    assert len(measured) == len(outcome.losses)
+    off = max(abs(a / b - 1) for a, b in zip(measured, outcome.losses, strict=True))
+    assert off < LOSS, f"losses differ by {off:.2g}"
+    assert_same(outcome.parameters, [state["parameters"] for state in states], "parameter")
+    if any(state.get("gradients") for state in states):
+        assert_same(outcome.gradients, [state["gradients"] for state in states], "gradient")
+
+
+def assert_same(expected: Mapping[str, Tensor], held: Sequence[Mapping[str, Tensor]], what: str) -> None:
+    """Every rank's tensors are those of a single process, and all of them are held by somebody."""
+    seen = set()
+    for rank, own in enumerate(held):
+        for name, tensor in own.items():
+            other = expected.get(name)
+            if other is None:  # a tied head on a stage of its own has a copy of the embedding's matrix
+                name, other = "0.tokens.weight", expected["0.tokens.weight"]
+            seen.add(name)
+            off = relative_difference(tensor, other)
+            assert off < STATE, f"rank {rank}: {what} {name} differs by {off:.2g}"
+    assert seen == set(expected), f"nobody holds {what} {sorted(set(expected) - seen)}"
