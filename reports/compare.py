@@ -15,7 +15,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from ..sim.display import Shown
 from ..sim.errors import InputError, ToleranceError, UsageError
+from ..sim.trace.load import Load, beside, load_of
 from ..sim.trace.trace import Span, Trace
 from ..sim.trace.trace_reader import read_trace
 from . import formats
@@ -77,6 +78,8 @@ class Comparison(Shown):
     """By action, as ``2F0``: mean over the ranks that do it."""
     memory: tuple[Row, ...]
     """Peak bytes by rank, where both sides know them."""
+    load: Load | None = None
+    """How busy the machine was, where the run says so; the prediction is for the cores that were left."""
 
     def __repr__(self) -> str:
         times = f"{self.total.predicted:.4g} s predicted, {self.total.measured:.4g} s measured"
@@ -112,6 +115,7 @@ class Comparison(Shown):
             "ranks": {row.name: row.to_dict() for row in self.ranks},
             "actions": {row.name: row.to_dict() for row in self.actions},
             "peak_memory": {row.name: row.to_dict("bytes") for row in self.memory},
+            "load": asdict(self.load) if self.load else None,
         }
 
 
@@ -125,6 +129,8 @@ def compare(
     predicted: Trace | Prediction | str | os.PathLike[str], measured: Trace | str | os.PathLike[str]
 ) -> Comparison:
     """Join two traces of the same plan, or files of them: seconds by phase, rank and action, and the error.
+
+    Where other programs took cores of the machine meanwhile, the prediction is for those that were left.
 
     >>> import traincast as tc
     >>> arguments = {"pp": 2, "global_batch": 8, "seq_len": 1024}
@@ -145,7 +151,7 @@ def compare(
     common = set(predicted.ranks) & set(measured.ranks)
     if not common:
         raise InputError("the predicted and the measured trace have no rank in common to compare")
-    predicted, measured = _only(predicted, common), _only(measured, common)
+    predicted, measured = _only(beside(predicted, measured), common), _only(measured, common)
     total = Row(name=STEP_TIME, predicted=predicted.step_time_s, measured=measured.step_time_s)
     return Comparison(
         total=total,
@@ -153,6 +159,7 @@ def compare(
         ranks=_join(_busy_by_rank(predicted), _busy_by_rank(measured)),
         actions=_join(_by_action(predicted), _by_action(measured)),
         memory=_join(_memory(predicted), _memory(measured), both=True),
+        load=load_of(measured),
     )
 
 
@@ -276,6 +283,8 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
         if number:
             print(file=file)
         show(table, file)
+    if comparison.load is not None and comparison.load.is_busy:
+        print(f"\n{comparison.load}; the prediction is for what was left", file=file)
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..sim.predict.prediction import Prediction
 from ..sim.search.found import Search
-from ..sim.search.result import Accuracy, error_pct
+from ..sim.search.result import Accuracy, error_pct, expected_s
 from ..sim.trace.trace import Trace
 from .formats import seconds, size
 from .table import Table
@@ -80,7 +80,7 @@ def measured_table(ranked: Sequence[Prediction], measured: Mapping[int, Trace], 
     rows = tuple(
         (
             ranked[place].plan.strategy.label,
-            seconds(ranked[place].metrics.step_time_s["p50"]),
+            seconds(expected_s(ranked[place], trace)),
             seconds(trace.step_time_s),
             seconds(trace.quantile(0.05)),
             seconds(trace.quantile(0.95)),

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...sim.model.decoder import Decoder
-from ..measure.memory import memory_bytes, peak_memory_bytes
+from ..measure.memory import memory_bytes, peak_memory_bytes, reset_peak_memory
 from ..run.process import die_with_parent
 from .alone import Division
 from .bench import Bench, LaidOut, sizes
@@ -34,10 +33,11 @@ def held(
     first = Stack(bench, small, min(seq_len, 16), 1, count=2)
     first.plain(0)
     del first
+    reset_peak_memory(bench.device)
     before = memory_bytes(bench.device)
     stack = Stack(bench, whole, seq_len, micro_batch, count=micro_batches, blocks=whole.layers)
     parameters = sum(p.nbytes for p in stack.net.parameters())
-    forget_peak()
+    reset_peak_memory(bench.device)
     for number in range(STEPS):
         stack.plain(number)
     peak = peak_memory_bytes(bench.device)
@@ -51,14 +51,6 @@ def held(
         "kept_bytes": sum(counted.values()),
     }
     return [sizes("reserved", {}, [before]), sizes("peak", facts, [peak - before])]
-
-
-def forget_peak() -> None:
-    """Let the kernel count the most that this process holds from now on (Linux, proc_pid_clear_refs)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # the peak before counts too, which a larger model is beyond anyway
 
 
 def main(argument: str) -> None:

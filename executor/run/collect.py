@@ -20,7 +20,9 @@ import torch
 from ...sim.plan.action import Action, Kind
 from ...sim.plan.plan import Plan
 from ...sim.plan.step_counts import filling_steps, is_unflushed, steps_played
+from ...sim.trace.load import LOAD
 from ...sim.trace.trace import Span, Trace
+from ..measure.load import Reading, load_between
 from ..measure.recorder import COMPUTE, Mark, align_spans
 from .walks import steps_of_walk
 
@@ -112,6 +114,9 @@ def _metadata(plan: Plan, parts: list[dict[str, Any]], warmup: int, seed: int) -
         # The mean over replicas, warm-up included: the loss of the global batch of every step.
         "losses": [sum(step) / len(step) for step in zip(*losses, strict=True)],
     }
+    before, after = ([Reading(*part["load"][place]) for part in parts] for place in (0, -1))
+    if load := load_between(before, after, parts[0]["cores"]):
+        metadata[LOAD] = load
     staleness = next((part["staleness"] for part in parts if part["staleness"]), None)
     if staleness is not None:
         metadata["staleness"] = staleness

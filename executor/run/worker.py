@@ -23,6 +23,7 @@ from ...sim.files.writer import write_json_atomic
 from ...sim.plan.plan import Plan
 from ...sim.plan.plan_file import read_plan
 from ..measure.heartbeat import Heartbeat
+from ..measure.load import Reading, read_load, usable_cores
 from ..measure.memory import peak_memory_bytes, reset_peak_memory
 from ..measure.recorder import CpuClock, CudaClock, Recorder
 from ..model.workload import Workload
@@ -49,6 +50,9 @@ class Rank:
         """When the first walk began, then when each ended."""
         self.losses: list[float] = []
         self.step = -1
+        self.cores = usable_cores()
+        self.load: list[Reading] = []
+        """How busy the machine was when the first step began."""
 
     def run(self) -> None:
         plan, seed = self.plan, self.spec["seed"]
@@ -110,6 +114,7 @@ class Rank:
         with self.heartbeat.waiting():
             dist.barrier()
         self.ends.append(self.recorder.settle())
+        self.load = [read_load(self.cores)]
 
     def _begin(self, step: int) -> None:
         self.step = self.recorder.step = step
@@ -123,6 +128,8 @@ class Rank:
         warmup = walks(self.plan, self.spec["warmup"])
         part = {
             "rank": self.rank,
+            "cores": len(self.cores),
+            "load": [*self.load, read_load(self.cores)],
             "ends": self.ends,
             "losses": self.losses,
             "peak_memory_bytes": peak_memory_bytes(self.device),

@@ -16,6 +16,7 @@ from ..plan.step_counts import filling_steps, is_unflushed, steps_played
 from ..program.build import build_program
 from ..program.built import Built
 from ..program.step_arrays import StepArrays, step_arrays
+from ..trace.load import CORE_SECONDS, CORES
 from ..trace.trace import Spans, Trace
 from ..updates.predict import predict_updates
 from .intervals import with_residual
@@ -203,4 +204,13 @@ def _metadata(
         "deterministic_step_time_s": step,
         "folded": len(built.ranks) < plan.world_size,
         "lanes": built.lanes,
+        **_cores(plan, cluster, built),
     }
+
+
+def _cores(plan: Plan, cluster: Cluster, built: Built | StepArrays) -> dict[str, object]:
+    """What ranks that share a host's cores take of them in a step; nothing where they have devices."""
+    if cluster.host is None or not isinstance(built, Built):
+        return {}
+    steps = steps_played(plan.strategy, plan.job)
+    return {CORE_SECONDS: built.core_s / steps, CORES: cluster.host.cores}

@@ -80,6 +80,7 @@ class _Walk:
             steps=[(rank.number, op) for rank in self.ranks for op in rank.stepped],
             slowness=self.context.slowness.table,
             made=self.made,
+            core_s=self.context.placement.core_s if self.context.cluster.host is not None else 0.0,
         )
 
     def _advance(self, rank: RankState) -> int:

@@ -33,6 +33,8 @@ class Built:
     """Factors on time by row, as operations name them (`slowdown.py`); None where all ranks are alike."""
     made: list[Made] = field(default_factory=list)
     """What each of their steps came to, in order."""
+    core_s: float = 0.0
+    """Seconds of the host's cores that all of it takes; 0 where every rank has a device."""
 
     @property
     def lanes(self) -> int:

@@ -26,6 +26,8 @@ class Placement:
         is_staged = self.host is not None and self.host.host_staged
         self.shared = self.ranks_per_node > self.cores or (is_staged and overlaps)
         """Whether more than one thing may want a core at once."""
+        self.core_s = 0.0
+        """Seconds of cores that everything added so far takes."""
 
     def compute(
         self,
@@ -44,6 +46,7 @@ class Placement:
         is done next to the rank's compute is on another ``stream``; part of another operation's span names
         that as its ``parent``.
         """
+        self.core_s += duration
         spans = (label,) if label else ()
         resources = (self.program.resource("core", self.core(rank)),) if self.shared else ()
         streams = (self.program.stream(rank, stream),)

@@ -26,6 +26,7 @@ from ..hardware.cluster_writer import write_cluster
 from ..plan.plan_file import write_plan
 from ..predict.prediction import Prediction
 from ..trace.chrome_trace import write_trace
+from ..trace.load import LOAD, slowdown
 from ..trace.trace import Trace
 from ..units import format_quantity
 from .found import Search
@@ -144,15 +145,21 @@ def _entry(number: int, ranked: Prediction, measured: Trace | None) -> dict:
             "losses": measured.metadata.get("losses", []),
             "peak_memory_bytes": {str(rank): size for rank, size in measured.peak_memory_bytes.items()},
             "staleness": measured.metadata.get("staleness"),
+            LOAD: measured.metadata.get(LOAD),
         }
         entry["measured_trace"] = trace_name("measured", number)
         entry["error_pct"] = error_pct(ranked, measured)
     return entry
 
 
+def expected_s(ranked: Prediction, measured: Trace) -> float:
+    """The predicted step time, for the cores that other programs left while it was measured."""
+    return ranked.metrics.step_time_s["p50"] * slowdown(ranked.trace, measured)
+
+
 def error_pct(ranked: Prediction, measured: Trace) -> float:
     """Signed error of the predicted step time, percent of the measured."""
-    return 100 * (ranked.metrics.step_time_s["p50"] / measured.step_time_s - 1)
+    return 100 * (expected_s(ranked, measured) / measured.step_time_s - 1)
 
 
 def accuracy_of(ranked: Sequence[Prediction], measured: Mapping[int, Trace]) -> Accuracy:

@@ -106,7 +106,8 @@ class Trace(Shown):
 
 
 def merge_traces(traces: Sequence[Trace]) -> Trace:
-    """Several runs of one plan as one trace: steps numbered on, peaks the highest, metadata of the first."""
+    """Several runs of one plan as one trace: steps numbered on, peaks the highest, the machine's load the
+    mean, other metadata of the first."""
     spans: list[Spans] = []
     times: list[float] = []
     peaks: dict[int, float] = {}
@@ -123,5 +124,14 @@ def merge_traces(traces: Sequence[Trace]) -> Trace:
         world_size=first.world_size,
         step_times_s=tuple(times),
         peak_memory_bytes=peaks,
-        metadata={**first.metadata, "runs": len(traces)},
+        metadata={**first.metadata, "runs": len(traces), **_mean_load(traces)},
     )
+
+
+def _mean_load(traces: Sequence[Trace]) -> dict[str, object]:
+    """The mean of each number that all of ``traces`` state under `load`."""
+    stated = [trace.metadata.get("load") for trace in traces]
+    loads = [load for load in stated if isinstance(load, dict)]
+    if len(loads) < len(traces):
+        return {}
+    return {"load": {name: sum(load[name] for load in loads) / len(loads) for name in loads[0]}}

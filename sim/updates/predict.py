@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..costs.costs import Costs
 from ..hardware.cluster import Cluster
 from ..plan.plan import Plan
+from ..trace.load import CORE_SECONDS, CORES
 from ..trace.trace import Span
 from .engine import run_updates
 from .model import UpdateModel
@@ -48,8 +49,17 @@ def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, 
             "staleness": record.staleness.tolist(),
             "dropped": record.dropped,
             "server_utilisation": _of_servers(plan, cluster, model, record),
+            **_cores(cluster, model, record),
         },
     )
+
+
+def _cores(cluster: Cluster, model: UpdateModel, record: UpdateRecord) -> dict[str, object]:
+    """What ranks that share a host's cores take of them in a step; nothing where they have devices."""
+    if cluster.host is None:
+        return {}
+    busy = float(record.utilisation(record.processor_busy_s).sum())
+    return {CORE_SECONDS: busy * record.step_time_s / model.local_steps, CORES: cluster.host.cores}
 
 
 def _of_servers(
