@@ -7,6 +7,7 @@ orders streams and returns at once; on gloo it blocks, and the heartbeat says th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -62,10 +63,18 @@ class Wire:
         members = dist.get_process_group_ranks(group) if group is not None else [0]
         self._members = "-".join(map(str, members))
 
-    def all_reduce(self, x: Tensor, *, action: Action | None = None, watched: bool = False) -> Pending:
-        """The sum of ``x`` over the group, in place; for ``action``, if that is not the one at work. A
-        ``watched`` one is noted when it ends, not when somebody has waited for it."""
-        return self._start(lambda: dist.all_reduce(x, group=self.group, async_op=True), x, x, action, watched)
+    def all_reduce(
+        self,
+        x: Tensor,
+        op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM,
+        *,
+        action: Action | None = None,
+        watched: bool = False,
+    ) -> Pending:
+        """The sum of ``x`` over the group, or what else ``op`` says, in place; for ``action``, if that is not
+        the one at work. A ``watched`` one is noted when it ends, not when somebody has waited for it."""
+        start = partial(dist.all_reduce, x, op, group=self.group, async_op=True)
+        return self._start(start, x, x, action, watched)
 
     def all_gather(self, x: Tensor) -> Pending:
         """``x`` of every rank along the first dimension: [n, ...] becomes [size × n, ...]."""
@@ -106,9 +115,10 @@ class Wire:
 
         def start() -> dist.Work:
             # Receives are posted first: gloo serialises the directions of a pair whose sends come first.
-            receive = dist.irecv(out, source, group=self.group)
-            send = dist.isend(x, to, group=self.group)
-            return _Both(receive, send, x)  # type: ignore[return-value]
+            # NCCL has to be given both at once, or each end would wait for the other to send.
+            receive = dist.P2POp(dist.irecv, out, source, group=self.group)
+            send = dist.P2POp(dist.isend, x, to, group=self.group)
+            return _Both(dist.batch_isend_irecv([receive, send]), x)  # type: ignore[return-value]
 
         return self._start(start, out, x)
 
@@ -142,10 +152,9 @@ class Wire:
 class _Both:
     """A send and a receive as one."""
 
-    def __init__(self, receive: dist.Work | None, send: dist.Work | None, kept: Tensor):
-        self._works, self._kept = (receive, send), kept
+    def __init__(self, works: list[dist.Work], kept: Tensor):
+        self._works, self._kept = works, kept
 
     def wait(self) -> None:
         for work in self._works:
-            if work is not None:
-                work.wait()
+            work.wait()

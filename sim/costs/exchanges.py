@@ -60,7 +60,7 @@ class ExchangeCosts:
         shares = self._communication.group_shares(collective)
         times, wire = collective.count * collective.share, shares.wire_s
         if collective.behind_attention:
-            wire = max(0.0, wire - self._hiding_attention_s(layer, backward))
+            wire = max(0.0, wire - self._hiding_attention_s(layer, backward) / collective.together)
         return Exposed(collective, wire * times, shares.cpu_s * times)
 
     def _exposed_s(self, collective: Collective, layer: Layer, backward: bool) -> float:
@@ -74,7 +74,7 @@ class ExchangeCosts:
             return max(0.0, one * collective.count - hiding) * collective.share
         if not collective.behind_attention:
             return one * collective.count * collective.share
-        waits = max(0.0, one - self._hiding_attention_s(layer, backward))
+        waits = max(0.0, one - self._hiding_attention_s(layer, backward) / collective.together)
         return waits * collective.count * collective.share
 
     def _hiding_attention_s(self, layer: Layer, backward: bool) -> float:

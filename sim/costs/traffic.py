@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 
 from ..kernels.elementwise import LOSS_BYTES
 from ..kernels.fp8 import BF16_BYTES, FP8, FP8_BYTES
@@ -31,12 +32,14 @@ def layer_collectives(job: Job, strategy: Strategy, kind: str, *, backward: bool
 
 def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
     """What a forward that is computed again communicates again: all but what selective policies save, and
-    what follows the last GEMM where recompute stops early."""
+    what follows the last GEMM where recompute stops early. Attention's core exchanges keys or heads again."""
     share = repeated_blocks(job, strategy)
-    if not share or strategy.recompute == "selective":
+    if not share:
         return []
     found = _layer(job, strategy, kind, backward=False)
-    if strategy.recompute == "selective_op":
+    if strategy.recompute == "selective":
+        found = _context_parallel(job, strategy, backward=False)
+    elif strategy.recompute == "selective_op":
         found = [one for one in found if one.dimension != "cp" and one.operation != "reduce_scatter"]
     if strategy.software.recompute_stops_early and (kind == BLOCK or strategy.ep == 1):
         found = [
@@ -67,15 +70,17 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
     et al. 2022, section 4.2.2); the second gathering of backward hides behind the GEMM it is not needed
     for. In fp8 what is gathered is cast before. Before experts of other ranks it gathers what arrived there,
     and before shared experts every token.
-    The vocabulary-parallel embedding sums its look-ups forward and needs nothing backward; the head sums the
-    gradient of its input backward, and forward three values a token for the loss.
+    The vocabulary-parallel embedding sums its look-ups forward; backward it needs nothing, or the gradients
+    of all tokens where it split them. The head sums the gradient of its input backward, and forward three
+    values a token for the loss.
     """
     if strategy.tp == 1:
         return []
     size = boundary_bytes(job, strategy)
     if kind == EMBEDDING:
-        whole = "reduce_scatter" if strategy.sequence_parallel else "all_reduce"
-        return [] if backward else [_tp(whole, size)]
+        if strategy.sequence_parallel:
+            return [_tp("all_gather" if backward else "reduce_scatter", size)]
+        return [] if backward else [_tp("all_reduce", size)]
     if kind == HEAD:
         tokens = strategy.micro_batch * job.seq_len / strategy.cp
         loss = _tp("all_reduce", LOSS_BYTES * tokens, LOSS_ALL_REDUCES)
@@ -104,7 +109,8 @@ def _context_parallel(job: Job, strategy: Strategy, *, backward: bool) -> list[C
     """Ring attention passes keys and values on cp - 1 times, backward their gradients too (Liu et al. 2023);
     gathered, they come at once behind attention on those that are there already, and their gradients are
     passed on (torch.distributed.tensor.experimental, `_AllGatherRotater`); all-to-all exchanges tokens for
-    heads before attention and back after it (Jacobs et al. 2023, Ulysses)."""
+    heads before attention and back after it (Jacobs et al. 2023, Ulysses), of keys at least one head for
+    every rank."""
     if strategy.cp == 1:
         return []
     decoder = job.model.decoder
@@ -113,27 +119,40 @@ def _context_parallel(job: Job, strategy: Strategy, *, backward: bool) -> list[C
     repeats = strategy.software.repeats_keys and not decoder.kv_rank
     keys = values * (2 * decoder.q_size if repeats else decoder.kv_size + decoder.v_size)
     if strategy.cp_exchange == "ring":
-        return [_passed_on(strategy, keys * (2 if backward else 1))]
+        if not backward:
+            return [_passed_on(keys, strategy.cp - 1)]
+        return [_passed_on(keys, strategy.cp - 1, together=2), *_gradients_passed_on(strategy, keys, 2)]
     if strategy.cp_exchange == "all_gather":
         whole = keys * strategy.cp
         gathered = Collective(
             dimension="cp", operation="all_gather", size_bytes=whole, group="cp", behind_attention=True
         )
-        return [gathered, _passed_on(strategy, keys)] if backward else [gathered]
-    sizes = [values * width for width in (decoder.q_size, decoder.o_size, decoder.kv_size, decoder.v_size)]
+        return [gathered, *_gradients_passed_on(strategy, keys, 1)] if backward else [gathered]
+    heads = decoder.kv_heads // strategy.tp
+    copies = strategy.cp // gcd(heads, strategy.cp)
+    widths = (decoder.q_size, decoder.kv_size * copies, decoder.v_size * copies, decoder.o_size)
+    sizes = [values * width for width in widths]
     return [Collective(dimension="cp", operation="all_to_all", size_bytes=size, group="cp") for size in sizes]
 
 
-def _passed_on(strategy: Strategy, size_bytes: float) -> Collective:
-    """Round the ring, behind attention on what came before."""
+def _passed_on(size_bytes: float, times: int, *, together: int = 1, behind: bool = True) -> Collective:
+    """Round the ring, behind attention on what came before, with so many messages at once."""
     return Collective(
         dimension="cp",
         operation="send_recv",
         size_bytes=size_bytes,
         group="cp",
-        count=strategy.cp - 1,
-        behind_attention=True,
+        count=times,
+        behind_attention=behind,
+        together=together,
     )
+
+
+def _gradients_passed_on(strategy: Strategy, size_bytes: float, together: int) -> list[Collective]:
+    """Of keys and values, each rank adding its part; on the last way, to their owner, no attention is
+    left."""
+    home = _passed_on(size_bytes, 1, behind=False)
+    return [home] if strategy.cp == 2 else [_passed_on(size_bytes, strategy.cp - 2, together=together), home]
 
 
 def _expert_parallel(job: Job, strategy: Strategy) -> list[Collective]:

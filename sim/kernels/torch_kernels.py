@@ -97,7 +97,7 @@ def _cast(s: Shape, values: float, *, weights: bool = False) -> Kernels:
 
 def _norm(s: Shape) -> Kernels:
     """Of the residual stream, and the cast of what the GEMM after it reads."""
-    values = s.tokens * s.hidden
+    values = s.outside * s.hidden
     if s.stack.compiles_blocks:
         return (_of(_norm_family(s), (FP32 + s.bytes_per_value) * values),)
     return _of(_norm_family(s), 2 * FP32 * values), *_cast(s, values)
@@ -105,7 +105,7 @@ def _norm(s: Shape) -> Kernels:
 
 def _norm_backward(s: Shape) -> Kernels:
     """The gradient cast, the norm's two kernels, and the sum with the gradient that came round it."""
-    values, family = s.tokens * s.hidden, f"{_norm_family(s)}_backward"
+    values, family = s.outside * s.hidden, f"{_norm_family(s)}_backward"
     if s.stack.compiles_blocks:
         return (_of(family, (2 * s.bytes_per_value + 5 * FP32) * values),)
     return *_cast(s, values), _of(family, 5 * FP32 * values), _of("add", 3 * FP32 * values)
@@ -134,12 +134,12 @@ def _linear_backward(s: Shape, n: int, k: int, *, bias: bool = False) -> Kernels
 
 
 def _residual(s: Shape) -> Kernel:
-    return _of("residual", (2 * FP32 + s.bytes_per_value) * s.tokens * s.hidden)
+    return _of("residual", (2 * FP32 + s.bytes_per_value) * s.outside * s.hidden)
 
 
 def _branch(s: Shape) -> Kernels:
     """The stream's gradient as the branch reads it."""
-    return _cast(s, s.tokens * s.hidden)
+    return _cast(s, s.outside * s.hidden)
 
 
 def _rotary(s: Shape) -> bool:
@@ -240,7 +240,7 @@ def _block_backward(s: Shape) -> Kernels:
 
 def _embedding_forward(s: Shape) -> Kernels:
     values = s.tokens * s.hidden
-    positions = () if _rotary(s) else (_of("add", 2 * FP32 * values),)
+    positions = () if _rotary(s) else (_of("add", 2 * FP32 * s.outside * s.hidden),)
     return _of("cast", 2 * FP32 * values), *positions
 
 
@@ -249,7 +249,7 @@ def _embedding_backward(s: Shape) -> Kernels:
     to those of earlier micro-batches. That of the positions is a sum over the samples."""
     table, values = s.decoder.vocab * s.hidden // s.tp, s.tokens * s.hidden
     sums = s.added + (1.0 if s.decoder.tied_embeddings else 0.0)
-    positions = () if _rotary(s) else (_of("sum", FP32 * values, weights=True),)
+    positions = () if _rotary(s) else (_of("sum", FP32 * s.outside * s.hidden, weights=True),)
     return (
         _of("embedding_backward", FP32 * (table + 3 * values), weights=True),
         *positions,

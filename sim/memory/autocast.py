@@ -31,14 +31,16 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, policy: str) -> float:
     weights that were cast for it."""
     decoder, b = job.model.decoder, job.bytes_per_value
     tokens = strategy.micro_batch * job.seq_len / strategy.cp
+    outside = strategy.tp if strategy.sequence_parallel else 1
     if kind == EMBEDDING:
         return tokens * INDEX_BYTES
     if kind == BLOCK and policy == "full":
-        return tokens * decoder.hidden * FP32_BYTES
+        return tokens * decoder.hidden * FP32_BYTES / outside
     if kind == BLOCK and policy == "selective_op":
         return tokens * _selective_op_bytes(decoder, strategy, b)
     casts = cast_bytes(job, strategy, kind)
-    normed = (FP32_BYTES + b) * decoder.hidden + NORM_STATISTICS_BYTES
+    # What a norm reads is divided with the tokens, what the GEMMs behind it read is gathered.
+    normed = (FP32_BYTES * decoder.hidden + NORM_STATISTICS_BYTES) / outside + b * decoder.hidden
     if kind == HEAD:
         return tokens * (normed + INDEX_BYTES) + casts
     inside = (
@@ -105,10 +107,13 @@ def block_work_bytes(job: Job, strategy: Strategy) -> float:
     inner values and of the stream, its largest weight's gradient as computed and as cast back."""
     decoder, b = job.model.decoder, job.bytes_per_value
     tokens = strategy.micro_batch * job.seq_len / strategy.cp
+    outside = strategy.tp if strategy.sequence_parallel else 1
     inner = (2 * decoder.mlp_matrices - 1) * decoder.ffn / strategy.tp
     weight = (decoder.mlp_matrices - 1) * decoder.ffn * decoder.hidden / strategy.tp
     again = kept_bytes(job, strategy, BLOCK, "none") - kept_bytes(job, strategy, BLOCK, strategy.recompute)
-    return again + tokens * (b * inner + 2 * FP32_BYTES * decoder.hidden) + (FP32_BYTES + b) * weight
+    return (
+        again + tokens * (b * inner + 2 * FP32_BYTES * decoder.hidden / outside) + (FP32_BYTES + b) * weight
+    )
 
 
 def table_gradient_bytes(job: Job, strategy: Strategy) -> float:

@@ -222,6 +222,7 @@ _AUTOCAST = Stack(
     loss="torch",
     keeps_logits=False,
     clips_gradients=False,
+    regathers_inputs=False,
     overlaps_input_gradients=False,
     recompute_stops_early=True,
     host_launch_s=EAGER_LAUNCH_S,

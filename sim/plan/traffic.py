@@ -31,6 +31,8 @@ class Collective:
     count: int = 1
     behind_attention: bool = False
     """Travels while attention works on the part that is there already (ring attention)."""
+    together: int = 1
+    """Messages that travel behind the same attention."""
     share: float = 1.0
     """Part of the layers of its kind that do it."""
     repeats_forward: bool = False

@@ -34,14 +34,64 @@ def test_messages_are_the_activations_of_a_micro_batch():
 
 
 def test_context_parallelism_sends_keys_and_values_or_heads():
-    """A ring passes keys and values on cp - 1 times; all-to-all exchanges queries, output, keys, values."""
+    """A ring passes keys and values on cp - 1 times; all-to-all exchanges queries, keys, values, output, and
+    repeats keys where there are fewer heads of them than ranks."""
     ring = layer_collectives(JOB, Strategy(cp=4), BLOCK, backward=False)
     assert summary(ring) == [("cp", "send_recv", 2 * 512 * 1024 * 2, 3)]
     every = layer_collectives(JOB, Strategy(cp=4, cp_exchange="all_to_all"), BLOCK, backward=False)
     assert summary(every) == [("cp", "all_to_all", 512 * 1024 * 2, 1)] * 4
     few_heads = Job(model=llama(), global_batch=8, seq_len=128, precision="bf16")
     grouped = layer_collectives(few_heads, Strategy(cp=2, cp_exchange="all_to_all"), BLOCK, backward=False)
-    assert [one.size_bytes for one in grouped] == [64 * 256 * 2] * 2 + [64 * 128 * 2] * 2
+    heads, keys = 64 * 256 * 2, 64 * 128 * 2
+    assert [one.size_bytes for one in grouped] == [heads, keys, keys, heads]
+    copied = Strategy(tp=4, cp=2, cp_exchange="all_to_all")
+    assert few_heads.model.decoder.kv_heads == 4
+    sizes = [one.size_bytes for one in layer_collectives(few_heads, copied, BLOCK, backward=False)][-4:]
+    assert sizes == [heads / 4, keys / 2, keys / 2, heads / 4]
+
+
+def test_gradients_of_keys_travel_behind_attention_but_for_the_last_way():
+    """As often and as much as the keys, on the ring with them; over two ranks there is only the last way."""
+    size = 2 * 512 * 1024 * 2
+    found = layer_collectives(JOB, Strategy(cp=4), BLOCK, backward=True)
+    ways = [(one.size_bytes, one.count, one.behind_attention, one.together) for one in found]
+    assert ways == [(size, 3, True, 2), (size, 2, True, 2), (size, 1, False, 1)]
+    found = layer_collectives(JOB, Strategy(cp=2), BLOCK, backward=True)
+    assert [(one.size_bytes, one.count, one.behind_attention) for one in found] == [
+        (2 * size, 1, True),
+        (2 * size, 1, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "stack", "repeated"),
+    [
+        ("ring", "megatron", ["send_recv"]),
+        ("all_gather", "torchtitan", ["all_gather"]),
+        ("all_to_all", "megatron", ["all_to_all"] * 4),
+        ("all_to_all", "torch-autocast", ["all_to_all"] * 4),
+    ],
+)
+def test_selective_recompute_exchanges_keys_again(exchange: str, stack: str, repeated: list[str]):
+    """Nothing of tensor parallelism."""
+    strategy = Strategy(
+        tp=2, cp=2, cp_exchange=exchange, stack=stack, recompute="selective", sequence_parallel=True
+    )
+    found = layer_collectives(JOB, strategy, BLOCK, backward=True)
+    assert [one.operation for one in found if one.repeats_forward] == repeated
+
+
+def test_a_split_embedding_gathers_the_gradients_of_all_tokens():
+    """Without sequence parallelism every rank has them."""
+    for sequence, backward, expected in (
+        (False, False, ["all_reduce"]),
+        (False, True, []),
+        (True, False, ["reduce_scatter"]),
+        (True, True, ["all_gather"]),
+    ):
+        strategy = Strategy(tp=4, sequence_parallel=sequence)
+        found = layer_collectives(JOB, strategy, EMBEDDING, backward=backward)
+        assert [one.operation for one in found] == expected
 
 
 @pytest.mark.parametrize("kind", [EMBEDDING, HEAD])
@@ -87,9 +137,10 @@ def test_context_parallel_keys_and_values_may_be_gathered_at_once():
     assert whole.operation == "all_gather"
     assert whole.size_bytes == 4 * passed.size_bytes  # the whole buffer, of which each rank has its part
     assert whole.behind_attention
-    again, gradients = layer_collectives(job, gathered, "block", backward=True)
+    again, *gradients = layer_collectives(job, gathered, "block", backward=True)
     assert again == whole
-    assert (gradients.operation, gradients.count, gradients.size_bytes) == ("send_recv", 3, passed.size_bytes)
+    ways = [(one.operation, one.count, one.size_bytes, one.together) for one in gradients]
+    assert ways == [("send_recv", count, passed.size_bytes, 1) for count in (2, 1)]
 
 
 def test_software_that_repeats_keys_exchanges_them_for_every_head():
