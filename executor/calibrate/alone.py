@@ -127,7 +127,7 @@ def divided(layers: Layers, workload: Workload, division: Division, device: torc
             device=device,
             groups=Groups(),
             recorder=Recorder(rank, CpuClock(), cast(Heartbeat, None)),
-            seed=workload.seed,
+            workload=workload,
             sizes={name: RankGroups(strategy)[name].size for name in ("tp", "cp", "ep")},
             spent=spent,
         )

@@ -47,8 +47,8 @@ class Passes:
 
     def mean_losses(self) -> list[float]:
         """By step: the mean over this replica's samples, on the rank of the last stage; none elsewhere."""
-        count, replicas = self.plan.micro_batches, self.plan.strategy.replicas
-        values = [float(self.losses[index]) * replicas for index in sorted(self.losses)]
+        count = self.plan.micro_batches
+        values = [float(self.losses[index]) / (self.loss_scale * count) for index in sorted(self.losses)]
         return [sum(values[first : first + count]) for first in range(0, len(values), count)]
 
     def check_losses(self) -> None:

@@ -50,8 +50,11 @@ class HeldStage:
 
 
 def loss_scale(plan: Plan) -> float:
-    """Of a micro-batch's mean: gradients are then sums over micro-batches and replicas."""
-    return 1.0 / (plan.micro_batches * plan.strategy.replicas)
+    """Of a micro-batch's mean: gradients are then sums over micro-batches and those who share an update, the
+    replicas or, where each makes steps of its own (local SGD), the ranks of one."""
+    strategy = plan.strategy
+    sharing = strategy.cp if strategy.protocol[0] == "local" else strategy.replicas
+    return 1.0 / (plan.micro_batches * sharing)
 
 
 def boundaries(here: RankContext) -> dict[int, Tensor]:
