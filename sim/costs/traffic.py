@@ -42,9 +42,8 @@ def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
     elif strategy.recompute == "selective_op":
         found = [one for one in found if one.dimension != "cp" and one.operation != "reduce_scatter"]
     if strategy.software.recompute_stops_early and (kind == BLOCK or strategy.ep == 1):
-        found = [
-            _one_fewer(one) if one.operation in ("reduce_scatter", "all_reduce") else one for one in found
-        ]
+        sums = ("reduce_scatter", "all_reduce")
+        found = [_one_fewer(one) if one.dimension == "tp" and one.operation in sums else one for one in found]
     return [replace(one, share=share, repeats_forward=True) for one in found if one.count]
 
 
