@@ -22,6 +22,7 @@ from traincast.executor.parallel import context, expert, tensor
 from traincast.executor.parallel.process_groups import make_groups
 from traincast.executor.parallel.rank_context import RankContext
 from traincast.executor.parallel.wire import Wire
+from traincast.executor.train.stage import Stage, precision
 from traincast.sim.costs.traffic import layer_collectives
 from traincast.sim.model.decoder import Decoder
 from traincast.sim.model.model import Model
@@ -40,7 +41,8 @@ OPERATIONS = {
 }
 """Methods of a Wire, by what the simulator calls them."""
 SEED = 3
-LOSS_ERROR, GRADIENT_ERROR = 1e-6, 1e-5
+ERRORS = {"fp32": (1e-6, 1e-5), "bf16": (3e-3, 6e-2)}
+"""Of loss and gradients, by precision: what rounding does."""
 Traffic = Counter[tuple[str, str, str, float]]
 """How often (pass, dimension, operation, bytes) was there."""
 
@@ -110,9 +112,10 @@ def job_of(decoder: Decoder, **changes: Any) -> Job:
     return Job(model=Model(name="small", decoder=decoder), **fields)
 
 
-def plan_of(decoder: Decoder, **strategy: Any) -> Plan:
+def plan_of(decoder: Decoder, *, precision: str = "fp32", **strategy: Any) -> Plan:
     """Of one micro-batch."""
-    return make_plan(job_of(decoder), Strategy(dp=1, pp=1, micro_batch=3, stack="torch-autocast", **strategy))
+    own = Strategy(dp=1, pp=1, micro_batch=3, stack="torch-autocast", **strategy)
+    return make_plan(job_of(decoder, precision=precision), own)
 
 
 def batch_of(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,8 +137,8 @@ class Found(NamedTuple):
     traffic: Traffic
 
 
-def one_rank(rank: int, plan: Plan) -> Found:
-    """Forward, backward and sums over replicas of one micro-batch on ``rank``."""
+def one_rank(rank: int, plan: Plan, halves: bool) -> Found:
+    """Forward, backward, perhaps in halves, and sums over replicas of one micro-batch on ``rank``."""
     job, strategy = plan.job, plan.strategy
     groups = make_groups(plan, rank)
     with tempfile.TemporaryDirectory() as directory:
@@ -164,9 +167,20 @@ def one_rank(rank: int, plan: Plan) -> Found:
         own = (part.chunk(strategy.dp)[replica] for part in batch_of(job))
         inputs, targets = (context.share_tokens(part, here) for part in own)
         recorder.current = Action(0, Kind.FORWARD, 0)
-        loss = layers.loss(layers(inputs), targets) / strategy.replicas
+        stage = Stage(
+            layers,
+            lambda: list(layers.parameters()),
+            split_after=(lambda tokens: (layers.first(tokens), layers.rest)) if halves else None,
+        )
+        with precision(job, here.device):
+            loss = layers.loss(stage.forward(0, inputs), targets) / strategy.replicas
+        stage.ends_in(0, loss)
         recorder.current = Action(0, Kind.BACKWARD, 0)
-        loss.backward()
+        if halves:
+            stage.backward_input(0, None)
+            stage.backward_weight(0)
+        else:
+            stage.backward(0, None)
         recorder.settle()
         marked = Counter((mark.action[1], mark.stream, mark.bytes) for mark in recorder.marks)
         passes = Counter(traffic)
@@ -221,17 +235,20 @@ def predicted(plan: Plan) -> Traffic:
     return found
 
 
-def check(plan: Plan, *, traffic: bool = True) -> list[Found]:
-    """Loss and gradients are those of one process, and so is the predicted ``traffic``. What ranks said."""
+def check(plan: Plan, *, traffic: bool = True, halves: bool = False) -> list[Found]:
+    """Loss and gradients are those of one process, and so is the predicted ``traffic``, with the backward in
+    ``halves`` or not. What ranks said."""
     job = plan.job
     routing = Routing.of(job, plan.strategy.ep)
     whole = build_layers(job.model.decoder, range(len(job.model.layers)), seed=SEED, routing=routing)
     inputs, targets = batch_of(job)
-    loss = whole.loss(whole(inputs), targets)
+    with precision(job, torch.device("cpu")):
+        loss = whole.loss(whole(inputs), targets)
+    loss_error, gradient_error = ERRORS[job.precision]
     loss.backward()
-    found = run_ranks(plan.world_size, one_rank, plan)
+    found = run_ranks(plan.world_size, one_rank, plan, halves)
     for one in found:
-        torch.testing.assert_close(one.loss, loss.detach(), rtol=LOSS_ERROR, atol=0.0)
+        torch.testing.assert_close(one.loss, loss.detach(), rtol=loss_error, atol=0.0)
     parameters = assemble((one.parameters, one.pieces) for one in found)
     gradients = assemble((one.gradients, one.pieces) for one in found)
     named = dict(whole.named_parameters())
@@ -242,7 +259,7 @@ def check(plan: Plan, *, traffic: bool = True) -> list[Found]:
         if parameter.grad is None:
             continue
         error = (gradients[name] - parameter.grad).abs().max() / parameter.grad.abs().max()
-        assert float(error) < GRADIENT_ERROR, f"gradient of {name} is off by {float(error):.2e}"
+        assert float(error) < gradient_error, f"gradient of {name} is off by {float(error):.2e}"
     for one in found[1:]:
         for name in set(named) - set(one.pieces):
             mine, first = one.gradients.get(name), found[0].gradients.get(name)
