@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .lab.doctor import doctor as doctor
     from .lab.doctor import remedies as remedies
     from .lab.module import trace_module as trace_module
+    from .lab.module import user_model as user_model
     from .lab.run import execute as execute
     from .lab.run import plan_to_run as plan_to_run
     from .reports.compare import compare as compare
@@ -138,6 +139,7 @@ _HOMES = {
     "size_range": "sim.api.collective",
     "strategies": "sim.api.search",
     "trace_module": "lab.module",
+    "user_model": "lab.module",
     "validate": "sim.api.validate",
     "write_accelerator": "sim.hardware.cluster_writer",
     "write_cluster": "sim.hardware.cluster_writer",
@@ -204,6 +206,7 @@ __all__ = [
     "size_range",
     "strategies",
     "trace_module",
+    "user_model",
     "validate",
     "write_accelerator",
     "write_cluster",

@@ -12,6 +12,7 @@ from .options import (
     given,
     job_options_optional,
     json_option,
+    model_of,
     png_option,
     strategy_options,
 )
@@ -49,7 +50,7 @@ def command(
     """
     from .. import cluster, memory
 
-    found = memory(what, cluster(cluster_name, nodes=nodes), **given(**options))
+    found = memory(model_of(what, **options), cluster(cluster_name, nodes=nodes), **given(**options))
     if png:
         from ..reports.memory_figure import memory_png
 

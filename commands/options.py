@@ -91,6 +91,18 @@ def _job_options(required: bool) -> Decorator:
                 help="Tokens of the busiest expert-parallel rank over the mean.",
             ),
             click.option(
+                "--data",
+                metavar="text|digits|synthetic|MODULE:NAME",
+                default="",
+                help="What a run trains on; MODULE:NAME gives (inputs, targets).  [default: by the model]",
+            ),
+            click.option(
+                "--loss",
+                metavar="MODULE:NAME",
+                default="",
+                help="Loss of a module of your own.  [default: cross entropy]",
+            ),
+            click.option(
                 "--routing",
                 type=click.Choice(CHOICES["routing"]),
                 default="imposed",
@@ -227,6 +239,16 @@ def given(**options: Any) -> dict[str, Any]:
     return {
         name: value for name, value in options.items() if context.get_parameter_source(name) is not default
     }
+
+
+def model_of(what: str, **job: Any) -> Any:
+    """``what``, or the Model of the torch module that it names as `package.module:function`, whose code and
+    whose data's is run."""
+    if ":" not in what or Path(what).exists():
+        return what
+    from .. import user_model
+
+    return user_model(what, data=job.get("data") or "", global_batch=job.get("global_batch") or 0)
 
 
 class Read(click.ParamType):

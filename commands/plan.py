@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from .options import OutputDirectory, cluster_options, given, job_options, json_option, seed_option
+from .options import (
+    OutputDirectory,
+    cluster_options,
+    given,
+    job_options,
+    json_option,
+    model_of,
+    seed_option,
+)
 from .output import echo_json, note, progress
 
 
@@ -47,7 +55,8 @@ def command(
     as_json: bool,
     **job_arguments,
 ) -> None:
-    """Rank the ways to train MODEL (a preset or a Hugging Face config.json) on a cluster.
+    """Rank the ways to train MODEL (a preset, a Hugging Face config.json, or a torch module of your own as
+    module:function) on a cluster.
 
     \b
     Example:
@@ -57,7 +66,7 @@ def command(
 
     with progress("plan") as say:
         found = plan(
-            model,
+            model_of(model, **job_arguments),
             cluster(cluster_name, nodes=nodes),
             top=top,
             samples=samples,

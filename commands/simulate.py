@@ -13,6 +13,7 @@ from .options import (
     given,
     job_options_optional,
     json_option,
+    model_of,
     seed_option,
     strategy_options,
 )
@@ -89,7 +90,7 @@ def command(
     from .. import cluster, predict, write_trace
 
     found = predict(
-        what,
+        model_of(what, **options),
         cluster(cluster_name, nodes=nodes),
         engine=engine,
         samples=samples,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from ..executor.calibrate.needs import (
     LayerNeed,
@@ -14,6 +16,7 @@ from ..executor.calibrate.needs import (
     TransportNeed,
     thinned,
 )
+from ..executor.calibrate.trained import trained_text
 from ..sim.calibration.needs import MESSAGE, OPERATIONS, communicated, division, splits_backward
 from ..sim.model.model import Model
 from ..sim.plan.job import OPTIMIZER_STATES
@@ -25,16 +28,15 @@ USUAL_MEMORY_BATCHES = 4
 
 
 def needs(plans: Iterable[Plan]) -> Needs:
-    """What ``plans``, of decoders, need: every division of their layers at every micro-batch that occurs,
-    every communication at the sizes that occur, their optimizers, and as many ranks at once as they have."""
-    own = [plan for plan in plans if plan.job.model.network is None]
+    """What ``plans`` need: every division of their layers at every micro-batch that occurs, every
+    communication at the sizes that occur, their optimizers, and as many ranks at once as they have. Code of
+    the user's own that they name is found in the current directory."""
+    own = list(plans)
     return Needs(
         layers=_layers(own),
         transports=_transports(own),
         optimizers=tuple(
-            dict.fromkeys(
-                OptimizerNeed(decoder=plan.job.model.decoder, optimizer=plan.job.optimizer) for plan in own
-            )
+            dict.fromkeys(OptimizerNeed(**_model(plan), optimizer=plan.job.optimizer) for plan in own)
         ),
         memories=_memories(own),
         ranks=tuple(sorted({plan.world_size for plan in own} - {1})),
@@ -78,7 +80,7 @@ def _layers(plans: Sequence[Plan]) -> tuple[LayerNeed, ...]:
     found: dict[LayerNeed, bool] = {}
     for plan in plans:
         need = _layer_need(plan)
-        found[need] = found.get(need, False) or splits_backward(plan)
+        found[need] = found.get(need, False) or (not need.trained and splits_backward(plan))
     ordered = sorted(found.items(), key=lambda item: item[0].tp * item[0].cp * item[0].ep > 1)
     return tuple(replace(need, splits_backward=splits) for need, splits in ordered)
 
@@ -86,7 +88,7 @@ def _layers(plans: Sequence[Plan]) -> tuple[LayerNeed, ...]:
 def _layer_need(plan: Plan) -> LayerNeed:
     tp, sequence_parallel, cp, exchange, ep = division(plan)
     return LayerNeed(
-        decoder=plan.job.model.decoder,
+        **_model(plan),
         seq_len=plan.job.seq_len,
         micro_batch=plan.strategy.micro_batch,
         tp=tp,
@@ -95,6 +97,13 @@ def _layer_need(plan: Plan) -> LayerNeed:
         cp_exchange=exchange,
         ep=ep,
     )
+
+
+def _model(plan: Plan) -> dict[str, Any]:
+    """Which layers are meant: those of a decoder, or of any other model with what it is trained on."""
+    if plan.job.model.network is None:
+        return {"decoder": plan.job.model.decoder}
+    return {"trained": trained_text(plan.job, str(Path.cwd()))}
 
 
 def _transports(plans: Sequence[Plan]) -> tuple[TransportNeed, ...]:
@@ -115,12 +124,12 @@ def _memories(plans: Sequence[Plan]) -> tuple[MemoryNeed, ...]:
     for plan in plans:
         several = plan.micro_batches > 1
         need = MemoryNeed(
-            decoder=plan.job.model.decoder,
+            **_model(plan),
             seq_len=plan.job.seq_len,
             micro_batch=plan.strategy.micro_batch,
             micro_batches=min(plan.micro_batches, USUAL_MEMORY_BATCHES),
         )
-        key = (need.decoder, need.seq_len, several)
+        key = (need.decoder, need.trained, need.seq_len, several)
         if key not in largest or largest[key].micro_batch < need.micro_batch:
             largest[key] = need
     return tuple(largest.values())

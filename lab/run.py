@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
-from ..sim.errors import EnvironmentMismatchError
+from ..sim.errors import EnvironmentMismatchError, UsageError
 from ..sim.plan.plan import Plan
 from ..sim.trace.trace import Trace
 from .calibrate import PlanFile, Progress, plan_of
@@ -21,13 +22,16 @@ def execute(
     seed: int = 0,
     timeout_s: float = 60.0,
     force: bool = False,
+    trust: bool | Collection[str] = False,
     on_progress: Progress | None = None,
 ) -> Trace:
     """Train ``steps`` steps by ``plan`` on this machine, after ``warmup`` steps that do not count.
 
     Returns the measured trace, with losses in its metadata. ``timeout_s`` is how long no rank may come to the
     end of a step. Logs of the ranks stay in ``out_dir``. With ``force`` a plan that was made for another
-    machine runs too. Needs torch.
+    machine runs too. A plan that names a module, samples or a loss of a user's own has their code run, which
+    only happens with ``trust``, or if it has these names; they are looked for in the current directory too.
+    Needs torch.
 
     >>> import traincast as tc
     >>> plan = tc.make_plan(tc.Job("tiny-llama-bytes", global_batch=4, seq_len=32, precision="fp32"), dp=2)
@@ -39,11 +43,16 @@ def execute(
         EnvironmentMismatchError: this machine cannot run the plan; nothing was started.
         RunError: a rank died or raised; has attributes `rank`, `host`, `cause` and `step`.
         HangError: no rank made progress; the same attributes.
-        UsageError: ``out_dir`` cannot be made or written.
+        UsageError: ``out_dir`` cannot be made or written; or the plan names code that is not trusted.
     """
     whole = plan_to_run(plan, nproc_per_node)
+    _check_trust(whole, trust)
+    from ..executor.model.references import look_in
     from ..executor.run.launcher import execute as launch
 
+    folder = Path.cwd() if whole.job.references else None
+    if folder is not None:
+        look_in(folder)
     return launch(
         whole,
         steps=steps,
@@ -52,8 +61,21 @@ def execute(
         seed=seed,
         timeout_s=timeout_s,
         force=force,
+        import_from=folder,
         on_progress=on_progress,
     )
+
+
+def _check_trust(plan: Plan, trust: bool | Collection[str]) -> None:
+    """Raise UsageError for code that a plan names and nobody has said to trust."""
+    if trust is True:
+        return
+    strange = [name for name in plan.job.references if not trust or name not in trust]
+    if strange:
+        raise UsageError(
+            f"the plan has the code of {', '.join(strange)} run: if you trust it, give --trust, or name it by"
+            " --model, --data and --loss"
+        )
 
 
 def plan_to_run(plan: PlanFile, nproc_per_node: int | None = None) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import traincast
 
 ROOT = Path(traincast.__file__).parent
 GUIDE = (ROOT / "docs/guide.md").read_text()
+EXAMPLE = ROOT / "docs/example/digits_net.py"
 
 
 MYNET = """from torch import nn
@@ -37,6 +39,7 @@ def test_every_command_of_the_guide_runs(tmp_path):
     (tmp_path / "all_reduce.txt").write_text(NCCL_TESTS)
     (tmp_path / "gemms.csv").write_text(GEMM_TABLE)
     (tmp_path / "mynet.py").write_text(MYNET)
+    shutil.copy(EXAMPLE, tmp_path)
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
     assert len(commands) > 8
     for command in commands:
@@ -49,8 +52,14 @@ def test_every_command_of_the_guide_runs(tmp_path):
         assert done.stdout or "wrote" in done.stderr
 
 
+def test_the_example_module_is_the_guides():
+    assert EXAMPLE.read_text() in blocks("python")
+
+
 def test_every_python_example_runs(tmp_path):
     for code in blocks("python"):
+        if code == EXAMPLE.read_text():
+            continue  # it is run by a command
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         step, mfu = map(float, done.stdout.split())

@@ -226,13 +226,16 @@ def _neighbour_tasks(facts: Mapping[str, Any], needs: Needs) -> list[Task]:
         both = tuple(range(min(most, facts["cores"])))
         if len(both) > 1:
             found.append(Task("traffic next to compute", both, "traffic", _stack(need)))
-        found.append(Task("copies of gradients", (0,), "copies", {"decoder": asdict(need.decoder)}))
+        found.append(Task("copies of gradients", (0,), "copies", _model(need)))
     return found
 
 
 def _stack(need: LayerNeed, **more: Any) -> dict[str, Any]:
-    decoder = asdict(need.decoder)
-    return {"decoder": decoder, "seq_len": need.seq_len, "micro_batch": need.micro_batch, **more}
+    return {**_model(need), "seq_len": need.seq_len, "micro_batch": need.micro_batch, **more}
+
+
+def _model(need: LayerNeed) -> dict[str, Any]:
+    return {"decoder": asdict(need.decoder), "trained": need.trained}
 
 
 def _transport_tasks(needs: Needs, full: bool) -> list[Task]:

@@ -12,14 +12,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...sim.model.decoder import Decoder
+from ...sim.model.decoder import NO_DECODER, Decoder
+from ..model.optimizer import make_optimizer
 from .alone import Division
 from .bench import SAMPLES, Bench, LaidOut, series, sizes
 from .halves import halves
-from .stack import Stack, shape_of
+from .stack import Stack, kind_shape, shape_of
 
 LAYERS_S = 0.8
 """Steps are profiled for at least so long: short ones more often, since they vary more."""
+NORMED = 2
+"""Samples without which a norm over them cannot be."""
 TOGETHER_STEPS = 2
 """Steps of one visit; there are several visits in a round."""
 
@@ -32,12 +35,13 @@ def layers(
     micro_batch: int,
     seconds: float = LAYERS_S,
     splits_backward: bool = False,
+    trained: str = "",
     **division: Any,
 ) -> list[LaidOut]:
     """Forward and backward of every kind of layer, for about ``seconds``, and in turns with them whole steps
     without stamps; where backward is split its halves too. What autograd keeps is counted once."""
     shared = Division(**division)
-    stack = Stack(bench, Decoder(**decoder), seq_len, micro_batch, division=shared)
+    stack = Stack(bench, Decoder(**decoder), seq_len, micro_batch, division=shared, trained=trained)
     kept = stack.kept_bytes()
     stack.stamped(0)
     stack.plain(0)  # memory is as it stays only after a second step
@@ -51,19 +55,25 @@ def layers(
             split.append(halves(stack, 2 * len(stamped)))
     shape = {**shape_of(stack, shared), "micro_batch": micro_batch}
     found = [
-        series(name, {"kind": kind, **shape}, [means[name, kind] for means in several])
+        series(name, kind_shape(stack, shape, kind), [means[name, kind] for means in several])
         for several in (stamped, split[1:] or split)
         for name, kind in (several[0] if several else ())
     ]
-    found += [sizes("kept", {"kind": kind, **shape}, [size]) for kind, size in kept.items()]
+    found += [sizes("kept", kind_shape(stack, shape, kind), [size]) for kind, size in kept.items()]
     return [*found, *([series("step", _step(stack, shape, 1), plain)] if shared.is_whole else [])]
 
 
 def step(
-    bench: Bench, *, decoder: dict[str, Any], seq_len: int, micro_batch: int, processes: int
+    bench: Bench,
+    *,
+    decoder: dict[str, Any],
+    seq_len: int,
+    micro_batch: int,
+    processes: int,
+    trained: str = "",
 ) -> list[LaidOut]:
     """Whole steps while ``processes`` ranks do the same."""
-    stack = _kept_stack(bench, Decoder(**decoder), seq_len, micro_batch)
+    stack = _kept_stack(bench, Decoder(**decoder), seq_len, micro_batch, trained)
     if processes > 1:
         dist.barrier(bench.groups[processes])
     samples = [stack.plain(repeat + 1) for repeat in range(TOGETHER_STEPS)]
@@ -71,11 +81,11 @@ def step(
     return [series("together", _step(stack, shape, processes), samples)]
 
 
-def _kept_stack(bench: Bench, decoder: Decoder, seq_len: int, micro_batch: int) -> Stack:
+def _kept_stack(bench: Bench, decoder: Decoder, seq_len: int, micro_batch: int, trained: str) -> Stack:
     """A stack of one micro-batch, built and warmed up at the first visit."""
-    key = (decoder, seq_len, micro_batch)
+    key = (decoder, seq_len, micro_batch, trained)
     if key not in bench.kept:
-        stack = bench.kept[key] = Stack(bench, decoder, seq_len, micro_batch, count=1)
+        stack = bench.kept[key] = Stack(bench, decoder, seq_len, micro_batch, count=1, trained=trained)
         stack.plain(0)
         stack.plain(0)
     return bench.kept[key]
@@ -93,8 +103,10 @@ def _step(stack: Stack, shape: dict[str, Any], processes: int) -> dict[str, Any]
     }
 
 
-def optimizer(bench: Bench, *, decoder: dict[str, Any], optimizer: str) -> list[LaidOut]:
+def optimizer(bench: Bench, *, decoder: dict[str, Any], optimizer: str, trained: str = "") -> list[LaidOut]:
     """Optimizer steps on models of one block and of all, each after a backward."""
+    if trained:
+        return _optimizer_of_layers(bench, trained, optimizer)
     found = []
     whole = Decoder(**decoder)
     for blocks in sorted({1, (whole.layers + 1) // 2, whole.layers}):
@@ -118,9 +130,34 @@ def optimizer(bench: Bench, *, decoder: dict[str, Any], optimizer: str) -> list[
     return found
 
 
-def copies(bench: Bench, *, decoder: dict[str, Any]) -> list[LaidOut]:
-    """Gradients of one block laid one after the other, as they are before they are reduced."""
-    stack = Stack(bench, replace(Decoder(**decoder), layers=1, dense_layers=0), 8, 1, count=1)
+def _optimizer_of_layers(bench: Bench, trained: str, optimizer: str) -> list[LaidOut]:
+    """The same on the first layers of a model that is no decoder, and on all."""
+    stack = Stack(bench, NO_DECODER, 1, NORMED, optimizer=optimizer, count=1, trained=trained)
+    stack.plain(0)
+    layers, found = stack.net.layer_parameters(), []
+    for count in sorted({1, (len(layers) + 1) // 2, len(layers)}):
+        parameters = [p for own in list(layers.values())[:count] for p in own]
+        if not parameters:
+            continue
+        chosen, samples = make_optimizer(stack.job, parameters), []
+        for repeat in range(SAMPLES):
+            x, y = stack.batches(repeat)[0]
+            stack.loss(stack.net(x), y).backward()
+            start = bench.now()
+            chosen.step()
+            chosen.zero_grad(set_to_none=True)
+            samples.append(bench.now().since(start))
+            stack.optimizer.zero_grad(set_to_none=True)
+        values = sum(p.numel() for p in parameters)
+        found.append(series("optimizer", {"name": optimizer, "parameters": values}, samples))
+    return found
+
+
+def copies(bench: Bench, *, decoder: dict[str, Any], trained: str = "") -> list[LaidOut]:
+    """Gradients of one block laid one after the other, as they are before they are reduced; of a model that
+    is no decoder those of all layers."""
+    one = replace(Decoder(**decoder), layers=1, dense_layers=0)
+    stack = Stack(bench, one, 1 if trained else 8, NORMED if trained else 1, count=1, trained=trained)
     parts = [p.detach() for p in stack.net.parameters()]
     size = sum(part.nbytes for part in parts)
     samples = bench.samples(lambda: torch.cat([part.reshape(-1) for part in parts]), False)

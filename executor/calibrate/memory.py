@@ -18,6 +18,7 @@ from ..measure.memory import memory_bytes, peak_memory_bytes, reset_peak_memory
 from ..run.process import die_with_parent
 from .alone import Division
 from .bench import Bench, LaidOut, sizes
+from .layers import NORMED
 from .stack import Stack, shape_of
 
 STEPS = 5
@@ -25,17 +26,26 @@ STEPS = 5
 
 
 def held(
-    bench: Bench, *, decoder: dict[str, Any], seq_len: int, micro_batch: int, micro_batches: int
+    bench: Bench,
+    *,
+    decoder: dict[str, Any],
+    seq_len: int,
+    micro_batch: int,
+    micro_batches: int,
+    trained: str = "",
 ) -> list[LaidOut]:
     """Bytes of the process before it had the model, and the most beyond them while it trained."""
     whole = Decoder(**decoder)
     small = replace(whole, layers=1, dense_layers=0, vocab=min(whole.vocab, 64))
-    first = Stack(bench, small, min(seq_len, 16), 1, count=2)
+    least = NORMED if trained else 1
+    first = Stack(bench, small, min(seq_len, 16), least, count=2, trained=trained)
     first.plain(0)
     del first
     reset_peak_memory(bench.device)
     before = memory_bytes(bench.device)
-    stack = Stack(bench, whole, seq_len, micro_batch, count=micro_batches, blocks=whole.layers)
+    stack = Stack(
+        bench, whole, seq_len, micro_batch, count=micro_batches, blocks=whole.layers, trained=trained
+    )
     parameters = sum(p.nbytes for p in stack.net.parameters())
     reset_peak_memory(bench.device)
     for number in range(STEPS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...sim.model.decoder import Decoder
+from ...sim.model.decoder import NO_DECODER, Decoder
 
 MOST_SIZES = 6
 """Sizes of one communication that are measured; what lies between is read off the curve."""
@@ -20,7 +20,9 @@ APART = 1.5
 class LayerNeed:
     """The layers of one model, divided one way, at one micro-batch."""
 
-    decoder: Decoder
+    decoder: Decoder = NO_DECODER
+    trained: str = ""
+    """Another model with what it is trained on, as `trained.py` writes it."""
     seq_len: int
     micro_batch: int
     tp: int = 1
@@ -36,7 +38,8 @@ class LayerNeed:
         """A few words for who waits."""
         degrees = (("tp", self.tp), ("cp", self.cp), ("ep", self.ep))
         divided = "".join(f" {name} {degree}" for name, degree in degrees if degree > 1)
-        return f"layers of width {self.decoder.hidden}, micro-batch {self.micro_batch}{divided}"
+        which = f"layers of width {self.decoder.hidden}" if self.decoder.layers else "layers"
+        return f"{which}, micro-batch {self.micro_batch}{divided}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,8 @@ class TransportNeed:
 class OptimizerNeed:
     """Steps of an optimizer over the layers of a model."""
 
-    decoder: Decoder
+    decoder: Decoder = NO_DECODER
+    trained: str = ""
     optimizer: str
 
 
@@ -61,7 +65,8 @@ class OptimizerNeed:
 class MemoryNeed:
     """How much a process holds that trains a model by itself."""
 
-    decoder: Decoder
+    decoder: Decoder = NO_DECODER
+    trained: str = ""
     seq_len: int
     micro_batch: int
     micro_batches: int

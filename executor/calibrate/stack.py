@@ -6,6 +6,8 @@ Layers may be divided as a plan divides them; then this is one rank of several, 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...sim.model.decoder import Decoder
+from ...sim.model.layer import NETWORK_LAYER
 from ...sim.model.model import Model
 from ...sim.plan.job import Job
 from ..model.optimizer import make_optimizer
@@ -21,6 +24,7 @@ from ..model.workload import Workload
 from ..train.stage import precision
 from .alone import Division, divided
 from .bench import Bench, Moment, total
+from .trained import trained_job
 
 STACK_BLOCKS = 4
 """Blocks that are profiled; deeper models are cut to so many."""
@@ -44,38 +48,48 @@ class Stack:
         count: int | None = None,
         division: Division | None = None,
         blocks: int = STACK_BLOCKS,
+        trained: str = "",
     ):
-        """``count`` micro-batches a step; None is as many as are profiled."""
+        """``count`` micro-batches a step; None is as many as are profiled. ``trained`` is a model that is no
+        decoder (`trained.py`), of which all layers are there."""
         self.bench = bench
         self.decoder = replace(decoder, layers=min(decoder.layers, blocks))
         self.count = count or max(1, min(STEP_MICRO_BATCHES, STEP_SAMPLES // micro_batch))
         self.micro_batch = micro_batch
-        self.job = Job(
-            model=Model(name="stack", decoder=self.decoder),
-            global_batch=self.count * micro_batch,
-            seq_len=seq_len,
-            optimizer=optimizer,
-            precision=bench.precision,
-        )
-        division = division or Division()
-        workload = Workload(job=self.job, ep=division.ep)
+        size = self.count * micro_batch
+        if trained:
+            self.job = trained_job(
+                trained,
+                global_batch=size,
+                seq_len=seq_len,
+                optimizer=optimizer,
+                precision=bench.precision,
+            )
+        else:
+            self.job = Job(
+                model=Model(name="stack", decoder=self.decoder),
+                global_batch=size,
+                seq_len=seq_len,
+                optimizer=optimizer,
+                precision=bench.precision,
+            )
+        workload = Workload(job=self.job)
         self.samples = workload.samples()
         self.kinds = [layer.kind for layer in self.job.model.layers]
         net = workload.layers(range(len(self.kinds)), device=bench.device)
-        self.part = divided(net, workload, division, bench.device)
+        self.part = divided(net, workload, division or Division(), bench.device)
         """The layers as this rank has them."""
         self.net = self.part.layers
         self.optimizer = make_optimizer(self.job, self.net.parameters())
 
     def batches(self, step: int) -> list[tuple[Tensor, Tensor]]:
         """(inputs, targets) of each micro-batch of ``step``."""
-        parts = self.samples.micro_batches(step, 0, 1, self.micro_batch)
-        own, device = self.part.tokens, self.bench.device
-        return [(own(x).to(device), own(y).to(device)) for x, y in parts]
+        parts = self.samples.micro_batches(step, 0, 1, self.micro_batch)[: self.count]
+        return [(x.to(self.bench.device), y.to(self.bench.device)) for x, y in parts]
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A micro-batch's share of the mean loss of a step."""
-        return self.net.loss(outputs, targets) / self.count
+        return self.part.loss(outputs, targets) / self.count
 
     def plain(self, step: int) -> Moment:
         """What one whole step takes."""
@@ -117,12 +131,13 @@ class Stack:
         kept_so_far = []  # a storage that is gone would give its address to the next
         hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept)
         with hooks, precision(self.job, self.bench.device):
+            state = self.net.enter(x)
             for kind, layer in zip(self.kinds, self.net.layers, strict=True):
                 before = sum(sizes.values())
-                x = layer(x)
-                kept_so_far.append(x)
+                state = layer(state)
+                kept_so_far.append(state)
                 if layer is self.net.layers[-1]:
-                    kept_so_far.append(self.loss(x, y))
+                    kept_so_far.append(self.loss(self._outputs(state), y))
                 found.setdefault(kind, []).append(float(sum(sizes.values()) - before))
         return {kind: sum(own) / len(own) for kind, own in found.items()}
 
@@ -131,12 +146,13 @@ class Stack:
         stamps: list[Any] = [stamp()]
         arrivals: list[Any] = []
         with precision(self.job, self.bench.device):
+            state = self.net.enter(x)
             for layer in self.net.layers:
-                x = layer(x)
+                before, state = state, layer(state)
                 stamps.append(stamp())
                 if layer is not self.net.layers[-1]:
-                    x.register_hook(lambda _: arrivals.append(stamp()))
-            scalar = self.loss(x, y)
+                    _when_gradients_come(before, state, lambda *_: arrivals.append(stamp()))
+            scalar = self.loss(self._outputs(state), y)
         stamps[-1] = stamp()
         arrivals.insert(0, stamp())
         scalar.backward()
@@ -146,6 +162,10 @@ class Stack:
             **self._means("forward", self.kinds, stamps),
             **self._means("backward", self.kinds[::-1], arrivals),
         }
+
+    def _outputs(self, state: Any) -> Any:
+        """What the loss is of, from what the last layer gave."""
+        return self.net.leave(state, self.net.indices[-1])
 
     def _stamped_now(self) -> tuple[Any, Moment]:
         """This moment, and what left-out exchanges took until now."""
@@ -162,9 +182,30 @@ class Stack:
         return {(name, kind): total(own).times(1 / len(own)) for kind, own in found.items()}
 
 
+def _when_gradients_come(before: Any, state: Any, call: Callable[..., None]) -> None:
+    """Call ``call`` in backward once the gradients of what a layer made are there: of ``state``, but for what
+    it only carries on from ``before``."""
+    given = before if isinstance(before, tuple) else (before,)
+    made = state if isinstance(state, tuple) else (state,)
+    new = [x for x in made if x.requires_grad and not any(x is one for one in given)]
+    torch.autograd.graph.register_multi_grad_hook(new, call)
+
+
 def shape_of(stack: Stack, division: Division) -> dict[str, Any]:
     """What a profile of ``stack`` depends on, as plain values."""
+    common = {**asdict(division), "seq_len": stack.job.seq_len, "precision": stack.bench.precision}
+    network = stack.job.model.network
+    if network is not None:
+        return {"network": dict(Counter(part.digest for part in network.parts)), **common}
     fields = asdict(stack.decoder)
     del fields["layers"]
-    seq_len = stack.job.seq_len
-    return {**fields, **asdict(division), "seq_len": seq_len, "precision": stack.bench.precision}
+    return {**fields, **common}
+
+
+def kind_shape(stack: Stack, shape: dict[str, Any], kind: str) -> dict[str, Any]:
+    """``shape`` of the profile of one kind of layer."""
+    network = stack.job.model.network
+    if network is None:
+        return {"kind": kind, **shape}
+    own = {name: value for name, value in shape.items() if name != "network"}
+    return {"kind": NETWORK_LAYER, "variant": network.by_kind[kind].digest, **own}

@@ -103,11 +103,13 @@ CALLS: dict[str, Call] = {
 """By operation."""
 
 
-def traffic(bench: Bench, *, decoder: dict[str, Any], seq_len: int, micro_batch: int) -> list[LaidOut]:
+def traffic(
+    bench: Bench, *, decoder: dict[str, Any], seq_len: int, micro_batch: int, trained: str = ""
+) -> list[LaidOut]:
     """Processor seconds of compute, of an all-reduce, and of both at once on the ranks that were asked."""
     group = bench.groups[len(bench.ranks)]
     x = torch.zeros(TRAFFIC_BYTES // 4, device=bench.device)
-    stack = Stack(bench, Decoder(**decoder), seq_len, micro_batch, count=1)
+    stack = Stack(bench, Decoder(**decoder), seq_len, micro_batch, count=1, trained=trained)
     stack.plain(0)
 
     def reduce() -> None:

@@ -8,7 +8,7 @@ GEMM, so are gate and up, as the costs of the simulator assume.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,9 @@ class Layers(nn.Module):
         """What hidden states are passed on in; between the layers the residual stream stays in fp32."""
         self.loss: Callable[[Tensor, Tensor], Tensor] = loss
         """Of what the head gives and the targets: a micro-batch's mean, a scalar in fp32."""
+        self.inputs: Tensor | None = None
+        """Of the micro-batch whose forward comes next, on every stage; other models than decoders read them
+        there."""
         self.pieces: dict[str, Piece] = {}
         """By a parameter's name in here: which part of a single process' parameter it is, if not all."""
         self.partial_gradients: set[str] = set()
@@ -118,6 +121,14 @@ class Layers(nn.Module):
             if isinstance(module, Router):
                 module.loss_scale = scale
 
+    def enter(self, x: Tensor) -> Any:
+        """What the first layer is given for ``x``."""
+        return x.float() if x.is_floating_point() else x
+
+    def leave(self, state: Any, layer: int) -> Any:
+        """What is passed on, or put out, of what ``layer`` gave."""
+        return state
+
     def compile_blocks(self) -> None:
         """Have each block compiled when it first runs; blocks are alike, so that is once."""
         for layer in self.layers:
@@ -131,24 +142,6 @@ class Layers(nn.Module):
             _, place, rest = name.split(".", 2)
             found[f"{self.indices[int(place)]}.{rest}"] = parameter
         return found
-
-    def named_pieces(self) -> dict[str, Piece]:
-        """`pieces` by the names of `named`."""
-        names = {parameter: name for name, parameter in self.named().items()}
-        return {
-            names[parameter]: self.pieces[name]
-            for name, parameter in self.named_parameters()
-            if name in self.pieces
-        }
-
-    def expert_loads(self) -> dict[int, list[int]]:
-        """By index of a layer with experts: how many tokens of this rank were for each expert so far."""
-        return {
-            index: module.loads.tolist()
-            for index, layer in zip(self.indices, self.layers, strict=True)
-            for module in layer.modules()
-            if isinstance(module, Router)
-        }
 
     def layer_parameters(self) -> dict[int, list[nn.Parameter]]:
         """Parameters by layer index; a matrix shared with the embedding is the embedding's alone."""

@@ -8,11 +8,12 @@ from ...sim.errors import EnvironmentMismatchError
 from ...sim.plan.plan import Plan
 from ...sim.plan.strategy import Strategy
 from ..model.decoder import STACKS
-from ..parallel import expert, pipeline, recompute
+from ..model.refusals import refusals
+from ..parallel import pipeline, recompute
 from ..parallel.process_groups import device_kind, devices
 from ..parallel.surroundings import Surroundings
 
-PARALLELISMS = (expert, recompute, pipeline)
+PARALLELISMS = (recompute, pipeline)
 """Each says what of a plan it cannot run here."""
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
@@ -40,8 +41,7 @@ def _cannot_run(plan: Plan) -> list[str]:
         faults.append(f"{named}: simulated but not run yet")
     surroundings = Surroundings.of(plan)
     faults += [fault for one in PARALLELISMS for fault in one.refusals(plan, surroundings)]
-    if plan.job.model.network is not None:
-        faults.append(f"{plan.job.model.name} is no decoder: simulated but not run yet")
+    faults += refusals(plan)
     if plan.job.dropout:
         faults.append("dropout is simulated but not run yet; run plans without")
     if plan.job.precision == "fp16":
@@ -60,7 +60,7 @@ def _cannot_run(plan: Plan) -> list[str]:
 
 def _simulated_only(strategy: Strategy) -> list[str]:
     """What of a strategy the executor cannot do."""
-    degrees = {"tp": "tensor parallelism", "cp": "context parallelism"}
+    degrees = {"tp": "tensor parallelism", "cp": "context parallelism", "ep": "expert parallelism"}
     found = [
         f"{field} {getattr(strategy, field)} ({name})"
         for field, name in degrees.items()

@@ -52,6 +52,7 @@ def execute(
     force: bool = False,
     on_progress: Progress | None = None,
     keep_state: bool = False,
+    import_from: Path | None = None,
 ) -> Trace:
     """Train ``steps`` steps by ``plan`` on this machine, after ``warmup`` steps that do not count.
 
@@ -70,7 +71,13 @@ def execute(
     directory = Path(tempfile.mkdtemp(prefix="traincast-run-"))  # 0700
     try:
         write_plan(plan, directory / "plan.json")
-        spec = {"steps": steps, "warmup": warmup, "seed": seed, "keep_state": keep_state}
+        spec = {
+            "steps": steps,
+            "warmup": warmup,
+            "seed": seed,
+            "keep_state": keep_state,
+            "import_from": None if import_from is None else str(import_from),
+        }
         write_json_atomic(directory / "spec.json", spec)
         with _Ranks(plan, directory) as ranks:
             total = walks(plan, warmup) + walks(plan, steps)

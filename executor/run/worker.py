@@ -26,6 +26,7 @@ from ..measure.heartbeat import Heartbeat
 from ..measure.load import Reading, read_load, usable_cores
 from ..measure.memory import peak_memory_bytes, reset_peak_memory
 from ..measure.recorder import CpuClock, CudaClock, Recorder
+from ..model.references import look_in
 from ..model.workload import Workload
 from ..parallel.process_groups import device_kind, join, make_groups
 from ..servers.server import Server, serves_each
@@ -42,6 +43,8 @@ class Rank:
         self.directory, self.rank = directory, rank
         self.spec: dict[str, Any] = json.loads((directory / "spec.json").read_text())
         self.plan: Plan = read_plan(directory / "plan.json")
+        if self.spec.get("import_from"):
+            look_in(self.spec["import_from"])
         if device_kind(self.plan) == "cpu":
             pin(rank)
         self.walks = walks(self.plan, self.spec["warmup"]) + walks(self.plan, self.spec["steps"])
@@ -134,7 +137,6 @@ class Rank:
             "losses": self.losses,
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "staleness": getattr(self.actor, "staleness", []),
-            "expert_loads": self.actor.expert_loads() if isinstance(self.actor, Trainer) else {},
             "marks": [mark for mark in self.recorder.marks if mark.step >= warmup],
         }
         if self.spec["keep_state"]:

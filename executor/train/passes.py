@@ -70,11 +70,12 @@ class Passes:
     def _forward(self, part: Action) -> None:
         held, index = self.stages[part.stage], part.micro_batch
         inputs, targets = self.batches[index]
+        held.layers.inputs = inputs = inputs.to(self.here.device)
         if part.stage:
             assert self.messages is not None
             x = self.messages.take(Kind.RECV_F, part.stage, index)
         else:
-            x = inputs.to(self.here.device)
+            x = inputs
         held.begin_pass(part)
         with precision(self.plan.job, self.here.device):
             out = held.stage.forward(index, x)

@@ -45,15 +45,17 @@ class Stage:
         forward: Callable[[Tensor], Tensor],
         parameters: Callable[[], list[nn.Parameter]],
         *,
+        takes_inputs: bool = False,
         split_after: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]] | None = None,
         stashes_weights: bool = False,
     ):
-        """``forward`` computes the stage; of the first one ``split_after`` gives the output of its first
-        layer and what computes the rest, so that its backward can be halved. With ``stashes_weights``
-        backward uses the weights that forward used, though they were stepped since (PipeDream, Narayanan et
-        al. 2019).
+        """``forward`` computes the stage. The first one ``takes_inputs``, whose gradient nobody wants; of it
+        ``split_after`` gives the output of its first layer and what computes the rest, so that its backward
+        can be halved. With ``stashes_weights`` backward uses the weights that forward used, though they were
+        stepped since (PipeDream, Narayanan et al. 2019).
         """
         self._forward, self._parameters, self._split_after = forward, parameters, split_after
+        self._takes_inputs = takes_inputs
         self._stashes = stashes_weights
         self._kept: dict[int, _Kept] = {}
 
@@ -67,7 +69,7 @@ class Stage:
                 out = rest(entry)
             else:
                 entry = x.detach()
-                if entry.is_floating_point():
+                if not self._takes_inputs:
                     entry.requires_grad_()
                 out = self._forward(entry)
         self._kept[index] = _Kept(entry, out, first)

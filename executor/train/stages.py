@@ -12,7 +12,6 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.plan import Stage as PlannedStage
 from ...sim.plan.step_counts import is_unflushed
 from ..model.decoder import COMPILED, Layers
-from ..parallel import expert
 from ..parallel.data import Buckets
 from ..parallel.rank_context import RankContext
 from .stage import DTYPES, Stage
@@ -28,6 +27,7 @@ class HeldStage:
         self.stage = Stage(
             self.layers,
             lambda: [p for p in self.layers.parameters() if p.requires_grad],
+            takes_inputs=planned.index == 0,
             split_after=self._after_first if planned.index == 0 and self._is_halved() else None,
             stashes_weights=is_unflushed(here.plan.strategy),
         )
@@ -82,7 +82,6 @@ def _build(planned: PlannedStage, here: RankContext) -> Layers:
     layers.boundary_dtype = DTYPES[here.plan.job.precision]
     layers.loss = here.workload.loss
     layers.set_loss_scale(loss_scale(here.plan))
-    expert.apply(layers, here)
     if strategy.stack == COMPILED:
         layers.compile_blocks()
     return layers

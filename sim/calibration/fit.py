@@ -180,6 +180,8 @@ def _step_residuals(samples: Samples, accelerator: Accelerator, host: Host | Non
 def predicted_step_s(accelerator: Accelerator, step: Point) -> float | None:
     """Seconds of the whole step that ``step`` measured, from profiles; None where they are missing."""
     p = step.parameters
+    if "network" in p:
+        return _network_step_s(accelerator, step)
     decoder = replace(decoder_of(p), layers=p["layers"])
     counts = Counter(layer.kind for layer in Model(name="step", decoder=decoder).layers)
     total = 0.0
@@ -187,6 +189,19 @@ def predicted_step_s(accelerator: Accelerator, step: Point) -> float | None:
         alike = all(getattr(profile, name) == p[name] for name in PROFILE_KEYS)
         if alike and profile.shard == WHOLE and is_of(profile, decoder):
             total += counts.pop(profile.kind, 0) * (profile.forward_s + profile.backward_s)
+    cost = accelerator.optimizer_costs.get(p["optimizer"])
+    if counts or cost is None:
+        return None
+    return p["micro_batches"] * total + cost.overhead_s + cost.per_parameter_s * p["parameters"]
+
+
+def _network_step_s(accelerator: Accelerator, step: Point) -> float | None:
+    """The same of a model that is no decoder, whose layers the step counts by digest."""
+    p = step.parameters
+    counts, total = dict(p["network"]), 0.0
+    for profile in accelerator.layer_profiles:
+        if all(getattr(profile, name) == p[name] for name in PROFILE_KEYS):
+            total += counts.pop(profile.variant, 0) * (profile.forward_s + profile.backward_s)
     cost = accelerator.optimizer_costs.get(p["optimizer"])
     if counts or cost is None:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 from ..hardware.layer_profile import SHAPE, LayerProfile
 from ..kernels.profile_keys import variant_of
 from ..model.decoder import Decoder
+from ..model.layer import NETWORK_LAYER
 from .samples import Point, Samples
 
 DIVISION: dict[str, Any] = {"tp": 1, "sequence_parallel": False, "cp": 1, "cp_exchange": "", "ep": 1}
@@ -29,10 +30,9 @@ def measured_profiles(samples: Samples) -> tuple[LayerProfile, ...]:
     for point in samples.of("forward"):
         p, key = point.parameters, _key(point)
         if key in backward:
-            decoder = decoder_of(p)
             profiles[key] = LayerProfile(
                 kind=p["kind"],
-                **{name: getattr(decoder, name) for name in SHAPE},
+                **_what_it_is(p),
                 seq_len=p["seq_len"],
                 micro_batch=p["micro_batch"],
                 precision=p["precision"],
@@ -41,10 +41,17 @@ def measured_profiles(samples: Samples) -> tuple[LayerProfile, ...]:
                 input_gradient_s=inputs.get(key, 0.0),
                 weight_gradient_s=weights.get(key, 0.0),
                 kept_bytes=kept.get(key, 0.0),
-                variant=variant_of(decoder, p["kind"]),
                 **{name: p.get(name, usual) for name, usual in DIVISION.items()},
             )
     return tuple(profiles.values())
+
+
+def _what_it_is(p: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a profile that tell which layer it is of."""
+    if p["kind"] == NETWORK_LAYER:
+        return {"variant": p["variant"]}
+    decoder = decoder_of(p)
+    return {**{name: getattr(decoder, name) for name in SHAPE}, "variant": variant_of(decoder, p["kind"])}
 
 
 def decoder_of(p: Mapping[str, Any]) -> Decoder:

@@ -130,8 +130,6 @@ class ComputeCosts:
         return tuple(kernel_s(accelerator, k, precision) for k in own if k.kind == "gemm" and not k.attention)
 
     def _profiled_s(self, kind: str, part: str) -> float | None:
-        if self.job.model.network is not None:
-            return None
         return profiled_s(self.cluster.accelerator, self.job, self.strategy, kind, part)
 
     def _roofline_s(self, kind: str, part: str) -> float:

@@ -38,14 +38,14 @@ class OptimizerCostForm(Strict):
 
 
 class LayerProfileForm(Strict):
-    kind: Literal["embedding", "block", "moe_block", "head"]
-    hidden: Whole
-    heads: Whole
-    kv_heads: Whole
-    ffn: Whole
-    vocab: Whole
-    activation: Name
-    norm: Name
+    kind: Literal["embedding", "block", "moe_block", "head", "network_layer"]
+    hidden: Whole = 0
+    heads: Whole = 0
+    kv_heads: Whole = 0
+    ffn: Whole = 0
+    vocab: Whole = 0
+    activation: Text = ""
+    norm: Text = ""
     seq_len: Whole
     micro_batch: Whole
     precision: Name

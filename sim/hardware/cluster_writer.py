@@ -190,7 +190,7 @@ _DIVISIONS = ("micro_batches", "tp", "cp", "ep")
 
 def _profile(profile: Any) -> dict[str, Any]:
     return {
-        **{name: getattr(profile, name) for name in _PROFILE_SHAPE},
+        **{name: value for name in _PROFILE_SHAPE if (value := getattr(profile, name)) not in (0, "")},
         "forward": exact_quantity(profile.forward_s, "time"),
         "backward": exact_quantity(profile.backward_s, "time"),
         **{name: getattr(profile, name) for name in _DIVISIONS if getattr(profile, name) > 1},

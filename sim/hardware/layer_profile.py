@@ -16,14 +16,14 @@ class LayerProfile:
     """Measured seconds of one layer of exactly this shape: what the roofline need not guess."""
 
     kind: str
-    """`embedding`, `block`, `moe_block` or `head`."""
-    hidden: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    vocab: int
-    activation: str
-    norm: str
+    """`embedding`, `block`, `moe_block` or `head`; or `network_layer`, which `variant` tells."""
+    hidden: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    ffn: int = 0
+    vocab: int = 0
+    activation: str = ""
+    norm: str = ""
     seq_len: int
     """Of the whole sequence, whatever part of it a rank has."""
     micro_batch: int
@@ -40,7 +40,8 @@ class LayerProfile:
     """With `cp`: how ranks have the keys, which decides what attention each computes."""
     ep: int = 1
     variant: str = ""
-    """Other fields of the decoder that are not as usual, as `experts=8 expert_ffn=352`."""
+    """Other fields of the decoder that are not as usual, as `experts=8 expert_ffn=352`; of a layer of any
+    other network its digest."""
     input_gradient_s: float = 0.0
     """Seconds of the first half of a backward that was split; 0 where none was."""
     weight_gradient_s: float = 0.0

@@ -11,7 +11,7 @@ from ..plan.job import Job
 from ..plan.software_stacks import DEFAULT_STACK, EXECUTOR_STACK
 from ..plan.strategy import Strategy
 from .layer_kernels import layer_kernels
-from .profile_keys import WHOLE, is_of, shard_of
+from .profile_keys import WHOLE, is_of_layer, shard_of
 from .roofline import kernels_s
 
 PASSES = ("forward", "backward", "input_gradient", "weight_gradient")
@@ -124,5 +124,5 @@ def _seconds(profile: LayerProfile, *, backward: bool) -> float:
 
 
 def _matches(profile: LayerProfile, job: Job, kind: str) -> bool:
-    is_alike = (profile.kind, profile.seq_len, profile.precision) == (kind, job.seq_len, job.precision)
-    return is_alike and is_of(profile, job.model.decoder)
+    is_alike = (profile.seq_len, profile.precision) == (job.seq_len, job.precision)
+    return is_alike and is_of_layer(profile, job.model, kind)

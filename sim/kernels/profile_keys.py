@@ -6,7 +6,8 @@ from dataclasses import fields
 
 from ..hardware.layer_profile import SHAPE, LayerProfile, Shard
 from ..model.decoder import Decoder
-from ..model.layer import MOE_BLOCK
+from ..model.layer import MOE_BLOCK, NETWORK_LAYER
+from ..model.model import Model
 from ..plan.strategy_fields import StrategyFields
 
 _ELSEWHERE = ("layers", "max_positions", "tied_embeddings", "dense_layers", "head_dim", *SHAPE)
@@ -37,6 +38,13 @@ def variant_of(decoder: Decoder, kind: str) -> str:
             continue
         found.append(f"{one.name}={value}")
     return " ".join(found)
+
+
+def is_of_layer(profile: LayerProfile, model: Model, kind: str) -> bool:
+    """Whether ``profile`` is of a layer like those of ``kind`` in ``model``."""
+    if model.network is not None:
+        return profile.kind == NETWORK_LAYER and profile.variant == model.network.by_kind[kind].digest
+    return profile.kind == kind and is_of(profile, model.decoder)
 
 
 def is_of(profile: LayerProfile, decoder: Decoder) -> bool:

@@ -36,7 +36,7 @@ def as_profiled(size: StageBytes, plan: Plan, stage: Stage, accelerator: Acceler
         kept=sum(known[kind] for kind in kinds),
         recomputed=recomputed,
         gradients=0.0,
-        loss_kept=0.0 if HEAD in known else size.loss_kept,
+        loss_kept=0.0 if HEAD in known or job.model.network is not None else size.loss_kept,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 EMBEDDING, BLOCK, MOE_BLOCK, HEAD = "embedding", "block", "moe_block", "head"
+NETWORK_LAYER = "network_layer"
+"""What profiles call any layer of a model that is no decoder."""
 BLOCKS = (BLOCK, MOE_BLOCK)
 """Transformer blocks: with a dense MLP, with experts."""
 

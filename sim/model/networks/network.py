@@ -7,6 +7,7 @@ samples of one token. What an operation costs on an accelerator is in `network_k
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -96,6 +97,11 @@ class NetworkLayer:
     def same(self) -> tuple[object, ...]:
         """Layers of which this is equal cost the same."""
         return (self.parameters, self.operations, self.kept, self.kept_bytes, self.passed)
+
+    @property
+    def digest(self) -> str:
+        """A short word that layers share which cost the same, in whatever network."""
+        return hashlib.sha256(repr(self.same).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -317,15 +317,6 @@ def test_broken_model_files_say_where(tmp_path, change, message):
     assert message in str(error.value)
 
 
-def test_networks_are_not_run_yet():
-    """The executor says so, before any process starts."""
-    from traincast.executor.run.environment import check_environment
-    from traincast.sim.errors import EnvironmentMismatchError
-
-    with pytest.raises(EnvironmentMismatchError, match="resnet50 is no decoder"):
-        check_environment(make_plan(job(), Strategy(micro_batch=64)))
-
-
 def test_autocast_norms_and_softmax_are_in_fp32():
     """Twice the bytes and two casts, of layer norms forward five times as much; only where all else is in two
     bytes, and never of norms by channel."""
