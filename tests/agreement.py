@@ -10,6 +10,7 @@ import torch
 from ranks import run_ranks
 from torch import Tensor
 
+from traincast.executor.model.pieces import Piece, assemble, cut
 from traincast.executor.model.reference import Outcome, relative_difference
 from traincast.executor.run.collect import collect
 from traincast.executor.run.environment import check_environment
@@ -54,20 +55,30 @@ def assert_agrees(outcome: Outcome, trace: Trace, states: Sequence[State]) -> No
     assert len(measured) == len(outcome.losses)
     off = max(abs(a / b - 1) for a, b in zip(measured, outcome.losses, strict=True))
     assert off < LOSS, f"losses differ by {off:.2g}"
-    assert_same(outcome.parameters, [state["parameters"] for state in states], "parameter")
+    pieces = [state.get("pieces", {}) for state in states]
+    assert_same(outcome.parameters, [state["parameters"] for state in states], pieces, "parameter")
     if any(state.get("gradients") for state in states):
-        assert_same(outcome.gradients, [state["gradients"] for state in states], "gradient")
+        assert_same(outcome.gradients, [state["gradients"] for state in states], pieces, "gradient")
 
 
-def assert_same(expected: Mapping[str, Tensor], held: Sequence[Mapping[str, Tensor]], what: str) -> None:
-    """Every rank's tensors are those of a single process, and all of them are held by somebody."""
-    seen = set()
-    for rank, own in enumerate(held):
+def assert_same(
+    expected: Mapping[str, Tensor],
+    held: Sequence[Mapping[str, Tensor]],
+    pieces: Sequence[Mapping[str, Piece]],
+    what: str,
+) -> None:
+    """Every rank's tensors are those of a single process, or ``pieces`` of them, and all of them are held by
+    somebody."""
+    named = [_by_name_of_one_process(own, expected) for own in held]
+    for rank, (own, parts) in enumerate(zip(named, pieces, strict=True)):
         for name, tensor in own.items():
-            other = expected.get(name)
-            if other is None:  # a tied head on a stage of its own has a copy of the embedding's matrix
-                name, other = "0.tokens.weight", expected["0.tokens.weight"]
-            seen.add(name)
-            off = relative_difference(tensor, other)
+            whole = expected[name]
+            off = relative_difference(tensor, cut(whole, parts.get(name)), of=whole)
             assert off < STATE, f"rank {rank}: {what} {name} differs by {off:.2g}"
-    assert seen == set(expected), f"nobody holds {what} {sorted(set(expected) - seen)}"
+    found = assemble(zip(named, pieces, strict=True))
+    assert found.keys() == expected.keys(), f"nobody holds {what} {sorted(expected.keys() - found.keys())}"
+
+
+def _by_name_of_one_process(own: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A tied head on a stage of its own has a copy of the embedding's matrix."""
+    return {name if name in expected else "0.tokens.weight": tensor for name, tensor in own.items()}

@@ -21,12 +21,13 @@ from ..measure.heartbeat import Heartbeat
 from ..measure.recorder import CpuClock, Recorder
 from ..model.decoder import Layers
 from ..model.workload import Workload
+from ..parallel import context, tensor
 from ..parallel.process_groups import Groups
 from ..parallel.rank_context import RankContext
 from ..parallel.wire import Pending, Wire
 from .bench import Moment
 
-DIVIDING: tuple[Any, ...] = ()
+DIVIDING = (tensor, context)
 """The modules that divide layers, in order of application."""
 
 
@@ -67,6 +68,11 @@ class LoneWire(Wire):
         self.group, self.stream = None, name
         self._spent = spent
 
+    def shift(self, x: Tensor, by: int = 1) -> Pending:
+        """What would come round the ring: as much as goes on."""
+        x = x.contiguous()
+        return self._start(lambda: None, torch.empty_like(x), x)
+
     def _start(self, call: Callable[..., Any], out: Tensor, whole: Tensor, *_: Any, **__: Any) -> Pending:
         wall, cpu = time.perf_counter(), time.process_time()
         if out.data_ptr() != whole.data_ptr() and whole.numel():
@@ -102,35 +108,40 @@ class LoneContext(RankContext):
 
 
 class Part:
-    """Layers as one rank has them, and its loss."""
+    """Layers as one rank has them, and its part of the samples."""
 
-    def __init__(self, layers: Layers, loss: Callable[[Tensor, Tensor], Tensor], spent: list[float]):
-        self.layers, self.loss, self._spent = layers, loss, spent
+    def __init__(self, layers: Layers, here: LoneContext | None, spent: list[float]):
+        self.layers, self._here, self._spent = layers, here, spent
 
     @property
     def exchanged(self) -> Moment:
         """What left-out exchanges have taken so far."""
         return Moment(*self._spent)
 
+    def tokens(self, batch: Tensor) -> Tensor:
+        """This rank's part of ``batch``, inputs or targets."""
+        return batch if self._here is None else context.share_tokens(batch, self._here)
+
 
 def divided(layers: Layers, workload: Workload, division: Division, device: torch.device) -> Part:
     """``layers``, all of a model's, as the last rank of a group has them that is divided so."""
     spent = [0.0, 0.0]
-    if not division.is_whole:
-        strategy = division.strategy
-        job = replace(workload.job, global_batch=workload.job.global_batch * strategy.dp)
-        plan = make_plan(job, replace(strategy, micro_batch=1))
-        rank = plan.world_size - 1
-        here = LoneContext(
-            plan=plan,
-            rank=rank,
-            device=device,
-            groups=Groups(),
-            recorder=Recorder(rank, CpuClock(), cast(Heartbeat, None)),
-            workload=workload,
-            sizes={name: RankGroups(strategy)[name].size for name in ("tp", "cp", "ep")},
-            spent=spent,
-        )
-        for parallelism in DIVIDING:
-            parallelism.apply(layers, here)
-    return Part(layers, workload.loss, spent)
+    if division.is_whole:
+        return Part(layers, None, spent)
+    strategy = division.strategy
+    job = replace(workload.job, global_batch=strategy.dp)
+    plan = make_plan(job, strategy)
+    rank = plan.world_size - 1
+    here = LoneContext(
+        plan=plan,
+        rank=rank,
+        device=device,
+        groups=Groups(),
+        recorder=Recorder(rank, CpuClock(), cast(Heartbeat, None)),
+        workload=workload,
+        sizes={name: RankGroups(strategy)[name].size for name in ("tp", "cp", "ep")},
+        spent=spent,
+    )
+    for parallelism in DIVIDING:
+        parallelism.apply(layers, here)
+    return Part(layers, here, spent)

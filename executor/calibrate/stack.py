@@ -73,11 +73,12 @@ class Stack:
                 optimizer=optimizer,
                 precision=bench.precision,
             )
-        workload = Workload(job=self.job)
+        division = division or Division()
+        workload = Workload(job=self.job, ep=division.ep)
         self.samples = workload.samples()
         self.kinds = [layer.kind for layer in self.job.model.layers]
         net = workload.layers(range(len(self.kinds)), device=bench.device)
-        self.part = divided(net, workload, division or Division(), bench.device)
+        self.part = divided(net, workload, division, bench.device)
         """The layers as this rank has them."""
         self.net = self.part.layers
         self.optimizer = make_optimizer(self.job, self.net.parameters())
@@ -85,11 +86,12 @@ class Stack:
     def batches(self, step: int) -> list[tuple[Tensor, Tensor]]:
         """(inputs, targets) of each micro-batch of ``step``."""
         parts = self.samples.micro_batches(step, 0, 1, self.micro_batch)[: self.count]
-        return [(x.to(self.bench.device), y.to(self.bench.device)) for x, y in parts]
+        own, device = self.part.tokens, self.bench.device
+        return [(own(x).to(device), own(y).to(device)) for x, y in parts]
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A micro-batch's share of the mean loss of a step."""
-        return self.part.loss(outputs, targets) / self.count
+        return self.net.loss(outputs, targets) / self.count
 
     def plain(self, step: int) -> Moment:
         """What one whole step takes."""

@@ -143,6 +143,24 @@ class Layers(nn.Module):
             found[f"{self.indices[int(place)]}.{rest}"] = parameter
         return found
 
+    def named_pieces(self) -> dict[str, Piece]:
+        """`pieces` by the names of `named`."""
+        names = {parameter: name for name, parameter in self.named().items()}
+        return {
+            names[parameter]: self.pieces[name]
+            for name, parameter in self.named_parameters()
+            if name in self.pieces
+        }
+
+    def expert_loads(self) -> dict[int, list[int]]:
+        """By index of a layer with experts: how many tokens of this rank were for each expert so far."""
+        return {
+            index: module.loads.tolist()
+            for index, layer in zip(self.indices, self.layers, strict=True)
+            for module in layer.modules()
+            if isinstance(module, Router)
+        }
+
     def layer_parameters(self) -> dict[int, list[nn.Parameter]]:
         """Parameters by layer index; a matrix shared with the embedding is the embedding's alone."""
         seen: set[nn.Parameter] = set()

@@ -32,6 +32,10 @@ def stay_here(rows: Tensor, counts: Tensor, experts: Experts) -> Tensor:
     return experts(rows, counts.tolist())
 
 
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
 def _computed_with(x: Tensor) -> Tensor:
     """``x`` as the experts' GEMMs read it, which is what travels."""
     kind = x.device.type
@@ -67,13 +71,18 @@ class ExpertMlp(nn.Module):
         )
         self.shared_gate = nn.Linear(decoder.hidden, 1, bias=False) if decoder.shared_gate else None
         self.exchange: Exchange = stay_here
+        self.enter: Callable[[Tensor], Tensor] = as_it_is
+        """What tensor parallelism does before all of it."""
+        self.leave: Callable[[Tensor], Tensor] = as_it_is
+        """And behind it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, seq, hidden] in and out."""
+        x = self.enter(x)
         chosen, weights = self.router(x)
         shared = self._shared(x)
         y = self._routed(x.flatten(0, 1), chosen.flatten(0, 1), weights.flatten(0, 1)).view_as(x)
-        return y if shared is None else y + shared
+        return self.leave(y if shared is None else y + shared)
 
     def _routed(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """The weighed sum of what its experts make of each token of ``x`` [tokens, hidden]."""

@@ -51,7 +51,7 @@ def single_process(
     return Outcome(losses, {name: p.detach().clone() for name, p in model.named().items()}, gradients)
 
 
-def relative_difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference of any value, over the largest value of ``other``."""
-    scale = max(float(other.abs().max()), 1e-12)
+def relative_difference(one: Tensor, other: Tensor, *, of: Tensor | None = None) -> float:
+    """The largest difference of any value, over the largest of ``other``, or of what it is a part ``of``."""
+    scale = max(float((other if of is None else of).abs().max()), 1e-12)
     return float((one - other).abs().max()) / scale

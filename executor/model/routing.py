@@ -48,20 +48,20 @@ BALANCED = Routing()
 def imposed_experts(decoder: Decoder, routing: Routing, positions: Tensor) -> Tensor:
     """The experts [tokens, experts_per_token] of the tokens at these ``positions`` [tokens] of a sample.
 
-    A token visits v = `busiest_visits` / ep experts of the first expert-parallel rank in the mean: of the
+    A token visits v = `busiest_visits` / ep experts of the last expert-parallel rank in the mean: of the
     first t tokens there are floor(v t) visits to it, to its experts in turn; the others go to the experts of
     the other ranks in turn. So any run of tokens has even shares, but for one visit.
     """
     each, experts = decoder.experts_per_token, decoder.experts
     held = experts // routing.ep
-    first = busiest_visits(decoder, routing.ep, routing.imbalance) / routing.ep
-    begin = _visits(first, positions)
-    own = (_visits(first, positions + 1) - begin)[:, None]
+    busiest = busiest_visits(decoder, routing.ep, routing.imbalance) / routing.ep
+    begin = _visits(busiest, positions)
+    own = (_visits(busiest, positions + 1) - begin)[:, None]
     before = begin[:, None]
     place = torch.arange(each, device=positions.device)[None]
     others = (each * positions[:, None] - before + place - own) % max(1, experts - held)
-    elsewhere = held * (1 + others % max(1, routing.ep - 1)) + others // max(1, routing.ep - 1)
-    return torch.where(place < own, (before + place) % held, elsewhere)
+    elsewhere = held * (others % max(1, routing.ep - 1)) + others // max(1, routing.ep - 1)
+    return torch.where(place < own, experts - held + (before + place) % held, elsewhere)
 
 
 def _visits(each: float, tokens: Tensor) -> Tensor:

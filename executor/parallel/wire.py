@@ -96,14 +96,18 @@ class Wire:
     def all_to_all(
         self, x: Tensor, give: Sequence[int] | None = None, take: Sequence[int] | None = None
     ) -> Pending:
-        """``give[i]`` rows of ``x`` to the i-th rank, ``take[i]`` rows from it; equal parts without."""
+        """``give[i]`` rows of ``x`` to the i-th rank, ``take[i]`` rows from it; equal parts without. What is
+        noted are the bytes that go or that come, whichever are more."""
         x = x.contiguous()
         rows = x.shape[0] if take is None else sum(take)
         out = x.new_empty((rows, *x.shape[1:]))
         received = None if take is None else list(take)
         sent = None if give is None else list(give)
         return self._start(
-            lambda: dist.all_to_all_single(out, x, received, sent, group=self.group, async_op=True), out, x
+            lambda: dist.all_to_all_single(out, x, received, sent, group=self.group, async_op=True),
+            out,
+            x,
+            noted=max(x, out, key=Tensor.numel),
         )
 
     def shift(self, x: Tensor, by: int = 1) -> Pending:
@@ -139,10 +143,13 @@ class Wire:
         whole: Tensor,
         action: Action | None = None,
         watched: bool = False,
+        *,
+        noted: Tensor | None = None,
     ) -> Pending:
+        """Begin what ``call`` does with ``whole``, whose bytes are noted, or those of ``noted``."""
         if self.group is None:
             raise ValueError(f"{self.name} is a group of one")
-        size = float(whole.numel() * whole.element_size())
+        size = float((whole if noted is None else noted).nbytes)
         mark = _Mark(action or self.recorder.current, self.recorder.clock.stamp(), size, self.next_key())
         work = call()
         assert work is not None, "every member is in its group"

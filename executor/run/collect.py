@@ -15,10 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...sim.plan.action import Action, Kind
 from ...sim.plan.plan import Plan
+from ...sim.plan.rank_groups import Groups
 from ...sim.plan.step_counts import filling_steps, is_unflushed, steps_played
 from ...sim.trace.load import LOAD
 from ...sim.trace.trace import Span, Trace
@@ -117,7 +119,22 @@ def _metadata(plan: Plan, parts: list[dict[str, Any]], warmup: int, seed: int) -
     before, after = ([Reading(*part["load"][place]) for part in parts] for place in (0, -1))
     if load := load_between(before, after, parts[0]["cores"]):
         metadata[LOAD] = load
+    if plan.strategy.ep > 1:
+        metadata["expert_imbalance"] = _expert_imbalance(plan, parts)
     staleness = next((part["staleness"] for part in parts if part["staleness"]), None)
     if staleness is not None:
         metadata["staleness"] = staleness
     return metadata
+
+
+def _expert_imbalance(plan: Plan, parts: list[dict[str, Any]]) -> float:
+    """Tokens of the busiest expert-parallel rank over the mean, in the mean over layers and groups."""
+    ep, loads = plan.strategy.ep, {}
+    group = Groups(plan.strategy)["ep"]
+    for part in parts:
+        pp = plan.coordinates(part["rank"])[0]
+        first = group.of(part["rank"], pp * plan.strategy.replicas * plan.strategy.tp).start
+        for layer, counts in part["expert_loads"].items():
+            own = np.array(counts).reshape(ep, -1).sum(1)
+            loads[layer, first] = loads.get((layer, first), 0) + own
+    return float(np.mean([own.max() / own.mean() for own in loads.values()]))

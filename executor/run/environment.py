@@ -9,11 +9,11 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.strategy import Strategy
 from ..model.decoder import STACKS
 from ..model.refusals import refusals
-from ..parallel import pipeline, recompute
+from ..parallel import expert, pipeline, recompute
 from ..parallel.process_groups import device_kind, devices
 from ..parallel.surroundings import Surroundings
 
-PARALLELISMS = (recompute, pipeline)
+PARALLELISMS = (expert, recompute, pipeline)
 """Each says what of a plan it cannot run here."""
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
@@ -60,7 +60,7 @@ def _cannot_run(plan: Plan) -> list[str]:
 
 def _simulated_only(strategy: Strategy) -> list[str]:
     """What of a strategy the executor cannot do."""
-    degrees = {"tp": "tensor parallelism", "cp": "context parallelism", "ep": "expert parallelism"}
+    degrees = {"tp": "tensor parallelism", "cp": "context parallelism"}
     found = [
         f"{field} {getattr(strategy, field)} ({name})"
         for field, name in degrees.items()

@@ -137,6 +137,7 @@ class Rank:
             "losses": self.losses,
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "staleness": getattr(self.actor, "staleness", []),
+            "expert_loads": self.actor.expert_loads() if isinstance(self.actor, Trainer) else {},
             "marks": [mark for mark in self.recorder.marks if mark.step >= warmup],
         }
         if self.spec["keep_state"]:

@@ -12,6 +12,7 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.plan import Stage as PlannedStage
 from ...sim.plan.step_counts import is_unflushed
 from ..model.decoder import COMPILED, Layers
+from ..parallel import expert
 from ..parallel.data import Buckets
 from ..parallel.rank_context import RankContext
 from .stage import DTYPES, Stage
@@ -82,6 +83,7 @@ def _build(planned: PlannedStage, here: RankContext) -> Layers:
     layers.boundary_dtype = DTYPES[here.plan.job.precision]
     layers.loss = here.workload.loss
     layers.set_loss_scale(loss_scale(here.plan))
+    expert.apply(layers, here)
     if strategy.stack == COMPILED:
         layers.compile_blocks()
     return layers

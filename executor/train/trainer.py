@@ -5,8 +5,9 @@ What does each kind of action stands in a table (`handlers.py`), by subject: pas
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
 
 from ...sim.plan.plan import Plan
 from ...sim.plan.step_counts import steps_played
@@ -66,10 +67,16 @@ class Trainer:
             self.messages.end_step()
         return self.passes.mean_losses()
 
-    def kept_state(self) -> dict[str, dict[str, Tensor]]:
-        """Copies of the parameters that it holds and of their last gradients, by name (`Layers.named`)."""
+    def kept_state(self) -> dict[str, dict[str, Any]]:
+        """Copies of the parameters that it holds and of their last gradients, by name (`Layers.named`), and
+        which pieces of a single process' they are."""
         named = {name: p for held in self.stages.values() for name, p in held.layers.named().items()}
         return {
             "parameters": {name: p.detach().cpu().clone() for name, p in named.items()},
             "gradients": self.updates.gradients,
+            "pieces": {n: p for held in self.stages.values() for n, p in held.layers.named_pieces().items()},
         }
+
+    def expert_loads(self) -> dict[int, list[int]]:
+        """By layer with experts: how many tokens of this rank were for each expert, in all steps."""
+        return {i: one for held in self.stages.values() for i, one in held.layers.expert_loads().items()}

@@ -14,7 +14,7 @@ from ..model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 from ..plan.choices import LEARNED
 from ..plan.job import Job
 from ..plan.strategy import Strategy
-from ..plan.traffic import Collective, boundary_bytes
+from ..plan.traffic import FP32_BYTES, Collective, boundary_bytes
 
 COUNT_BYTES = 4
 """Of a number of tokens."""
@@ -42,9 +42,8 @@ def _repeated(job: Job, strategy: Strategy, kind: str) -> list[Collective]:
     elif strategy.recompute == "selective_op":
         found = [one for one in found if one.dimension != "cp" and one.operation != "reduce_scatter"]
     if strategy.software.recompute_stops_early and (kind == BLOCK or strategy.ep == 1):
-        found = [
-            _one_fewer(one) if one.operation in ("reduce_scatter", "all_reduce") else one for one in found
-        ]
+        sums = ("reduce_scatter", "all_reduce")
+        found = [_one_fewer(one) if one.dimension == "tp" and one.operation in sums else one for one in found]
     return [replace(one, share=share, repeats_forward=True) for one in found if one.count]
 
 
@@ -78,6 +77,8 @@ def _tensor_parallel(job: Job, strategy: Strategy, kind: str, *, backward: bool)
         return []
     size = boundary_bytes(job, strategy)
     if kind == EMBEDDING:
+        if strategy.software.autocast:
+            size *= FP32_BYTES / job.bytes_per_value  # the residual stream's, which is not cast
         if strategy.sequence_parallel:
             return [_tp("all_gather" if backward else "reduce_scatter", size)]
         return [] if backward else [_tp("all_reduce", size)]

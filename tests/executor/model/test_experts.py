@@ -133,7 +133,7 @@ def test_the_balance_loss_pulls_at_the_router(name, monkeypatch):
 @pytest.mark.parametrize("imbalance", [1.0, 1.5, 3.0, 100.0])
 @pytest.mark.parametrize("each", [1, 2, 3])
 def test_imposed_loads_are_exactly_the_jobs(ep, imbalance, each):
-    """The first rank's is the busiest by what the job says, the others are even, and so are the experts of a
+    """The last rank's is the busiest by what the job says, the others are even, and so are the experts of a
     rank; also of a part of the tokens, but for one visit. A token visits an expert once."""
     decoder = replace(MIXTRAL, experts_per_token=each)
     routing = Routing(imbalance=imbalance, ep=ep)
@@ -141,9 +141,9 @@ def test_imposed_loads_are_exactly_the_jobs(ep, imbalance, each):
     assert all(len(set(row)) == each for row in chosen.tolist())
     for part, tokens in ((chosen, 120), (chosen[37:61], 24)):
         loads = torch.bincount(part.flatten(), minlength=8).view(ep, -1)
-        first = tokens * busiest_visits(decoder, ep, imbalance) / ep
-        assert abs(float(loads[0].sum()) - first) <= (0 if part is chosen else 1)
-        others = loads[1:].sum(1)
+        busiest = tokens * busiest_visits(decoder, ep, imbalance) / ep
+        assert abs(float(loads[-1].sum()) - busiest) <= (0 if part is chosen else 1)
+        others = loads[:-1].sum(1)
         assert not len(others) or int(others.max() - others.min()) <= 1
         assert all(int(own.max() - own.min()) <= 1 for own in loads)
 
@@ -164,5 +164,5 @@ def test_an_expert_without_tokens_has_a_gradient_of_zeros():
     mlp = made(replace(MIXTRAL, experts_per_token=1), Routing(imbalance=100.0, ep=8))
     mlp(hidden_states()).sum().backward()
     sizes = mlp.experts.inner.grad.abs().sum(dim=(1, 2))
-    assert sizes[0] > 0
-    assert sizes[1:].tolist() == [0.0] * 7
+    assert sizes[-1] > 0
+    assert sizes[:-1].tolist() == [0.0] * 7

@@ -38,6 +38,18 @@ def test_works_with_tensor_and_sequence_parallelism(decoder: Decoder, exchange: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("exchange", CP_EXCHANGES)
+def test_backward_in_halves_sends_everything_once(exchange: str):
+    check(plan_of(LLAMA, cp=2, cp_exchange=exchange), halves=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", CP_EXCHANGES)
+def test_half_precision_is_exchanged_as_it_is_computed_with(exchange: str):
+    check(plan_of(LLAMA, cp=2, cp_exchange=exchange, precision="bf16"))
+
+
+@pytest.mark.slow
 def test_fewer_heads_of_keys_than_ranks_are_repeated():
     """One head of keys, which both ranks need in exchange for tokens."""
     assert [key_repeats(heads, 4) for heads in (1, 2, 4, 6, 8)] == [4, 2, 1, 2, 1]

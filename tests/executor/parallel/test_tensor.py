@@ -33,11 +33,25 @@ def test_agrees_with_one_process_and_with_the_simulator(decoder: Decoder, tp: in
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sequence", [False, True], ids=["tp", "sp"])
+def test_backward_in_halves_sends_everything_once(sequence: bool):
+    check(plan_of(LLAMA, tp=2, sequence_parallel=sequence), halves=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", ["selective", "full"])
 @pytest.mark.parametrize("sequence", [False, True], ids=["tp", "sp"])
 def test_what_is_computed_again_is_sent_again(recompute: str, sequence: bool):
     """As the simulator says of each policy, with the same numbers."""
     check(plan_of(LLAMA, tp=2, sequence_parallel=sequence, recompute=recompute))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", [GPT2, LLAMA], ids=["gpt2", "llama"])
+@pytest.mark.parametrize("sequence", [False, True], ids=["tp", "sp"])
+def test_half_precision_is_exchanged_as_it_is_computed_with(decoder: Decoder, sequence: bool):
+    """Two bytes a value, but four of the residual stream and the loss."""
+    check(plan_of(decoder, tp=2, sequence_parallel=sequence, precision="bf16"))
 
 
 @pytest.mark.slow
