@@ -41,12 +41,13 @@ class Kind(StrEnum):
     """Sum the gradients of tied embeddings over the first and the last stage (Megatron-LM)."""
     PUSH = "PUSH"
     """Gradients to the parameter servers: a worker's to all of them (`0PUSH`), or what one server takes from
-    one worker (`1PUSH0`: server 1, worker 0)."""
+    one worker (`1PUSH0`: server 1, worker 0); of one bucket only, `0PUSH.3` and `1PUSH0.3`."""
     PULL = "PULL"
     """Parameters from the servers: a worker's from all of them (`0PULL`), or what one server sends to one
-    worker (`1PULL0`: server 1, worker 0)."""
+    worker (`1PULL0`: server 1, worker 0); of one bucket only, `0PULL.3` and `1PULL0.3`."""
     APPLY = "APPLY"
-    """A server's optimizer step: with all workers' gradients (`1APPLY`), or one's (`1APPLY0`: worker 0)."""
+    """A server's optimizer step: with all workers' gradients (`1APPLY`), or one's (`1APPLY0`: worker 0); of
+    one bucket only, `1APPLY.3` and `1APPLY0.3`. Where they average local steps, the average."""
     STEP = "STEP"
     """A worker's optimizer step."""
     AVERAGE = "AVERAGE"
@@ -71,8 +72,10 @@ _NUMBERS: dict[Kind, tuple[str, str]] = {
 """By kind: what the numbers before and after it stand for in the text form; empty is none."""
 _SERVED = (Kind.PUSH, Kind.PULL)
 """Kinds that are a worker's without a second number, and a server's with one."""
+_OF_BUCKETS = (Kind.PUSH, Kind.PULL, Kind.APPLY)
+"""Kinds whose bucket, where they have one, follows a point."""
 
-_ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)\Z")
+_ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)(?:\.(\d+))?\Z")
 _OVERLAP = re.compile(r"\((\w+);(\w+)\)OVERLAP_F_B\Z")
 
 
@@ -87,7 +90,8 @@ class Action:
     kind: Kind
     micro_batch: int = -1
     bucket: int = -1
-    """Of a REDUCE_GRAD: a bucket of the stage's gradients."""
+    """Of a REDUCE_GRAD: a bucket of the stage's gradients. Of what passes between workers and servers: a
+    bucket of the only stage's; -1 is all that a server holds."""
     ahead: int = -1
     """Of an UNSHARD: how many blocks of a pass ahead each block is gathered; -1 is all of them at once."""
     worker: int = -1
@@ -137,7 +141,8 @@ class Action:
         if self.parts:
             return f"({';'.join(map(str, self.parts))}){self.kind.value}"
         first, second = self.numbers
-        return f"{first}{self.kind.value}{'' if second < 0 else second}"
+        bucket = f".{self.bucket}" if self.bucket >= 0 and self.kind in _OF_BUCKETS else ""
+        return f"{first}{self.kind.value}{'' if second < 0 else second}{bucket}"
 
     @classmethod
     def parse(cls, text: str) -> Action:
@@ -156,7 +161,10 @@ class Action:
             raise InputError(
                 f"{text!r} is not an action; expected nothing after {kind}, as in {match[1]}{kind}"
             )
-        return cls.of(kind, **{first: int(match[1])}, **({second: int(match[3])} if match[3] else {}))
+        if match[4] and kind not in _OF_BUCKETS:
+            raise InputError(f"{text!r} is not an action; expected .{match[4]} of {' '.join(_OF_BUCKETS)} only")
+        numbers = {first: match[1], second: match[3]} | ({"bucket": match[4]} if match[4] else {})
+        return cls.of(kind, **{name: int(number) for name, number in numbers.items() if number})
 
 
 Actions = Sequence[Action]

@@ -1,14 +1,14 @@
 """Actions as plan files of earlier versions have them, in today's words.
 
 They left to readers how far ahead parameters are gathered and where activations are offloaded, and named no
-server in what servers do.
+server in what servers do. Workers that average local steps through servers made those steps unsaid.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from .action import Action, Actions, Kind
+from .action import BACKWARDS, Action, Actions, Kind
 from .passes.offload import add_offload
 from .schedules import Orders
 from .sharding import gathers_parameters
@@ -22,7 +22,22 @@ def worker_actions(lists: Orders, strategy: Strategy) -> Orders:
     kinds = {action.kind for own in lists for action in own}
     if strategy.offloads_activations and kinds.isdisjoint((Kind.OFFLOAD, Kind.FETCH)):
         lists = add_offload(lists)
+    if strategy.servers and strategy.protocol[0] == "local" and Kind.STEP not in kinds:
+        lists = tuple(_stepped(own, rank, strategy.protocol[1]) for rank, own in enumerate(lists))
     return lists
+
+
+def _stepped(own: Actions, rank: int, steps: int) -> Actions:
+    """With a STEP after each of ``steps`` equal runs of backwards."""
+    backwards = sum(action.kind in BACKWARDS for action in own)
+    every, made, found = max(1, backwards // max(1, steps)), 0, []
+    for action in own:
+        found.append(action)
+        if action.kind in BACKWARDS:
+            made += 1
+            if made % every == 0:
+                found.append(Action.of(Kind.STEP, rank=rank))
+    return tuple(found)
 
 
 def _gathered(action: Action, ahead: int) -> Action:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from ..errors import Fault, InputError
 from .action import Action, Actions, Kind
 from .action_table import ActionTable, table_of
+from .gradient_buckets import pushed_buckets
 from .job import Job
 from .partition import partition, shard
 from .pass_times import PassTimes
@@ -72,13 +73,15 @@ def make_plan(
     if strategy.protocol[0] == "local":
         actions = repeat_steps(actions, steps_played(strategy, job), strategy.micro_batches(job))
     if strategy.gradient_exchange == "parameter_server":
-        actions = add_push_and_pull(actions)
+        if strategy.protocol[0] == "local":
+            actions = add_step(actions, passes.stages, strategy.micro_batches(job), tied=False)
+        actions = add_push_and_pull(actions, len(passes.stages[0].buckets))
     else:
         actions = _with_updates(actions, job, strategy, passes.stages)
     return replace(
         passes,
         actions=actions,
-        server_actions=server_actions(strategy),
+        server_actions=server_actions(strategy, passes.portions),
         cluster=cluster or {},
     )
 
@@ -89,13 +92,10 @@ def sketch(
     """The plan of a valid strategy with nothing but its passes: all that its memory depends on."""
     if orders is None:
         orders = _passes(*_order_of(job, strategy), times)
-    return Plan(
-        job=job,
-        strategy=strategy,
-        stages=partition(job, strategy),
-        actions=orders,
-        shards=shard(job.model, strategy.servers),
-    )
+    stages, shards = partition(job, strategy), shard(job.model, strategy.servers)
+    if shards:
+        stages = (replace(stages[0], buckets=pushed_buckets(job, strategy, shards)),)
+    return Plan(job=job, strategy=strategy, stages=stages, actions=orders, shards=shards)
 
 
 def _passes(name: str, ranks: int, virtual: int, micro_batches: int, times: PassTimes | None) -> Orders:

@@ -29,7 +29,8 @@ class Stage:
     first_layer: int
     end_layer: int
     buckets: tuple[tuple[int, ...], ...] = ()
-    """Layers whose gradients are reduced together, in the order backward makes them."""
+    """Layers whose gradients are reduced, or pushed to their server, together, in the order backward makes
+    them."""
 
     @property
     def layer_indices(self) -> range:
@@ -46,6 +47,19 @@ class Sizes:
     """By stage and bucket: the gradients that a rank has before they are reduced."""
     shards: tuple[float, ...]
     """By server: the gradients that a worker pushes; as much as it pulls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """What a server holds and exchanges by itself: some layers, with a version of their own."""
+
+    server: int
+    """Its number."""
+    layers: tuple[int, ...]
+    bucket: int
+    """Number of the bucket that it is, as actions name it; -1 where it is all that the server holds."""
+    size_bytes: float
+    """Gradients that a worker pushes; as much as it pulls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +122,24 @@ class Plan(Shown):
         """Servers come after the workers, or on the first of them."""
         first = 0 if self.strategy.servers_colocated else self.strategy.workers
         return range(first, first + self.strategy.servers)
+
+    @cached_property
+    def portions(self) -> tuple[Portion, ...]:
+        """What workers exchange with servers: the buckets in the order in which they are pushed, or, where
+        there are none, each server's layers."""
+        if not self.shards:
+            return ()
+        server_of = {layer: server for server, shard in enumerate(self.shards) for layer in shard}
+        buckets, layers = self.stages[0].buckets, self.job.model.layers
+        return tuple(
+            Portion(
+                server=server_of[own[0]] if buckets else number,
+                layers=tuple(own),
+                bucket=number if buckets else -1,
+                size_bytes=layers_gradient_bytes(self.job, self.strategy, [layers[i] for i in own]),
+            )
+            for number, own in enumerate(buckets or self.shards)
+        )
 
     def is_server(self, rank: int) -> bool:
         """Whether ``rank`` is nothing but a server."""

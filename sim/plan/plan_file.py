@@ -21,7 +21,7 @@ from ..model.model import Model
 from ..model.model_file import network_faults
 from ..model.networks.network import Network
 from . import earlier_versions
-from .action import Actions, Kind
+from .action import Action, Actions, Kind
 from .job import Job
 from .passes.servers import server_actions
 from .plan import Plan, Sizes
@@ -257,10 +257,26 @@ def _bucket_faults(document: Document, plan: Plan) -> list[Fault]:
         wanted = {(stage, b) for stage in held for b in range(len(plan.stages[stage].buckets))}
         if plan.strategy.protocol[0] == "local":
             wanted = set()
+        if plan.strategy.servers:
+            faults += _exchange_faults(document, plan, rank)
+            wanted = set()
         if reduced != wanted:
             found = f"REDUCE_GRAD of (stage, bucket) {sorted(reduced)}"
             expected = f"each bucket of the rank's stages: {sorted(wanted)}"
             faults.append(document.fault(("actions", rank), found, expected))
+    return faults
+
+
+def _exchange_faults(document: Document, plan: Plan, rank: int) -> list[Fault]:
+    """A worker pulls and pushes each bucket of its stage once; or once all of it, where there are none."""
+    buckets = [*range(len(plan.stages[0].buckets))] or [-1]
+    faults = []
+    for kind in (Kind.PULL, Kind.PUSH):
+        given = sorted(action.bucket for action in plan.actions[rank] if action.kind is kind)
+        if given != buckets:
+            found = " ".join(str(a) for a in plan.actions[rank] if a.kind is kind) or f"no {kind}"
+            wanted = " ".join(str(Action.of(kind, stage=0, bucket=bucket)) for bucket in buckets)
+            faults.append(document.fault(("actions", rank), found, f"{wanted}, in any order"))
     return faults
 
 
@@ -285,19 +301,27 @@ def _shard_faults(document: Document, plan: Plan) -> list[Fault]:
     for key, lists in (("shards", plan.shards), ("server_actions", plan.server_actions)):
         if len(lists) != servers:
             faults.append(document.fault((key,), f"{len(lists)} lists", f"{servers}, one for each server"))
-    for server, actions in enumerate(plan.server_actions):
-        if server < servers:
-            faults += _served_faults(document, server, actions, server_actions(plan.strategy)[server])
     held = sorted(layer for shard in plan.shards for layer in shard)
     layers = len(plan.job.model.layers)
     if servers and not faults and held != list(range(layers)):
         found = f"shards of {len(held)} layers"
         faults.append(document.fault(("shards",), found, f"layers 0 to {layers - 1}, each once"))
+    if faults or not servers:
+        return faults
+    for number, bucket in enumerate(plan.stages[0].buckets):
+        if not any(set(bucket) <= set(shard) for shard in plan.shards):
+            place = ("stages", 0, "buckets", number)
+            faults.append(document.fault(place, f"layers {list(bucket)}", "layers of one server's shard"))
+    if not faults:
+        wanted = server_actions(plan.strategy, plan.portions)
+        for server, actions in enumerate(plan.server_actions):
+            faults += _served_faults(document, server, actions, wanted[server])
     return faults
 
 
 def _served_faults(document: Document, server: int, actions: Actions, wanted: Actions) -> list[Fault]:
-    """A server does what its strategy asks, each worker's share in this order, the workers in any."""
+    """A server does what its strategy asks, each worker's share of a bucket in this order; workers and
+    buckets in any."""
     place = ("server_actions", server)
     strange, missing = Counter(actions) - Counter(wanted), Counter(wanted) - Counter(actions)
     if strange or missing:
@@ -305,11 +329,14 @@ def _served_faults(document: Document, server: int, actions: Actions, wanted: Ac
         found = f"{given} instead of {instead}"
         return [document.fault(place, found, " ".join(map(str, wanted)))]
     order = (Kind.PULL, Kind.PUSH, Kind.APPLY)
-    by_worker: dict[int, list[int]] = {}
-    for number, action in enumerate(actions):
-        by_worker.setdefault(action.worker, []).append(order.index(action.kind))
-        if action.worker < 0 and number < len(actions) - 1:
-            by_worker[-1].insert(0, len(order))
-    if any(kinds != sorted(kinds) for kinds in by_worker.values()):
+    shares: dict[tuple[int, int], list[int]] = {}
+    for action in actions:
+        of_bucket = [kinds for (bucket, _), kinds in shares.items() if bucket == action.bucket]
+        joint = shares.get((action.bucket, -1), [])
+        own = shares.setdefault((action.bucket, action.worker), list(joint))
+        # An APPLY of all workers comes after whatever any of them has.
+        for kinds in [*of_bucket, own] if action.worker < 0 else [own]:
+            kinds.append(order.index(action.kind))
+    if any(kinds != sorted(kinds) for kinds in shares.values()):
         return [document.fault(place, "another order", "of every worker PULL, PUSH, then APPLY")]
     return []

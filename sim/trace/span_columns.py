@@ -49,7 +49,7 @@ class Span(NamedTuple):
 
 def kind_of(action: str) -> str:
     """The token of an action's text without numbers, as `SEND_F`; of an overlap, `OVERLAP_F_B`."""
-    return action.rpartition(")")[2].strip("0123456789")
+    return action.rpartition(")")[2].strip("0123456789.")
 
 
 _PARTS = re.compile(r"(0|[1-9]\d{0,8})([A-Z](?:[A-Z_]*[A-Z])?)(0|[1-9]\d{0,8})?\Z", re.ASCII)

@@ -97,7 +97,7 @@ def grant(t: Tables, events: Any, now: float, number: int) -> None:
 
 def holder(t: Tables, shard: int, hop: int) -> Any:
     """The place of a server that holds a shard; its own is hop 0."""
-    return t.place[t.workers + (shard + hop) % t.servers]
+    return t.place[t.workers + (t.server_of[shard] + hop) % t.servers]
 
 
 def send(t: Tables, now: float, item: int, shard: int, number: int) -> float:
@@ -140,7 +140,7 @@ def pull_there(t: Tables, events: Any, now: float, number: int) -> None:
 
 
 def pulled(t: Tables, events: Any, now: float, number: int) -> None:
-    """A worker that has all shards computes: one gradient, or as many as there are local steps."""
+    """A worker that has all shards begins a round."""
     slot = t.slot[number]
     if not t.sliced or slot.at_home:
         t.update[slot.row].pull_end = now
@@ -149,31 +149,39 @@ def pulled(t: Tables, events: Any, now: float, number: int) -> None:
     if place.missing > 0:
         return
     place.missing = t.shards
-    row = slot.row // t.shards
+    place.row = slot.row // t.shards
+    place.segment = 0
+    compute(t, events, now, slot.worker)
+
+
+def compute(t: Tables, events: Any, now: float, worker: int) -> None:
+    """A worker computes a part of one gradient, or of as many as there are local steps."""
+    place = t.place[worker]
+    row, share = place.row, t.segment_share[place.segment]
     if t.sliced:
         seconds = 0.0
         for step in range(row * t.local_steps, (row + 1) * t.local_steps):
-            seconds += t.compute_s[step]
-        occupy(t, events, now, place.processor, seconds, t.slice_s, COMPUTED * t.items + slot.worker)
+            seconds += t.compute_s[step] * share
+        occupy(t, events, now, place.processor, seconds, t.slice_s, COMPUTED * t.items + worker)
         return
     processor = t.processor[place.processor]
     end = max(now, processor.free)
-    t.round[row].start = end
+    if place.segment == 0:
+        t.round[row].start = end
     for step in range(row * t.local_steps, (row + 1) * t.local_steps):
-        end = end + t.compute_s[step]
-        processor.busy += t.compute_s[step]
-    t.round[row].end = end
+        end = end + t.compute_s[step] * share
+        processor.busy += t.compute_s[step] * share
     processor.free = end
-    heappush(events, (end, COMPUTED * t.items + slot.worker))
+    heappush(events, (end, COMPUTED * t.items + worker))
 
 
 def computed(t: Tables, events: Any, now: float, worker: int) -> None:
-    """A worker pushes its gradient, shard by shard."""
-    if t.sliced:
-        row = t.slot[worker].row // t.shards
-        t.round[row].start = t.job[COMPUTED * t.items + worker].begun
-        t.round[row].end = now
-    for turn in range(t.shards):
+    """A worker pushes the shards whose gradients are whole, and computes on."""
+    place = t.place[worker]
+    if t.sliced and place.segment == 0:
+        t.round[place.row].start = t.job[COMPUTED * t.items + worker].begun
+    t.round[place.row].end = now
+    for turn in range(t.segment_first[place.segment], t.segment_first[place.segment + 1]):
         number = turn * t.workers + worker
         slot = t.slot[number]
         update = t.update[slot.row]
@@ -184,6 +192,9 @@ def computed(t: Tables, events: Any, now: float, worker: int) -> None:
             hand_over(t, events, now, number, t.place[worker].processor)
             update.push_start = send(t, now, number, slot.shard, t.place[worker].interface)
             heappush(events, (update.push_start + t.latency_s, PUSH_IN * t.items + number))
+    place.segment += 1
+    if place.segment < t.segments:
+        compute(t, events, now, worker)
 
 
 def hand_over(t: Tables, events: Any, now: float, item: int, processor: int) -> None:

@@ -1,7 +1,8 @@
 """What decides who updates what, when: workers, servers, their interfaces, and the protocol of
 `protocols.py`.
 
-Every worker repeats: pull the parameters, compute a gradient, push it. A shard's server applies what
+Every worker repeats: pull the parameters, compute a gradient, push it, each shard as soon as its part of the
+gradient is whole. A shard's server applies what
 arrives and answers with the parameters. Messages take the sender's interface, then the receiver's, each
 first come, first served; a message's head reaches the receiver one latency after it begins (LogGP,
 Alexandrov et al. 1995, with its gap at both ends). Many that send to one server so queue at its interface.
@@ -31,7 +32,12 @@ class UpdateModel:
     compute_s: np.ndarray
     """float64[n, T]: seconds of each worker's gradients, jitter and stragglers included."""
     shard_bytes: Sequence[float] = ()
-    """By shard: bytes of its gradients, and of its parameters; shard j is on server j modulo `servers`."""
+    """By shard: bytes of its gradients, and of its parameters."""
+    shard_server: Sequence[int] = ()
+    """By shard: the server that holds it first; empty is server j modulo `servers` for shard j."""
+    ready: Sequence[float] = ()
+    """By shard, rising to 1: the share of a round's computing after which its gradient is whole, and is pushed;
+    empty is all of it. Shards then go out in their order, from every worker."""
     apply_s: Sequence[float] = ()
     """By shard: processor seconds of one update on a server."""
     servers: int = 1
@@ -164,6 +170,7 @@ def _server_faults(model: UpdateModel) -> list[Fault]:
     if model.servers < 0 or not model.shard_bytes:
         found.append(_fault("shard_bytes", list(model.shard_bytes), "at least one shard"))
     shards, places = len(model.shard_bytes), model.workers + model.servers
+    found += _shard_faults(model, shards)
     for field, optional in (("apply_s", False), ("handling_s", True), ("message_s", True)):
         count = len(getattr(model, field))
         if count != shards and not (optional and count == 0):
@@ -181,6 +188,20 @@ def _server_faults(model: UpdateModel) -> list[Fault]:
     if model.colocated and model.servers > model.workers:
         found.append(_fault("servers", model.servers, f"at most {model.workers}, the places of the workers"))
     return found or _interface_faults(model)
+
+
+def _shard_faults(model: UpdateModel, shards: int) -> list[Fault]:
+    found = []
+    holders, ready = list(model.shard_server), list(model.ready)
+    if holders and (len(holders) != shards or not 0 <= min(holders) <= max(holders) < model.servers):
+        expected = f"{shards} numbers of servers, 0 to {model.servers - 1}"
+        found.append(_fault("shard_server", holders, expected))
+    rises = ready == sorted(ready) and all(0 < share <= 1 for share in ready)
+    if ready and (len(ready) != shards or not rises or ready[-1] != 1):
+        found.append(_fault("ready", ready, f"{shards} rising shares, above 0, of which the last is 1"))
+    elif ready and model.local_steps > 1:
+        found.append(_fault("ready", ready, "none with local steps: they end in one exchange"))
+    return found
 
 
 def _interface_faults(model: UpdateModel) -> list[Fault]:

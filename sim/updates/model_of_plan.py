@@ -36,16 +36,18 @@ def update_model(
     gradients = max(1, count) * (2 if s.server_replicas > 1 else 1)
     if name in ("async", "stale", "backup"):
         gradients = ROUNDS
-    shards = [[plan.job.model.layers[i] for i in shard] for shard in plan.shards]
-    parameters = [sum(layer.parameters for layer in own) for own in shards]
+    portions = plan.portions
+    parameters = [sum(plan.job.model.layers[i].parameters for i in own.layers) for own in portions]
     slowdown = concurrency_factor(cluster, min(plan.world_size, cluster.accelerators_per_node))
     shared = _cores(plan, cluster, costs)
     interface = interface_of(plan, cluster)
-    latency, rates = _network(plan, cluster, costs, max(plan.sizes.shards), interface)
+    latency, rates = _network(plan, cluster, costs, max(own.size_bytes for own in portions), interface)
     return UpdateModel(
         synchrony=s.synchrony,
         compute_s=_compute_s(plan, cluster, costs, slowdown, (s.dp, gradients), seed, sample),
-        shard_bytes=plan.sizes.shards,
+        shard_bytes=[own.size_bytes for own in portions],
+        shard_server=[own.server for own in portions],
+        ready=_ready(plan, costs),
         apply_s=[costs.optimizer.update_s(count) * slowdown for count in parameters],
         servers=s.servers,
         replicas=s.server_replicas,
@@ -59,6 +61,15 @@ def update_model(
         bandwidth=rates,
         latency_s=0.0 if shared else latency,
     )
+
+
+def _ready(plan: Plan, costs: Costs) -> list[float]:
+    """By bucket: the share of a round's computing after which its gradients are whole, in the backward of the
+    last micro-batch; empty where there are no buckets."""
+    stage, layers = StageCosts(costs), plan.job.model.layers
+    passes = plan.micro_batches * stage.compute_s(layers, Kind.FORWARD, Kind.BACKWARD)
+    below = [stage.compute_s(layers[: min(bucket)], Kind.BACKWARD) for bucket in plan.stages[0].buckets]
+    return [1.0 - seconds / passes for seconds in below] if passes else [1.0] * len(below)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +92,11 @@ def _cores(plan: Plan, cluster: Cluster, costs: Costs) -> _Cores | None:
     places = [*range(plan.strategy.dp), *plan.server_ranks]
     communication = costs.communication
     ends = (0, plan.world_size - 1)
-    walls = [communication.transfer_s(size, *ends) for size in plan.sizes.shards]
-    sizes = zip(plan.sizes.shards, walls, strict=True)
-    handling = [min(communication.transfer_cpu_s(size), wall) for size, wall in sizes]
+    sizes = [own.size_bytes for own in plan.portions]
+    walls = [communication.transfer_s(size, *ends) for size in sizes]
+    handling = [
+        min(communication.transfer_cpu_s(size), wall) for size, wall in zip(sizes, walls, strict=True)
+    ]
     return _Cores(
         cores=[rank // per_node * cores + rank % per_node % cores for rank in places],
         slice_s=host.time_slice_s,

@@ -25,7 +25,7 @@ class Servers:
     def holder(self, shard: int, hop: int) -> Place:
         """The shard's ``hop``-th server."""
         t = self.tables
-        return t.place[t.workers + (shard + hop) % t.servers]
+        return t.place[t.workers + (t.server_of[shard] + hop) % t.servers]
 
     def receive(self, number: int) -> None:
         """Take a slot's gradient: as an update of its own, or as part of a joint step."""

@@ -54,10 +54,16 @@ class Workers:
             self.clock.process(self._compute(worker, row))
 
     def _compute(self, worker: int, row: int) -> Waiting:
+        """Compute a round part by part, and push after each what is whole by then."""
         t = self.tables
         each = t.compute_s[row * t.local_steps : (row + 1) * t.local_steps]
-        t.round[row].start = yield from self.network.processors.work(t.place[worker], each)
-        t.round[row].end = self.clock.now
-        yield self.clock.turn(COMPUTED, worker)
-        for number in range(worker, t.slots, t.workers):
-            self.computed[number].succeed()
+        for segment, share in enumerate(t.segment_share):
+            seconds = [one * share for one in each]
+            begun = yield from self.network.processors.work(t.place[worker], seconds)
+            if segment == 0:
+                t.round[row].start = begun
+            t.round[row].end = self.clock.now
+            yield self.clock.turn(COMPUTED, worker)
+            for turn in range(t.segment_first[segment], t.segment_first[segment + 1]):
+                self.computed[turn * t.workers + worker].succeed()
+            yield self.clock.timeout(0)  # so that what is pushed lines up for the core first

@@ -64,6 +64,10 @@ class Place:
     processor: int
     missing: int
     """Shards that a worker waits for."""
+    row: int = 0
+    """Of a worker: the round that it computes."""
+    segment: int = 0
+    """Of a worker: the part of the round's computing under way."""
 
 
 @dataclass(slots=True)
@@ -150,6 +154,14 @@ class Tables(NamedTuple):
     """float64[shard]: processor seconds of a message at either end"""
     compute_s: Any
     """float64[n * T], worker by worker"""
+    segments: int
+    """Parts of a round's computing, after each of which shards are pushed."""
+    segment_share: Any
+    """float64[segments]: its share of the computing"""
+    segment_first: Any
+    """int64[segments + 1]: turns in which the shards go out that are whole after it, up to the next's"""
+    server_of: Any
+    """int64[shard]: the server that holds it first"""
     transfer_s: Any
     """float64[shard * interfaces]: a message's seconds on an interface"""
     slot_of: Any
@@ -186,6 +198,7 @@ def make_tables(model: UpdateModel) -> Tables:
     """The tables of a checked model with servers before anything has happened, as arrays."""
     n, shards, servers, rounds = model.workers, model.shards, model.servers, model.rounds
     slots = [(worker, _shard_at(model, worker, turn)) for turn in range(shards) for worker in range(n)]
+    ends, server_of = _segments(model), np.array(model.shard_server or np.arange(shards) % servers)
     worker_of, shard_of = (np.array(column) for column in zip(*slots, strict=True))
     slot_of = np.zeros((shards, n), dtype=np.int64)
     slot_of[shard_of, worker_of] = np.arange(len(slots))
@@ -210,6 +223,10 @@ def make_tables(model: UpdateModel) -> Tables:
         handling_s=np.asarray(model.handling_s or [0.0] * shards, float),
         latency_s=float(model.latency_s),
         compute_s=gradients.reshape(-1),
+        segments=len(ends),
+        segment_share=np.diff([0.0, *(share for share, _ in ends)]),
+        segment_first=np.array([0, *(turn for _, turn in ends)]),
+        server_of=server_of,
         transfer_s=transfer_s.reshape(-1),
         slot_of=slot_of.reshape(-1),
         queue=np.sort(slot_of, axis=1).reshape(-1),
@@ -224,7 +241,7 @@ def make_tables(model: UpdateModel) -> Tables:
             len(slots),
             worker=worker_of,
             shard=shard_of,
-            at_home=model.colocated & (worker_of == shard_of % servers),
+            at_home=model.colocated & (worker_of == server_of[shard_of]),
         ),
         round=_table(Round, n * rounds),
         update=_table(Update, n * rounds * shards),
@@ -260,8 +277,17 @@ def _places(model: UpdateModel) -> np.ndarray:
     return _table(Place, n + servers, interface=np.array(at), processor=np.array(on), missing=model.shards)
 
 
+def _segments(model: UpdateModel) -> list[tuple[float, int]]:
+    """The parts of a round's computing: the share at which each ends, and how many shards are out by then."""
+    last = {share: number + 1 for number, share in enumerate(model.ready)}
+    return list(last.items()) or [(1.0, model.shards)]
+
+
 def _shard_at(model: UpdateModel, worker: int, turn: int) -> int:
-    """The shard that a worker sends in its ``turn``: chunk after chunk, servers in turn from its own."""
+    """The shard that a worker sends in its ``turn``: chunk after chunk, servers in turn from its own; or as
+    they become whole."""
+    if model.ready:
+        return turn
     chunk, place = divmod(turn, model.servers)
     width = min(model.servers, model.shards - chunk * model.servers)
     return chunk * model.servers + (place + worker) % width
@@ -271,7 +297,10 @@ def listed(tables: Tables) -> Tables:
     """The same tables as lists, for CPython."""
     lists = {
         name: getattr(tables, name).tolist()
-        for name in ("compute_s", "transfer_s", "handling_s", "slot_of", "queue")
+        for name in (
+            *("compute_s", "segment_share", "segment_first", "server_of"),
+            *("transfer_s", "handling_s", "slot_of", "queue"),
+        )
     }
     objects = {name: [kind(*row) for row in getattr(tables, name).tolist()] for name, kind in TABLES.items()}
     return tables._replace(**lists, **objects, tail=tables.tail.tolist())

@@ -35,7 +35,7 @@ def test_gpipe_does_all_forwards_first(tiny_job):
 
 def test_parameter_server_plan_has_roles(tiny_job):
     """Workers pull, compute and push; a synchronous server waits for all pushes before its step."""
-    servers = {"gradient_exchange": "parameter_server", "servers": 2}
+    servers = {"gradient_exchange": "parameter_server", "servers": 2, "overlap_gradients": False}
     plan = make_plan(tiny_job, Strategy(dp=2, micro_batch=4, **servers))
     assert text(plan.actions[0]) == "0PULL 0F0 0B0 0PUSH"
     assert text(plan.server_actions[0]) == "0PULL0 0PULL1 0PUSH0 0PUSH1 0APPLY"
@@ -43,6 +43,19 @@ def test_parameter_server_plan_has_roles(tiny_job):
     assert sorted(i for layers in plan.shards for i in layers) == list(range(6))
     plan = make_plan(tiny_job, Strategy(dp=2, micro_batch=4, synchrony="async", **servers))
     assert text(plan.server_actions[1]) == "1PULL0 1PUSH0 1APPLY0 1PULL1 1PUSH1 1APPLY1"
+
+
+def test_gradients_are_pushed_in_buckets_of_one_server(tiny_job):
+    """In the order in which backward makes them whole; every layer is in one."""
+    servers = {"dp": 2, "micro_batch": 2, "gradient_exchange": "parameter_server", "servers": 2}
+    plan = make_plan(tiny_job, Strategy(bucket_bytes=1, **servers))
+    assert text(plan.actions[0]).startswith("0PULL.0 0PULL.1 ")
+    assert text(plan.actions[0]).endswith(" 0F0 0B0 0F1 0B1 " + " ".join(f"0PUSH.{i}" for i in range(6)))
+    assert [portion.layers for portion in plan.portions] == [(5,), (4,), (3,), (2,), (1,), (0,)]
+    assert all(set(portion.layers) <= set(plan.shards[portion.server]) for portion in plan.portions)
+    assert sum(portion.size_bytes for portion in plan.portions) == sum(plan.sizes.shards)
+    averaged = make_plan(tiny_job, Strategy(bucket_bytes=1, synchrony="local:2", **servers))
+    assert text(averaged.actions[0]) == "0PULL 0F0 0B0 0F1 0B1 0STEP 0F2 0B2 0F3 0B3 0STEP 0PUSH"
 
 
 def test_tied_embeddings_are_summed_over_the_ends(tiny_job):

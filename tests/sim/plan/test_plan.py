@@ -21,12 +21,15 @@ actions = st.one_of(
     st.builds(Action.of, st.just(Kind.REDUCE_GRAD), stage=number, bucket=maybe),
     st.builds(
         Action.of,
-        st.sampled_from([Kind.RESHARD, Kind.REDUCE_TIED, Kind.PULL, Kind.PUSH]),
+        st.sampled_from([Kind.RESHARD, Kind.REDUCE_TIED]),
         stage=number,
     ),
+    st.builds(Action.of, st.sampled_from([Kind.PULL, Kind.PUSH]), stage=number, bucket=maybe),
     st.builds(Action.of, st.sampled_from([Kind.STEP, Kind.AVERAGE]), rank=number),
-    st.builds(Action.of, st.sampled_from([Kind.PULL, Kind.PUSH]), server=number, worker=number),
-    st.builds(Action.of, st.just(Kind.APPLY), server=number, worker=maybe),
+    st.builds(
+        Action.of, st.sampled_from([Kind.PULL, Kind.PUSH]), server=number, worker=number, bucket=maybe
+    ),
+    st.builds(Action.of, st.just(Kind.APPLY), server=number, worker=maybe, bucket=maybe),
 )
 
 
@@ -50,7 +53,16 @@ def test_every_kind_but_overlap_is_read_with_what_its_numbers_stand_for():
     assert [(action.stage, action.rank) for action in read[19:]] == [(-1, 2), (-1, 2)]
 
 
-@pytest.mark.parametrize("text", ["", "F0", "0", "0f0", "0X1", "0F-1", "0F0 ", "0F0x", "0 F0", "0STEP1"])
+def test_a_bucket_of_what_passes_to_and_from_servers_follows_a_point():
+    read = [Action.parse(text) for text in "0PUSH.3 1PUSH0.3 1APPLY.3 1APPLY0.3".split()]
+    assert [(a.stage, a.server, a.worker, a.bucket) for a in read] == [
+        (0, -1, -1, 3), (-1, 1, 0, 3), (-1, 1, -1, 3), (-1, 1, 0, 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["", "F0", "0", "0f0", "0X1", "0F-1", "0F0 ", "0F0x", "0 F0", "0STEP1", "0F0.1", "0PUSH."]
+)
 def test_what_is_no_action_is_refused(text):
     if text.strip() != text:
         assert Action.parse(text) == Action(0, Kind.FORWARD, 0)

@@ -208,11 +208,45 @@ def test_a_plan_cut_off_anywhere_is_refused(tmp_path_factory, length):
     ],
 )
 def test_servers_of_earlier_versions_are_read(synchrony, earlier):
-    """They wrote 0 for every server, and STEP for its step."""
-    plan = make_plan(
-        JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=2, synchrony=synchrony)
-    )
-    assert plan_from_dict({**plan_to_dict(plan), "server_actions": [earlier] * 2}) == plan
+    """They wrote 0 for every server, STEP for its step, and pushed all gradients at once after backward."""
+    servers = {"dp": 2, "gradient_exchange": "parameter_server", "servers": 2, "synchrony": synchrony}
+    plan = make_plan(JOB, Strategy(**servers, overlap_gradients=False))
+    data = {**plan_to_dict(plan), "server_actions": [earlier] * 2}
+    assert plan_from_dict(data) == plan
+    data["strategy"] = Strategy(**servers).to_dict()
+    assert plan_from_dict(data).portions == plan.portions
+
+
+def test_averages_of_earlier_versions_have_their_local_steps():
+    """They left to readers that a worker steps its own parameters."""
+    strategy = Strategy(dp=2, gradient_exchange="parameter_server", servers=1, synchrony="local:2")
+    plan = make_plan(JOB, strategy)
+    data = plan_to_dict(plan)
+    assert data["actions"][0].count("0STEP") == 2
+    assert plan_from_dict({**data, "actions": [data["actions"][0].replace(" 0STEP", "")]}) == plan
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ((" 0PUSH.1", ""), "actions[0]: 0PUSH.0 -> expected 0PUSH.0 0PUSH.1, in any order"),
+        (("0PULL.0 0PULL.1", "0PULL"), "actions[0]: 0PULL -> expected 0PULL.0 0PULL.1, in any order"),
+    ],
+)
+def test_a_worker_pulls_and_pushes_every_bucket(change, expected):
+    data = plan_to_dict(make_plan(JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=2)))
+    data["actions"] = [data["actions"][0].replace(*change)]
+    with pytest.raises(InputError) as caught:
+        plan_from_dict(data)
+    assert expected in str(caught.value)
+
+
+def test_a_bucket_lies_on_one_server():
+    data = plan_to_dict(make_plan(JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=2)))
+    first, second = data["stages"][0]["buckets"]
+    data["stages"][0]["buckets"] = [[first[0], *second[1:]], [second[0], *first[1:]]]
+    with pytest.raises(InputError, match=r"buckets\[0\]: layers .* -> expected layers of one server's shard"):
+        plan_from_dict(data)
 
 
 @pytest.mark.parametrize(
@@ -240,10 +274,12 @@ def test_what_earlier_versions_left_to_readers_is_filled_in(fields, left_out):
         ("sync", "0PULL0 0PULL1 0PUSH0 0APPLY 0PUSH1", "another order"),
         ("async", "0PULL0 0PUSH0 0APPLY0 0PUSH1 0PULL1 0APPLY1", "another order"),
         ("async", "0PULL1 0PUSH1 0APPLY1 0PULL0 0PUSH0 0APPLY0", ""),
+        ("sync", "0PULL0 0PUSH0 0APPLY 0PULL1 0PUSH1", "another order"),
     ],
 )
 def test_a_server_does_all_of_its_own_in_order(synchrony, actions, expected):
-    strategy = Strategy(dp=2, gradient_exchange="parameter_server", servers=1, synchrony=synchrony)
+    servers = {"gradient_exchange": "parameter_server", "servers": 1, "overlap_gradients": False}
+    strategy = Strategy(dp=2, synchrony=synchrony, **servers)
     data = {**plan_to_dict(make_plan(JOB, strategy)), "server_actions": [actions]}
     if not expected:
         assert " ".join(map(str, plan_from_dict(data).server_actions[0])) == actions

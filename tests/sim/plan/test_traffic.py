@@ -44,10 +44,12 @@ def test_every_send_has_its_receive(drawn):
 def test_every_pull_and_push_of_a_worker_is_a_servers_too(drawn):
     plan = make_plan(*drawn)
     for kind in (Kind.PULL, Kind.PUSH):
-        asked = sum(action.kind is kind for action in plan.actions[0])
-        for own in plan.server_actions:
-            served = Counter(action.worker for action in own if action.kind is kind)
-            assert served == dict.fromkeys(range(plan.strategy.dp), asked)
+        asked = [action.bucket for action in plan.actions[0] if action.kind is kind]
+        for server, own in enumerate(plan.server_actions):
+            held = [portion.bucket for portion in plan.portions if portion.server == server]
+            wanted = [bucket for bucket in asked if bucket in held]
+            served = Counter((action.worker, action.bucket) for action in own if action.kind is kind)
+            assert served == {(worker, bucket): 1 for worker in range(plan.strategy.dp) for bucket in wanted}
 
 
 @pytest.mark.parametrize(
@@ -69,12 +71,15 @@ def test_the_simulator_sends_the_plans_sizes(strategy):
             assert span.bytes == plan.sizes.buckets[span.stage][span.micro_batch]
 
 
-def test_servers_exchange_the_plans_sizes():
-    plan = make_plan(JOB, Strategy(dp=2, gradient_exchange="parameter_server", servers=2))
+@pytest.mark.parametrize("overlapped", [True, False])
+def test_servers_exchange_the_plans_sizes(overlapped):
+    servers = {"gradient_exchange": "parameter_server", "servers": 2}
+    plan = make_plan(JOB, Strategy(dp=2, **servers, overlap_gradients=overlapped))
     spans = [span for span in simulate(plan, gpu_cluster()).spans if span.stream == "ps"]
     served = [span for span in spans if span.rank in plan.server_ranks]
-    assert len(served) == 2 * 2 * 2
-    assert all(span.bytes == plan.sizes.shards[span.stage] for span in served)
+    assert len(served) == 2 * 2 * len(plan.portions)
+    by_server = [sum(s.bytes for s in served if s.stage == server) for server in range(2)]
+    assert by_server == [2 * 2 * size for size in plan.sizes.shards]
     assert sum(span.bytes for span in served) == sum(
         s.bytes for s in spans if s.rank not in plan.server_ranks
     )

@@ -29,18 +29,21 @@ def test_every_protocol_has_a_trace_and_both_engines_give_the_same(tiny_job, rou
     assert trace.spans == again.spans
     assert trace.step_times_s == again.step_times_s
     assert trace.ranks == list(range(6))
-    assert {span.kind for span in trace.spans} == {"F", "B", "PUSH", "PULL", "APPLY"}
+    steps = {"STEP"} if synchrony.startswith("local") else set()
+    assert {span.kind for span in trace.spans} == {"F", "B", "PUSH", "PULL", "APPLY"} | steps
+    said = {str(action) for own in (*plan.actions, *plan.server_actions) for action in own}
+    assert {span.action for span in trace.spans} == said
     stale = trace.metadata["staleness"]
     assert isinstance(stale, list)
     assert any(stale) == (synchrony in ("async", "stale:1"))
 
 
 def test_a_synchronous_step_is_what_its_parts_add_up_to(tiny_job, round_cluster):
-    """One server: four pulls one after the other, compute, four pushes, one update.
+    """One server, pushes after backward: four pulls one after the other, compute, four pushes, one update.
 
     All messages queue at the server's interface. The last pulls are computed on last, and pushed last.
     """
-    plan = planned(tiny_job, "sync", servers=1)
+    plan = planned(tiny_job, "sync", servers=1, overlap_gradients=False)
     costs = Costs(round_cluster, plan.job, plan.strategy)
     layers = plan.job.model.layers
     compute = sum(costs.compute.forward_s(layer) + costs.compute.backward_s(layer) for layer in layers)
@@ -50,6 +53,24 @@ def test_a_synchronous_step_is_what_its_parts_add_up_to(tiny_job, round_cluster)
     apply = costs.optimizer.update_s(sum(layer.parameters for layer in layers))
     expected = 2 * (latency + message) + 3 * message + compute + apply
     assert simulate(plan, round_cluster).step_time_s == pytest.approx(expected, rel=1e-3)
+
+
+def test_buckets_are_pushed_inside_the_last_backward(tiny_job, round_cluster):
+    """The first bucket leaves before backward ends, the last one with its end; no step takes longer for it."""
+    buckets = {"dp": 2, "servers": 2, "micro_batch": 2, "bucket_bytes": 1}
+    plan = planned(tiny_job, "sync", **buckets)
+    assert len(plan.portions) == len(plan.job.model.layers)
+    trace = simulate(plan, round_cluster)
+    exposed = simulate(planned(tiny_job, "sync", **buckets, overlap_gradients=False), round_cluster)
+    own = [span for span in trace.spans if span.rank == 0]
+    last = max((span for span in own if span.kind == "B"), key=lambda span: span.end)
+    pushes = {span.action: span.start for span in own if span.kind == "PUSH"}
+    assert last.start < pushes["0PUSH.0"] < last.end
+    assert max(pushes.values()) >= last.end
+    assert trace.step_time_s <= exposed.step_time_s
+    assert {span.action for span in exposed.spans if span.kind == "PUSH"} == {
+        *("0PUSH", "0PUSH0", "0PUSH1", "1PUSH0", "1PUSH1")
+    }
 
 
 @pytest.mark.parametrize("synchrony", PROTOCOLS)
@@ -111,7 +132,7 @@ def test_ranks_that_share_a_core_take_turns(tiny_job, host_cluster):
     """Twice as many ranks as cores take twice as long to compute; gloo's messages take time of both ends."""
     alone = replace(host_cluster, host=replace(host_cluster.host, cores=4, concurrency=()))
     shared = replace(host_cluster, host=replace(host_cluster.host, cores=1, concurrency=()))
-    plan = planned(tiny_job, "sync", dp=2, servers=1)
+    plan = planned(tiny_job, "sync", dp=2, servers=1, overlap_gradients=False)
     one, other = (simulate(plan, cluster) for cluster in (alone, shared))
     passes = sum(span.duration for span in one.spans if span.rank == 0 and span.stream == "compute")
     assert other.step_time_s > one.step_time_s + 0.9 * passes

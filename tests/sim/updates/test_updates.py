@@ -38,6 +38,8 @@ def models(
     shared, measured = hosts and draw(st.booleans()), hosts and draw(st.booleans())
     cores = draw(st.integers(1, workers + servers))
     numbers = st.integers(0, interfaces - 1)
+    parts = sorted(draw(st.lists(st.sampled_from([0.25, 0.5, 0.7, 1.0]), min_size=shards, max_size=shards)))
+    in_parts, held = name != "local" and draw(st.booleans()), st.integers(0, servers - 1)
     return UpdateModel(
         synchrony=f"{name}:{draw(st.integers(least, most))}" if most else name,
         compute_s=np.array(
@@ -46,6 +48,8 @@ def models(
         shard_bytes=draw(st.lists(TICKS, min_size=shards, max_size=shards)),
         apply_s=draw(st.lists(TICKS, min_size=shards, max_size=shards)),
         servers=servers,
+        ready=[*parts[:-1], 1.0] if in_parts else (),
+        shard_server=draw(st.lists(held, min_size=shards, max_size=shards)) if in_parts else (),
         replicas=draw(st.integers(1, servers)),
         replication=draw(st.sampled_from(["chain", "all"])),
         colocated=colocated,
@@ -152,9 +156,10 @@ def test_cores_are_busy_for_what_ran_on_them(model: UpdateModel) -> None:
     """Every gradient is computed once and applied by every holder; a message takes time of both its ends."""
     record = run_updates(model)
     shards, rounds = np.arange(model.shards), model.rounds
+    holders = model.shard_server or shards % model.servers
     apart = [
-        sum(not (model.colocated and worker == shard % model.servers) for worker in range(model.workers))
-        for shard in shards
+        sum(not (model.colocated and worker == holder) for worker in range(model.workers))
+        for holder in holders
     ]
     ends = [2 * (2 * count + (model.replicas - 1) * model.workers) for count in apart]
     handled = sum(ends[shard] * model.handling_s[shard] for shard in shards) if model.handling_s else 0.0
@@ -195,6 +200,21 @@ def test_local_by_hand() -> None:
     assert record.applied_s[:, :, 0].tolist() == [[4.0, 7.0], [4.0, 7.0]]
 
 
+def test_pushes_inside_backward_by_hand() -> None:
+    """Half of a gradient is whole, and on its way, while the other half is computed: two messages of 1 s and
+    4 s of computing take 5 s to be there instead of 6, and the first part's step waits for no other."""
+    parts = {"shard_bytes": [1.0, 1.0], "apply_s": [0.5, 0.5], "shard_server": [0, 0]}
+    record = run_updates(simple("sync", [[4.0, 4.0]], ready=[0.5, 1.0], **parts))
+    assert record.compute_start_s[:, 0].tolist() == [2.0]  # behind two pulls
+    assert record.push_start_s[0, 0].tolist() == [4.0, 6.0]
+    assert record.push_end_s[0, 0].tolist() == [5.0, 7.0]
+    assert record.applied_s[0, 0].tolist() == [5.5, 7.5]
+    assert record.pull_end_s[0, 1].tolist() == [6.5, 8.5]
+    assert record.compute_end_s.tolist() == [[6.0, 12.5]]
+    after = run_updates(simple("sync", [[4.0, 4.0]], **parts))
+    assert after.push_end_s[0, 0].tolist() == [7.0, 8.0]
+
+
 def test_all_reduce_waits_for_the_slowest() -> None:
     record = run_updates(simple("sync", [[1.0, 5.0], [2.0, 1.0]], servers=0, exchange_s=0.5))
     assert record.applied_s[:, :, 0].tolist() == [[2.5, 8.0], [2.5, 8.0]]
@@ -213,6 +233,11 @@ def test_all_reduce_waits_for_the_slowest() -> None:
         ({"apply_s": []}, "apply_s"),
         ({"replicas": 2}, "replicas"),
         ({"bandwidth": [1.0]}, "bandwidth"),
+        ({"ready": [0.5]}, "of which the last is 1"),
+        ({"ready": [1.0, 0.5], "shard_bytes": [0.0] * 2, "apply_s": [0.0] * 2}, "rising shares"),
+        ({"ready": [1.0, 1.0]}, "1 rising shares"),
+        ({"ready": [1.0], "synchrony": "local:2", "compute_s": [[1.0, 1.0]] * 2}, "none with local steps"),
+        ({"shard_server": [1]}, "numbers of servers, 0 to 0"),
         ({"bandwidth": [0.0] * 3}, "bandwidth"),
         ({"worker_interface": [0]}, "worker_interface"),
         ({"replication": "gossip"}, "replication"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from machines import job, llama
 
@@ -14,6 +16,7 @@ from traincast.sim.plan.passes.servers import add_push_and_pull, server_actions
 from traincast.sim.plan.passes.transfers import add_transfers
 from traincast.sim.plan.passes.unsharding import add_gathering, add_unsharding
 from traincast.sim.plan.passes.updates import add_step
+from traincast.sim.plan.plan import Portion
 from traincast.sim.plan.strategy import Strategy
 
 JOB = job(llama(layers=2), global_batch=2)
@@ -102,12 +105,20 @@ def test_activations_leave_after_their_forward_and_come_back_one_pass_ahead(pass
 
 def test_workers_pull_first_and_push_last():
     assert texts(add_push_and_pull(lists("0F0 0B0"))) == ["0PULL 0F0 0B0 0PUSH"]
+    by_bucket = add_push_and_pull(lists("0F0 0B0"), buckets=2)
+    assert texts(by_bucket) == ["0PULL.0 0PULL.1 0F0 0B0 0PUSH.0 0PUSH.1"]
 
 
 def test_servers_apply_all_gradients_once_or_each_as_it_comes():
-    once = server_actions(Strategy(dp=2, gradient_exchange="parameter_server", servers=1))
-    each = server_actions(
-        Strategy(dp=2, gradient_exchange="parameter_server", servers=1, synchrony="stale:2")
-    )
-    assert texts(once) == ["0PULL0 0PULL1 0PUSH0 0PUSH1 0APPLY"]
-    assert texts(each) == ["0PULL0 0PUSH0 0APPLY0 0PULL1 0PUSH1 0APPLY1"]
+    once = Strategy(dp=2, gradient_exchange="parameter_server", servers=1)
+    each = replace(once, synchrony="stale:2")
+    whole = [Portion(server=0, layers=(0, 1), bucket=-1, size_bytes=8.0)]
+    halves = [Portion(server=0, layers=(1 - number,), bucket=number, size_bytes=4.0) for number in (0, 1)]
+    assert texts(server_actions(once, whole)) == ["0PULL0 0PULL1 0PUSH0 0PUSH1 0APPLY"]
+    assert texts(server_actions(each, whole)) == ["0PULL0 0PUSH0 0APPLY0 0PULL1 0PUSH1 0APPLY1"]
+    assert texts(server_actions(once, halves)) == [
+        "0PULL0.0 0PULL1.0 0PUSH0.0 0PUSH1.0 0APPLY.0 0PULL0.1 0PULL1.1 0PUSH0.1 0PUSH1.1 0APPLY.1"
+    ]
+    assert texts(server_actions(replace(each, dp=1), halves)) == [
+        "0PULL0.0 0PUSH0.0 0APPLY0.0 0PULL0.1 0PUSH0.1 0APPLY0.1"
+    ]
