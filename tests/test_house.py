@@ -142,7 +142,15 @@ MAY_IMPORT: Rules = {
     "executor.model": ("sim.errors", "sim.model", "sim.plan"),
     "executor.parallel": ("sim.plan", "executor.measure", "executor.model"),
     "executor.train": ("sim.errors", "sim.plan", "executor.measure", "executor.model", "executor.parallel"),
-    "executor.servers": ("sim.errors", "sim.plan", "executor.measure", "executor.model", "executor.train"),
+    "executor.servers": (
+        "sim.errors",
+        "sim.plan",
+        "sim.trace",
+        "executor.measure",
+        "executor.model",
+        "executor.parallel",
+        "executor.train",
+    ),
     "executor.run": (
         "sim.errors",
         "sim.files",

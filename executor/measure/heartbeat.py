@@ -59,6 +59,19 @@ class Heartbeat:
         os.pwrite(self._file, f"{self._step:>12} {state}\n".encode(), 0)
 
 
+class Silent(Heartbeat):
+    """Of threads that serve next to a worker in its process, which speaks for them."""
+
+    def __init__(self) -> None:
+        """Nothing is written."""
+
+    def ended(self, step: int) -> None:
+        """The worker says how far the rank has come."""
+
+    def set_waiting(self, waits: bool) -> None:
+        """The worker says whether the rank waits."""
+
+
 def read_beat(path: Path) -> Beat:
     """What a rank said last."""
     try:

@@ -2,9 +2,8 @@
 
 A step's time is from the moment the last rank ended the walk before to the moment the last rank ends it, over
 the steps of a walk: no barrier stands between walks, so this is the period of the steady state. In a pipeline
-that is never drained it is that of the steps in which it is full, by the first rank's updates. Asynchronous
-workers have no common step; there it is the time in which all of them together make as many updates as there
-are workers, as a synchronous step takes that many gradients.
+that is never drained it is that of the steps in which it is full, by the first rank's updates. With parameter
+servers it is what `servers/measured.py` says.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from ...sim.trace.load import LOAD
 from ...sim.trace.trace import Span, Trace
 from ..measure.load import Reading, load_between
 from ..measure.recorder import COMPUTE, Mark, align_spans
+from ..servers.measured import MeasuredRounds
 from .walks import steps_of_walk
 
 
@@ -33,25 +33,26 @@ def collect(plan: Plan, directory: Path, *, warmup: int, seed: int) -> Trace:
     """The Trace of what was measured after ``warmup`` walks."""
     parts = [json.loads((directory / f"part.{rank}.json").read_text()) for rank in range(plan.world_size)]
     spans = align_spans(Mark(*mark) for part in parts for mark in part["marks"])
-    if plan.strategy.synchrony == "async":
-        times = _round_times(parts[: plan.strategy.workers], warmup)
+    served = MeasuredRounds(plan, parts, warmup) if plan.strategy.servers else None
+    if served:
+        times = served.step_times_s()
     elif is_unflushed(plan.strategy):
         times = _full_step_times(plan, parts)
     else:
         times = [seconds / steps_of_walk(plan) for seconds in _walk_times(parts, warmup)]
-    begins = _begins(plan, parts, spans, warmup)
+    begins = served.begins(spans) if served else _begins(parts, spans, warmup)
     return Trace.of(
         [_shifted(span, begins[span.step, span.rank], warmup) for span in spans],
         source="measured",
         world_size=plan.world_size,
         step_times_s=tuple(times),
         peak_memory_bytes={part["rank"]: part["peak_memory_bytes"] for part in parts},
-        metadata=_metadata(plan, parts, warmup, seed),
+        metadata=_metadata(plan, parts, warmup, seed) | (served.metadata() if served else {}),
     )
 
 
 def _walk_times(parts: list[dict[str, Any]], warmup: int) -> list[float]:
-    """Of a synchronous run: every rank, server or worker, ends every walk."""
+    """Every rank ends every walk."""
     ends = [max(together) for together in zip(*(part["ends"] for part in parts), strict=True)]
     return [now - before for before, now in pairwise(ends[warmup:])]
 
@@ -70,32 +71,20 @@ def _full_step_times(plan: Plan, parts: list[dict[str, Any]]) -> list[float]:
     ]
 
 
-def _round_times(workers: list[dict[str, Any]], warmup: int) -> list[float]:
-    """By round: the time in which all workers at their rates make one update each."""
-    rounds = [[now - before for before, now in pairwise(part["ends"][warmup:])] for part in workers]
-    return [len(workers) / sum(1 / own for own in together) for together in zip(*rounds, strict=True)]
-
-
-def _begins(
-    plan: Plan, parts: list[dict[str, Any]], spans: list[Span], warmup: int
-) -> dict[tuple[int, int], float]:
+def _begins(parts: list[dict[str, Any]], spans: list[Span], warmup: int) -> dict[tuple[int, int], float]:
     """(step, rank) to the moment its spans count from: when the last rank had ended the step before.
 
-    A rank that was ahead may have begun earlier; then that is the moment. An asynchronous worker counts
-    from its own; a server serves several at once, and counts with the first.
+    A rank that was ahead may have begun earlier; then that is the moment.
     """
-    workers = parts[: plan.strategy.workers]
-    asynchronous = plan.strategy.synchrony == "async"
     first_start: dict[int, float] = {}
     for span in spans:
         first_start[span.step] = min(span.start, first_start.get(span.step, span.start))
     begins = {}
-    for step in range(warmup, len(workers[0]["ends"]) - 1):
-        ends = [part["ends"][step] for part in workers]
+    for step in range(warmup, len(parts[0]["ends"]) - 1):
+        ends = [part["ends"][step] for part in parts]
         common = min(max(ends), first_start.get(step, max(ends)))
         for part in parts:
-            own = asynchronous and part["rank"] < len(workers)
-            begins[step, part["rank"]] = part["ends"][step] if own else common
+            begins[step, part["rank"]] = common
     return begins
 
 
@@ -106,7 +95,7 @@ def _shifted(span: Span, begin: float, warmup: int) -> Span:
 
 
 def _metadata(plan: Plan, parts: list[dict[str, Any]], warmup: int, seed: int) -> dict[str, object]:
-    losses = [part["losses"] for part in parts if part["losses"]]
+    losses = [part["losses"] for part in parts if part["losses"] and not plan.strategy.servers]
     metadata: dict[str, object] = {
         "label": plan.strategy.label,
         "seed": seed,
@@ -121,9 +110,6 @@ def _metadata(plan: Plan, parts: list[dict[str, Any]], warmup: int, seed: int) -
         metadata[LOAD] = load
     if plan.strategy.ep > 1:
         metadata["expert_imbalance"] = _expert_imbalance(plan, parts)
-    staleness = next((part["staleness"] for part in parts if part["staleness"]), None)
-    if staleness is not None:
-        metadata["staleness"] = staleness
     return metadata
 
 

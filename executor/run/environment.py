@@ -12,8 +12,9 @@ from ..model.refusals import refusals
 from ..parallel import expert, pipeline, recompute
 from ..parallel.process_groups import device_kind, devices
 from ..parallel.surroundings import Surroundings
+from ..servers import refusals as servers
 
-PARALLELISMS = (expert, recompute, pipeline)
+PARALLELISMS = (expert, recompute, pipeline, servers)
 """Each says what of a plan it cannot run here."""
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
@@ -53,8 +54,9 @@ def _cannot_run(plan: Plan) -> list[str]:
     algorithm = strategy.collective_algorithm
     if strategy.workers > 1 and algorithm not in ("auto", "ring") and device_kind(plan) == "cpu":
         faults.append(f"{algorithm}: gloo reduces around a ring only; run plans with auto or ring")
-    if device_kind(plan) == "gpu" and plan.world_size > torch.cuda.device_count():
-        faults.append(f"{plan.world_size} ranks, but {torch.cuda.device_count()} GPUs here")
+    # Parameter servers hold their parameters on the CPU.
+    if device_kind(plan) == "gpu" and strategy.workers > torch.cuda.device_count():
+        faults.append(f"{strategy.workers} workers, but {torch.cuda.device_count()} GPUs here")
     return faults
 
 
@@ -74,10 +76,6 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"stack {strategy.stack}")
     if strategy.offload != "none":
         found.append(f"offload {strategy.offload}")
-    if strategy.servers and strategy.synchrony not in ("sync", "async"):
-        found.append(f"synchrony {strategy.synchrony}")
-    if strategy.server_replicas > 1 or strategy.servers_colocated:
-        found.append("replicated or colocated servers")
     return found
 
 

@@ -13,4 +13,4 @@ def walks(plan: Plan, steps: int) -> int:
 
 def steps_of_walk(plan: Plan) -> int:
     """Optimizer steps of one walk."""
-    return 1 if plan.strategy.servers else steps_played(plan.strategy, plan.job)
+    return steps_played(plan.strategy, plan.job)

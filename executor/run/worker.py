@@ -29,8 +29,7 @@ from ..measure.recorder import CpuClock, CudaClock, Recorder
 from ..model.references import look_in
 from ..model.workload import Workload
 from ..parallel.process_groups import device_kind, join, make_groups
-from ..servers.server import Server, serves_each
-from ..servers.server_worker import ServerWorker
+from ..servers.server_rank import ServerRank, paces
 from ..train.trainer import Trainer
 from .process import die_with_parent, pin
 from .walks import walks
@@ -59,18 +58,19 @@ class Rank:
 
     def run(self) -> None:
         plan, seed = self.plan, self.spec["seed"]
-        paces = plan.strategy.dp if serves_each(plan, self.rank) else 1
-        self.heartbeat = Heartbeat(self.directory / f"heartbeat.{self.rank}", paces)
+        self.heartbeat = Heartbeat(self.directory / f"heartbeat.{self.rank}", paces(plan, self.rank))
         store = FileStore(str(self.directory / "store"), plan.world_size)
         self.device = join(plan, self.rank, store)
         clock = CpuClock() if self.device.type == "cpu" else CudaClock()
         self.recorder = Recorder(self.rank, clock, self.heartbeat)
-        if plan.is_server(self.rank):
-            self.actor: Server | ServerWorker | Trainer = Server(plan, self.rank, self.recorder, seed)
-            self._serve(self.actor)
-        elif plan.strategy.servers:
-            self.actor = ServerWorker(plan, self.rank, self.device, self.recorder, seed)
-            self._train_with_servers(self.actor)
+        if plan.strategy.servers:
+            workload = Workload(job=plan.job, seed=seed)
+            self.actor: ServerRank | Trainer = ServerRank(
+                plan, self.rank, self.device, self.recorder, workload, self.walks, on_failure=self.fail
+            )
+            reset_peak_memory(self.device)
+            self._start()
+            self.actor.run(self._served)
         else:
             groups = make_groups(plan, self.rank)
             keeps = self.spec["keep_state"]
@@ -93,24 +93,10 @@ class Rank:
             dist.barrier()
         dist.destroy_process_group()
 
-    def _train_with_servers(self, worker: ServerWorker) -> None:
-        self._start()
-        for step in range(self.walks):
-            self._begin(step)
-            self._end([worker.train_step(step, last=step == self.walks - 1)])
-        with self.heartbeat.waiting():
-            worker.finish()
-
-    def _serve(self, server: Server) -> None:
-        self._start()
-        if server.each:
-            server.serve_each(self.walks)
-            self.recorder.settle()
-            return
-        for step in range(self.walks):
-            self._begin(step)
-            server.serve_step(step)
-            self._end([])
+    def _served(self, step: int) -> None:
+        """A worker of parameter servers has ended a round of its own."""
+        self.step = step
+        self._end([])
 
     def _start(self) -> None:
         """Wait for each other once, and note when the first step began."""
@@ -129,6 +115,8 @@ class Rank:
 
     def _write(self) -> None:
         warmup = walks(self.plan, self.spec["warmup"])
+        served = self.actor if isinstance(self.actor, ServerRank) else None
+        marks = served.marks if served else self.recorder.marks
         part = {
             "rank": self.rank,
             "cores": len(self.cores),
@@ -136,13 +124,31 @@ class Rank:
             "ends": self.ends,
             "losses": self.losses,
             "peak_memory_bytes": peak_memory_bytes(self.device),
-            "staleness": getattr(self.actor, "staleness", []),
             "expert_loads": self.actor.expert_loads() if isinstance(self.actor, Trainer) else {},
-            "marks": [mark for mark in self.recorder.marks if mark.step >= warmup],
+            "marks": [mark for mark in marks if mark.step >= warmup],
+            **(served.part() if served else {}),
         }
         if self.spec["keep_state"]:
             torch.save(self.actor.kept_state(), self.directory / f"state.{self.rank}.pt")
         write_json_atomic(self.directory / f"part.{self.rank}.json", part)
+
+    def fail(self, error: BaseException) -> None:
+        """Say why this rank cannot go on, and leave: peers may wait in a collective, and see a closed
+        connection."""
+        _say_why(self.directory, self.rank, self.step, error)
+        os._exit(1)
+
+
+def _say_why(directory: Path, rank: int, step: int, error: BaseException) -> None:
+    cause = {
+        "rank": rank,
+        "host": socket.gethostname(),
+        "time": time.time(),
+        "step": step,
+        "cause": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    write_json_atomic(directory / f"error.{rank}.json", cause)
 
 
 def main(directory: Path, rank: int) -> int:
@@ -153,15 +159,7 @@ def main(directory: Path, rank: int) -> int:
         one = Rank(directory, rank)
         one.run()
     except BaseException as error:
-        cause = {
-            "rank": rank,
-            "host": socket.gethostname(),
-            "time": time.time(),
-            "step": one.step if one else -1,
-            "cause": f"{type(error).__name__}: {error}",
-            "traceback": traceback.format_exc(),
-        }
-        write_json_atomic(directory / f"error.{rank}.json", cause)
+        _say_why(directory, rank, one.step if one else -1, error)
         # Peers may wait in a collective; leaving at once lets them see a closed connection.
         os._exit(1)
     return 0

@@ -1,156 +1,275 @@
-"""A parameter server: holds the layers of its shard with their optimizer, and does what its actions say.
+"""A parameter server: threads that take what workers push, make updates, and answer those who may go on.
 
-Where an APPLY is for all workers, the server goes through its actions in order: it averages all gradients and
-steps once. Where each is for one worker, it goes through each worker's actions at that worker's pace, at
-1/workers of the learning rate, so that as many updates as there are workers move the parameters as far as one
-synchronous step would (Dean et al. 2012, section 4.1).
+One thread attends to each worker, in the order in which it pushes; updates and answers are made under one
+lock, as one processor would. Where other servers hold copies, an update goes down the chain of its holders
+(van Renesse and Schneider 2004), each of which applies it; the last one confirms it to the first, and only
+then are workers answered with what it made.
 """
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
+import traceback
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from ...sim.plan.action import Action, Actions, Kind
+from ...sim.plan.action import Action, Kind
 from ...sim.plan.plan import Plan
-from ..measure.recorder import COMPUTE, CpuClock, Recorder
-from ..model.decoder import build_layers
-from ..model.optimizer import make_optimizer
-from ..train.handlers import walk
-from .exchange import PULL, PUSH, flat, started, unflatten
+from ..measure.recorder import COMPUTE, Recorder
+from ..model.workload import Workload
+from .exchange import CONFIRM, COPY, FINISHED, PULL, PUSH, Line, RemoteLine, packed, word_of
+from .holding import Holding, exchanged, together
+from .ledger import Ledger, Member
 
 
-def serves_each(plan: Plan, rank: int) -> bool:
-    """Whether ``rank`` is a server that applies every worker's gradients by themselves."""
-    return plan.is_server(rank) and any(
-        action.kind is Kind.APPLY and action.worker >= 0 for action in plan.rank_actions(rank)
-    )
+def end_process(error: BaseException) -> None:
+    """A server that fails ends its process, since others wait for it where nothing can wake them."""
+    traceback.print_exception(error)
+    os._exit(1)
 
 
 class Server:
-    """Holds a shard of the layers and steps them."""
+    """Server ``number`` of a plan, for ``rounds`` rounds.
 
-    def __init__(self, plan: Plan, rank: int, recorder: Recorder, seed: int):
-        self.plan, self.recorder, self.clock = plan, recorder, CpuClock()
-        self.actions = plan.rank_actions(rank)
-        self.each = serves_each(plan, rank)
-        number = rank - plan.strategy.workers
-        self.size_bytes, self.shard = plan.sizes.shards[number], plan.shards[number]
-        layers = range(len(plan.job.model.layers))
-        self.whole = build_layers(plan.job.model.decoder, layers, seed=seed)
-        held = self.whole.layer_parameters()
-        self.parameters = [p for index in self.shard for p in held[index]]
-        workers = plan.strategy.dp
-        self.optimizer = make_optimizer(
-            plan.job, self.parameters, rate_factor=1.0 / workers if self.each else 1.0
-        )
-        self.buffers = [flat(self.parameters) for _ in range(workers)]
-        """By worker: the gradients that it pushes."""
-        self.version = 0
-        self.staleness: list[int] = []
-        self.lock = threading.Lock()
-        self._values: Tensor | None = None
-        self._failure: BaseException | None = None
+    ``home`` are lines to a worker in the same process, by portion. ``recorder`` is its own, with a clock of
+    the CPU. A thread that fails calls ``on_failure``.
+    """
 
-    def serve_step(self, step: int) -> None:
-        """Go through all actions once."""
-        Round(self, self.actions, step).walk()
-
-    def serve_each(self, steps: int) -> None:
-        """Go through every worker's actions ``steps`` times, at its own pace."""
-        workers = sorted({action.worker for action in self.actions})
-        threads = [
-            threading.Thread(target=self._serve, args=(worker, steps), name=f"worker-{worker}")
-            for worker in workers
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self._failure:
-            raise self._failure
-
-    def _serve(self, worker: int, steps: int) -> None:
-        own = tuple(action for action in self.actions if action.worker == worker)
-        try:
-            for step in range(steps):
-                Round(self, own, step).walk()
-        except BaseException as error:
-            self._failure = self._failure or error
-
-    def values(self) -> Tensor:
-        """All parameters in one tensor that nobody changes."""
-        if self._values is None:
-            self._values = flat(self.parameters)
-        return self._values
-
-    def apply(self, gradients: Tensor) -> None:
-        """Step with all gradients in one tensor."""
-        for parameter, gradient in zip(self.parameters, unflatten(gradients, self.parameters), strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
-        self.version += 1
-        self._values = None
-
-    def kept_state(self) -> dict[str, dict[str, Tensor]]:
-        """Copies of the parameters of its shard, by name (`Layers.named`)."""
-        named = self.whole.named()
-        own = {id(p) for p in self.parameters}
-        return {"parameters": {n: p.detach().clone() for n, p in named.items() if id(p) in own}}
-
-
-class Round:
-    """One walk of a server through its actions, or through those for one worker."""
-
-    def __init__(self, server: Server, actions: Actions, step: int):
-        self.server, self.actions, self.step = server, actions, step
-        self.recorder, self.clock = server.recorder, server.clock
-        # Posted before anything is sent, or the two directions would serialise.
-        self.receives = {
-            action.worker: started(dist.irecv(server.buffers[action.worker], action.worker, tag=PUSH))
-            for action in actions
-            if action.kind is Kind.PUSH
+    def __init__(
+        self,
+        plan: Plan,
+        number: int,
+        recorder: Recorder,
+        workload: Workload,
+        rounds: int,
+        *,
+        home: dict[int, Line] | None = None,
+        on_failure: Callable[[BaseException], None] = end_process,
+    ):
+        self.plan, self.number, self.recorder, self.on_failure = plan, number, recorder, on_failure
+        self.rounds = rounds
+        strategy, portions = plan.strategy, plan.portions
+        held = {p: hop for p, own in enumerate(portions) if (hop := self._hop(own.server)) is not None}
+        whole = workload.layers(range(len(plan.job.model.layers)))
+        own = exchanged(plan, whole)
+        self.holdings = {p: Holding(plan.job, strategy, own[p]) for p in held}
+        self.names = {id(parameter): name for name, parameter in whole.named().items()}
+        self.own = [p for p, hop in held.items() if hop == 0]
+        """Portions that it holds first."""
+        self.copies = {p: hop for p, hop in held.items() if hop > 0}
+        self.ledgers = {p: Ledger.of(strategy, rounds) for p in self.own}
+        self.lines: dict[tuple[int, int], Line] = {
+            (p, w): self._line(p, w, takes=PUSH, sends=PULL) for p in self.own for w in range(strategy.dp)
         }
-        self.posted = self.clock.stamp()
-        self.sends: dict[int, dist.Work] = {}
-        self.read = 0
-        """The version that was sent last."""
+        self.lines |= {(p, plan.server_ranks[number]): line for p, line in (home or {}).items()}
+        self.pushed: dict[tuple[int, int], Tensor] = {}
+        """By portion and worker: its last gradients."""
+        self.posted: dict[tuple[int, int], object] = {}
+        self.applied_s: dict[int, list[float]] = {p: [] for p in self.own}
+        """By portion: when each update was made, on the clock of all processes of a host."""
+        self.lock = threading.Lock()
+        self._make_chain()
 
-    def walk(self) -> None:
-        """Do the actions in order."""
-        walk(self.actions, {Kind.PULL: self._pull, Kind.PUSH: self._push, Kind.APPLY: self._apply})
+    def _hop(self, first: int) -> int | None:
+        """Places behind the server ``first`` in the chain of its holders; None if it is not in it."""
+        hop = (self.number - first) % self.plan.strategy.servers
+        return hop if hop < self.plan.strategy.server_replicas else None
 
-    def _pull(self, action: Action) -> None:
-        with self.server.lock:
-            values, self.read = self.server.values(), self.server.version
-        issued = self.clock.stamp()
-        self.sends[action.worker] = started(dist.isend(values, action.worker, tag=PULL))
-        self._note(action, issued, None)
+    def _line(self, portion: int, peer: int, *, takes: int, sends: int) -> RemoteLine:
+        holding = self.holdings[portion]
+        values = 0 if CONFIRM in (takes, sends) else holding.values
+        return RemoteLine(peer, portion, values, holding.dtype, takes=takes, sends=sends)
 
-    def _push(self, action: Action) -> None:
-        with self.recorder.heartbeat.waiting():
-            self.sends[action.worker].wait()
-            self.receives[action.worker].wait()
-        self._note(action, self.posted, self.clock.stamp())
+    def _make_chain(self) -> None:
+        """Lines to the next holder and from the last one, for what it holds first; and those of copies."""
+        replicas, servers = self.plan.strategy.server_replicas, self.plan.strategy.servers
+        ranks, number = self.plan.server_ranks, self.number
+        following, before = ranks[(number + 1) % servers], ranks[(number - 1) % servers]
+        last = ranks[(number + replicas - 1) % servers]
+        chained = self.own if replicas > 1 else []
+        self.onward = {p: self._line(p, following, takes=COPY, sends=COPY) for p in chained}
+        self.back = {p: self._line(p, last, takes=CONFIRM, sends=CONFIRM) for p in chained}
+        self.unconfirmed: dict[int, queue.SimpleQueue[list[Member] | None]] = {
+            p: queue.SimpleQueue() for p in chained
+        }
+        self.incoming = {p: self._line(p, before, takes=COPY, sends=COPY) for p in self.copies}
+        for p, hop in self.copies.items():
+            first = ranks[self.plan.portions[p].server]
+            self.onward[p] = (
+                self._line(p, first, takes=CONFIRM, sends=CONFIRM)
+                if hop == replicas - 1
+                else self._line(p, following, takes=COPY, sends=COPY)
+            )
 
-    def _apply(self, action: Action) -> None:
-        server = self.server
-        with server.lock:
-            begun = self.clock.stamp()
-            if action.worker < 0:
-                server.apply(torch.stack([server.buffers[worker] for worker in self.receives]).mean(dim=0))
-            else:
-                server.staleness.append(server.version - self.read)
-                server.apply(server.buffers[action.worker])
-                self.recorder.heartbeat.ended(server.version // server.plan.strategy.dp - 1)
-            self.recorder.add(action, COMPUTE, begun, self.clock.stamp(), step=self.step)
+    def start(self) -> None:
+        """Answer every worker with the first parameters, and attend to them from then on."""
+        if not self.own:
+            self.recorder.heartbeat.ended(self.rounds - 1)
+        with self.lock:
+            for portion in self.own:
+                self._answer(portion)
+        workers = range(self.plan.strategy.dp) if self.own else ()
+        self._attending = [self._thread(f"worker-{w}", partial(self._attend, w)) for w in workers]
+        self._chained = [
+            *(self._thread(f"confirms-{p}", partial(self._await_confirmations, p)) for p in self.back),
+            *(self._thread(f"copies-{p}", partial(self._keep_copy, p)) for p in self.copies),
+        ]
 
-    def _note(self, action: Action, issued: object, end: object) -> None:
-        key = f"{action.kind}:{action.worker}:{action.server}"
-        size = self.server.size_bytes
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self.on_failure(error)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def join(self) -> None:
+        """Wait until every worker has finished, and every copy is made."""
+        for thread in self._attending:
+            thread.join()
+        for portion in self.back:
+            self.onward[portion].send(packed(self.holdings[portion].parameters, FINISHED))
+            self.unconfirmed[portion].put(None)
+        for thread in self._chained:
+            thread.join()
+        for line in (*self.lines.values(), *self.onward.values()):
+            line.settle()
+
+    def _attend(self, worker: int) -> None:
+        """Take what one worker pushes, until it has finished with every portion."""
+        left = list(self.own)
+        while left:
+            for portion in list(left):
+                with self.recorder.heartbeat.waiting():
+                    message = self.lines[portion, worker].take()
+                with self.lock:
+                    if word_of(message) == FINISHED:
+                        left.remove(portion)
+                    else:
+                        self._take(portion, worker, message)
+                        self._answer(portion)
+
+    def _take(self, portion: int, worker: int, message: Tensor) -> None:
+        ledger = self.ledgers[portion]
+        # Its answer was there before it could compute on it.
+        self.lines[portion, worker].settle()
+        issued, end = self.posted[portion, worker], self.recorder.clock.stamp()
+        step = word_of(message)
+        self._note(Kind.PUSH, portion, worker, issued, end, step)
+        self.pushed[portion, worker] = message
+        members = ledger.arrive(worker, step)
+        if members:
+            self._apply(portion, members)
+
+    def _apply(self, portion: int, members: list[Member]) -> None:
+        """Make one update, and pass it on or confirm it."""
+        ledger, begun = self.ledgers[portion], self.recorder.clock.stamp()
+        update = together([self.pushed[portion, one.worker] for one in members])
+        self.holdings[portion].apply(update)
+        ledger.apply(members)
+        end = self.recorder.clock.stamp()
+        self.applied_s[portion].append(self.recorder.clock.resolve(end))  # type: ignore[arg-type]
+        joint = ledger.joint
+        action = self._action(Kind.APPLY, portion, -1 if joint else members[0].worker)
+        step = ledger.applied - 1 if joint else members[0].turn
+        self.recorder.add(action, COMPUTE, begun, end, step=step)
+        if portion in self.back:
+            self.onward[portion].send(update)
+            self.unconfirmed[portion].put(members)
+        else:
+            self._confirm(portion, members)
+
+    def _confirm(self, portion: int, members: list[Member]) -> None:
+        self.ledgers[portion].confirm(members)
+        self.recorder.heartbeat.ended(min(ledger.done for ledger in self.ledgers.values()) - 1)
+
+    def _answer(self, portion: int) -> None:
+        """Send the parameters to all that may go on."""
+        holding, ledger = self.holdings[portion], self.ledgers[portion]
+        for worker, version in ledger.due():
+            line = self.lines[portion, worker]
+            line.expect()
+            issued = self.posted[portion, worker] = self.recorder.clock.stamp()
+            line.send(holding.message(version))
+            step = version if ledger.joint else len(ledger.reads[worker]) - 1
+            if step < self.rounds:
+                self._note(Kind.PULL, portion, worker, issued, None, step)
+
+    def _await_confirmations(self, portion: int) -> None:
+        """Answer for each update once its last holder has it."""
+        while (members := self.unconfirmed[portion].get()) is not None:
+            self.back[portion].expect()
+            self.back[portion].take()
+            with self.lock:
+                self.onward[portion].settle(1)
+                self._confirm(portion, members)
+                self._answer(portion)
+
+    def _keep_copy(self, portion: int) -> None:
+        """Make the updates that the holder before passes on, and pass them on, or confirm them."""
+        incoming, onward = self.incoming[portion], self.onward[portion]
+        holding = self.holdings[portion]
+        is_last = self.copies[portion] == self.plan.strategy.server_replicas - 1
+        incoming.expect()
+        while True:
+            update = incoming.take().clone()
+            if word_of(update) == FINISHED:
+                if not is_last:
+                    onward.send(update)
+                return
+            incoming.expect()
+            with self.lock:
+                holding.apply(update)
+            onward.send(update[-1:].clone() if is_last else update)
+
+    def _action(self, kind: Kind, portion: int, worker: int) -> Action:
+        bucket = self.plan.portions[portion].bucket
+        return Action.of(kind, server=self.number, worker=worker, bucket=bucket)
+
+    def _note(self, kind: Kind, portion: int, worker: int, issued: object, end: object, step: int) -> None:
+        """The mark of a message, with the step that the worker counts it to."""
+        channel, turn = f"ps:{kind}:{worker}:{portion}", len(self.ledgers[portion].reads[worker]) - 1
         self.recorder.add(
-            action, "ps", issued, end, size_bytes=size, key=key, channel=f"ps{key}", step=self.step
+            self._action(kind, portion, worker),
+            "ps",
+            issued,
+            end,
+            size_bytes=self.plan.portions[portion].size_bytes,
+            key=f"{channel}:{turn}",
+            channel=channel,
+            step=step,
         )
+
+    def parameters(self) -> dict[str, Tensor]:
+        """A copy of what it holds first, by name (`Layers.named`)."""
+        return self._named(self.own)
+
+    def copied(self) -> dict[str, Tensor]:
+        """A copy of what it holds for other servers."""
+        return self._named(self.copies)
+
+    def _named(self, portions: Iterable[int]) -> dict[str, Tensor]:
+        held = [parameter for p in portions for parameter in self.holdings[p].parameters]
+        return {self.names[id(parameter)]: parameter.detach().clone() for parameter in held}
+
+    def part(self) -> dict[str, Any]:
+        """By portion, as plain values: what was read and applied in which order, and when."""
+        return {
+            str(p): {
+                "rounds": self.rounds,
+                "reads": ledger.reads,
+                "updates": [[list(member) for member in members] for members in ledger.updates],
+                "applied_s": self.applied_s[p],
+                "staleness": ledger.staleness,
+                "dropped": ledger.dropped,
+            }
+            for p, ledger in self.ledgers.items()
+        }

@@ -76,7 +76,7 @@ _OF_BUCKETS = (Kind.PUSH, Kind.PULL, Kind.APPLY)
 """Kinds whose bucket, where they have one, follows a point."""
 
 _ACTION = re.compile(r"(\d+)([A-Z](?:[A-Z_]*[A-Z])?)(\d*)(?:\.(\d+))?\Z")
-_OVERLAP = re.compile(r"\((\w+);(\w+)\)OVERLAP_F_B\Z")
+_OVERLAP = re.compile(r"\(([\w.]+);([\w.]+)\)OVERLAP_F_B\Z")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -162,7 +162,9 @@ class Action:
                 f"{text!r} is not an action; expected nothing after {kind}, as in {match[1]}{kind}"
             )
         if match[4] and kind not in _OF_BUCKETS:
-            raise InputError(f"{text!r} is not an action; expected .{match[4]} of {' '.join(_OF_BUCKETS)} only")
+            raise InputError(
+                f"{text!r} is not an action; expected .{match[4]} of {' '.join(_OF_BUCKETS)} only"
+            )
         numbers = {first: match[1], second: match[3]} | ({"bucket": match[4]} if match[4] else {})
         return cls.of(kind, **{name: int(number) for name, number in numbers.items() if number})
 

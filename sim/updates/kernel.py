@@ -151,6 +151,12 @@ def pulled(t: Tables, events: Any, now: float, number: int) -> None:
     place.missing = t.shards
     place.row = slot.row // t.shards
     place.segment = 0
+    if t.joint:
+        place.made_for = t.rounds
+        for number in range(slot.worker, t.slots, t.workers):
+            place.made_for = min(place.made_for, t.update[t.slot[number].row].version)
+        if place.made_for == t.rounds:
+            return
     compute(t, events, now, slot.worker)
 
 
@@ -248,7 +254,7 @@ def gather(t: Tables, events: Any, now: float, number: int) -> None:
     slot = t.slot[number]
     shard, update = t.shard[slot.shard], t.update[slot.row]
     slot.waiting = True
-    if update.version == shard.closed:
+    if t.place[slot.worker].made_for == shard.closed:
         update.place = shard.closed
         shard.gathered += 1
         if shard.gathered == t.needed:
@@ -340,11 +346,14 @@ def confirmed(t: Tables, events: Any, now: float, number: int) -> None:
 def may_read(t: Tables, number_of_shard: int, number: int) -> bool:
     """Whether a waiting worker's next round may begin.
 
-    Joint: when there is news and all holders have it. Else: when it is not too far ahead.
+    Joint: when there is news for it and all holders have it, as long as a step is left for it, of this shard
+    or of one that is behind. Else: when it is not too far ahead.
     """
     shard, slot = t.shard[number_of_shard], t.slot[number]
     if t.joint:
-        return t.update[slot.row].version < shard.slowest < t.rounds and shard.applied == shard.slowest
+        made_for = t.place[slot.worker].made_for
+        news = made_for < shard.slowest and shard.applied == shard.slowest
+        return news and (shard.slowest < t.rounds or (t.shards > 1 and made_for < t.rounds - 1))
     return slot.pulls < t.rounds and slot.pulls - t.bound <= shard.slowest
 
 

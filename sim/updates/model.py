@@ -2,10 +2,10 @@
 `protocols.py`.
 
 Every worker repeats: pull the parameters, compute a gradient, push it, each shard as soon as its part of the
-gradient is whole. A shard's server applies what
-arrives and answers with the parameters. Messages take the sender's interface, then the receiver's, each
-first come, first served; a message's head reaches the receiver one latency after it begins (LogGP,
-Alexandrov et al. 1995, with its gap at both ends). Many that send to one server so queue at its interface.
+gradient is whole. A shard's server applies what arrives and answers with the parameters. Messages take the
+sender's interface, then the receiver's, each first come, first served; a message's head reaches the receiver
+one latency after it begins (LogGP, Alexandrov et al. 1995, with its gap at both ends). Many that send to one
+server so queue at its interface.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class UpdateModel:
     shard_server: Sequence[int] = ()
     """By shard: the server that holds it first; empty is server j modulo `servers` for shard j."""
     ready: Sequence[float] = ()
-    """By shard, rising to 1: the share of a round's computing after which its gradient is whole, and is pushed;
-    empty is all of it. Shards then go out in their order, from every worker."""
+    """By shard, rising to 1: the share of a round's computing after which its gradient is whole, and is
+    pushed; empty is all of it. Shards then go out in their order, from every worker."""
     apply_s: Sequence[float] = ()
     """By shard: processor seconds of one update on a server."""
     servers: int = 1

@@ -6,7 +6,9 @@
     async     every gradient is an update of its own; nobody waits for others (Dean et al. 2012)
     stale:K   as async, but nobody is more than K rounds ahead of the slowest (SSP, Ho et al. 2013)
 
-The engines know a protocol only by the numbers here. What they make of them is, for who may go on,
+Gradients that are put together are made for the lowest version that their worker read of any shard, so no
+shard gets more than a step ahead of another (as TensorFlow's SyncReplicasOptimizer counts steps). The engines
+know a protocol only by the numbers here. What they make of them is, for who may go on,
 `simpy_synchrony.py` to read and `confirmed` of `kernel.py` for speed.
 """
 

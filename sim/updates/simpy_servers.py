@@ -39,7 +39,7 @@ class Servers:
         t, slot = self.tables, self.tables.slot[number]
         shard, update = t.shard[slot.shard], t.update[slot.row]
         self.synchrony.wait(number)
-        if update.version < shard.closed:
+        if t.place[slot.worker].made_for < shard.closed:
             self.synchrony.grant_if_due(number)
             return
         update.place = shard.closed

@@ -46,12 +46,14 @@ class Synchrony:
                 self.grant_if_due(other)
 
     def grant_if_due(self, number: int) -> None:
-        """A joint step needs news that all holders have; else nobody may be too far ahead."""
+        """A joint step needs news for the worker that all holders have, as long as a step is left for it, of
+        this shard or of one that is behind; else nobody may be too far ahead."""
         t, slot = self.tables, self.tables.slot[number]
         if t.joint:
             steps = self.steps[slot.shard]
-            news = t.update[slot.row].version < steps and t.shard[slot.shard].applied == steps
-            due = news and steps < t.rounds
+            made_for = t.place[slot.worker].made_for
+            news = made_for < steps and t.shard[slot.shard].applied == steps
+            due = news and (steps < t.rounds or (t.shards > 1 and made_for < t.rounds - 1))
         else:
             due = slot.pulls < t.rounds and slot.pulls <= min(self.clocks[slot.shard]) + t.bound
         if due:

@@ -51,7 +51,10 @@ class Workers:
         place.missing -= 1
         if place.missing == 0:
             place.missing = self.tables.shards
-            self.clock.process(self._compute(worker, row))
+            slots = self.tables.slot[worker :: self.tables.workers]
+            place.made_for = min(self.tables.update[slot.row].version for slot in slots)
+            if not self.tables.joint or place.made_for < self.tables.rounds:
+                self.clock.process(self._compute(worker, row))
 
     def _compute(self, worker: int, row: int) -> Waiting:
         """Compute a round part by part, and push after each what is whole by then."""

@@ -68,6 +68,8 @@ class Place:
     """Of a worker: the round that it computes."""
     segment: int = 0
     """Of a worker: the part of the round's computing under way."""
+    made_for: int = -1
+    """Of a worker: the joint step that its gradients are made for, the lowest version that it read."""
 
 
 @dataclass(slots=True)

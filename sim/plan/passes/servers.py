@@ -1,8 +1,8 @@
 """Parameter servers: what workers exchange with them, and what each of them does.
 
 A bucket is pushed once its gradients are whole, which is while the backward before its PUSH still runs, as a
-REDUCE_GRAD is. Servers step it, and send its parameters, whatever becomes of other buckets (Jiang et al. 2020,
-BytePS, section 4).
+REDUCE_GRAD is. Servers step it, and send its parameters, whatever becomes of other buckets (Jiang et al.
+2020, BytePS, section 4).
 """
 
 from __future__ import annotations

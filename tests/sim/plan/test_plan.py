@@ -26,9 +26,7 @@ actions = st.one_of(
     ),
     st.builds(Action.of, st.sampled_from([Kind.PULL, Kind.PUSH]), stage=number, bucket=maybe),
     st.builds(Action.of, st.sampled_from([Kind.STEP, Kind.AVERAGE]), rank=number),
-    st.builds(
-        Action.of, st.sampled_from([Kind.PULL, Kind.PUSH]), server=number, worker=number, bucket=maybe
-    ),
+    st.builds(Action.of, st.sampled_from([Kind.PULL, Kind.PUSH]), server=number, worker=number, bucket=maybe),
     st.builds(Action.of, st.just(Kind.APPLY), server=number, worker=maybe, bucket=maybe),
 )
 
@@ -54,7 +52,7 @@ def test_every_kind_but_overlap_is_read_with_what_its_numbers_stand_for():
 
 
 def test_a_bucket_of_what_passes_to_and_from_servers_follows_a_point():
-    read = [Action.parse(text) for text in "0PUSH.3 1PUSH0.3 1APPLY.3 1APPLY0.3".split()]
+    read = [Action.parse(text) for text in ["0PUSH.3", "1PUSH0.3", "1APPLY.3", "1APPLY0.3"]]
     assert [(a.stage, a.server, a.worker, a.bucket) for a in read] == [
         (0, -1, -1, 3), (-1, 1, 0, 3), (-1, 1, -1, 3), (-1, 1, 0, 3),
     ]  # fmt: skip

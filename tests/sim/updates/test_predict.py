@@ -56,7 +56,7 @@ def test_a_synchronous_step_is_what_its_parts_add_up_to(tiny_job, round_cluster)
 
 
 def test_buckets_are_pushed_inside_the_last_backward(tiny_job, round_cluster):
-    """The first bucket leaves before backward ends, the last one with its end; no step takes longer for it."""
+    """The first bucket leaves before backward ends, the last one with its end; no step is longer for it."""
     buckets = {"dp": 2, "servers": 2, "micro_batch": 2, "bucket_bytes": 1}
     plan = planned(tiny_job, "sync", **buckets)
     assert len(plan.portions) == len(plan.job.model.layers)
