@@ -64,6 +64,11 @@ def imposed_experts(decoder: Decoder, routing: Routing, positions: Tensor) -> Te
     return torch.where(place < own, experts - held + (before + place) % held, elsewhere)
 
 
+def imposed_counts(decoder: Decoder, routing: Routing, positions: Tensor) -> Tensor:
+    """How many of the tokens at these ``positions`` visit each expert: [experts]."""
+    return torch.bincount(imposed_experts(decoder, routing, positions).flatten(), minlength=decoder.experts)
+
+
 def _visits(each: float, tokens: Tensor) -> Tensor:
     """floor(each × tokens), whatever the last digit of ``each``."""
     return torch.floor(tokens.double() * each + 1e-6).long()
@@ -88,6 +93,7 @@ class Router(nn.Module):
         self.loss_scale = 1.0
         """What a micro-batch's mean loss is multiplied with before backward; the balance loss likewise."""
         self.sharers = Sharers()
+        self.loads: Tensor
         self.register_buffer("loads", torch.zeros(decoder.experts, dtype=torch.long), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,8 +139,7 @@ class Router(nn.Module):
     def _whole_counts(self, counts: Tensor, whole: int) -> Tensor:
         if self.routing.kind != IMPOSED:
             return self.sharers.summed(counts)
-        every = imposed_experts(self.decoder, self.routing, torch.arange(whole, device=counts.device))
-        found = torch.bincount(every.flatten(), minlength=counts.shape[1])
+        found = imposed_counts(self.decoder, self.routing, torch.arange(whole, device=counts.device))
         return found.to(counts.dtype).expand_as(counts)
 
 

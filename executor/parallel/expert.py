@@ -14,20 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...sim.model.decoder import Decoder
 from ...sim.plan.choices import IMPOSED
 from ...sim.plan.plan import Plan
 from ...sim.plan.strategy import Strategy
 from ..model.decoder import Layers
-from ..model.experts import ExpertMatrices, ExpertMlp, Experts
+from ..model.experts import Exchange, ExpertMatrices, ExpertMlp, Experts
 from ..model.pieces import Piece, cut
-from ..model.routing import Routing, Sharers, imposed_experts
+from ..model.routing import Routing, Sharers, imposed_counts
 from .context import dealt
 from .rank_context import RankContext
 from .regions import copied, gathered, in_working_dtype, scattered, summed
@@ -144,18 +143,13 @@ def _arrivals(plan: Plan, rank: int, ep: Wire, tp: Wire) -> Arrivals:
         first = (dp * strategy.cp + cp) // ep.size * ep.size
         sent = [
             [
-                _counts(decoder, routing, _positions(plan, (first + peer) % strategy.cp, index))
+                imposed_counts(decoder, routing, _positions(plan, (first + peer) % strategy.cp, index))
                 for peer in range(ep.size)
             ]
             for index in range(tp.size)
         ]
         known = torch.stack([torch.stack(own) for own in sent])[..., ep.index * held : (ep.index + 1) * held]
     return Arrivals(ep=ep, tp=tp, known=known, rows=tokens * decoder.experts_per_token)
-
-
-def _counts(decoder: Decoder, routing: Routing, positions: Tensor) -> Tensor:
-    """Rows for each expert that tokens at these positions make."""
-    return torch.bincount(imposed_experts(decoder, routing, positions).flatten(), minlength=decoder.experts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,9 +179,12 @@ class Across:
 
     def __init__(self, ep: Wire, tp: Wire, arrivals: Arrivals):
         self.ep, self.tp, self.arrivals = ep, tp, arrivals
+        self._uncompiled = cast(Exchange, torch.compiler.disable(self._there_and_back))
 
-    @torch.compiler.disable
     def __call__(self, rows: Tensor, counts: Tensor, experts: Experts) -> Tensor:
+        return self._uncompiled(rows, counts, experts)
+
+    def _there_and_back(self, rows: Tensor, counts: Tensor, experts: Experts) -> Tensor:
         arrivals = self.arrivals.of(rows, counts)
         give = counts.view(self.ep.size, -1).sum(1).tolist()
         take = arrivals[self.tp.index].sum(1).tolist()
