@@ -169,7 +169,8 @@ def one_rank(rank: int, plan: Plan, halves: bool) -> Found:
         recorder.current = Action(0, Kind.FORWARD, 0)
         stage = Stage(
             layers,
-            lambda: list(layers.parameters()),
+            lambda: [p for p in layers.parameters() if p.requires_grad],
+            takes_inputs=True,
             split_after=(lambda tokens: (layers.first(tokens), layers.rest)) if halves else None,
         )
         with precision(job, here.device):
