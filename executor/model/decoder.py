@@ -137,11 +137,11 @@ class Layers(nn.Module):
 
     def named(self) -> dict[str, nn.Parameter]:
         """Parameters by name, as `3.attention.qkv.weight`: layer 3 of the model, whatever the partition."""
-        found = {}
-        for name, parameter in self.named_parameters():
-            _, place, rest = name.split(".", 2)
-            found[f"{self.indices[int(place)]}.{rest}"] = parameter
-        return found
+        return {self._name_in_model(name): parameter for name, parameter in self.named_parameters()}
+
+    def _name_in_model(self, name: str) -> str:
+        _, place, rest = name.split(".", 2)
+        return f"{self.indices[int(place)]}.{rest}"
 
     def named_pieces(self) -> dict[str, Piece]:
         """`pieces` by the names of `named`."""

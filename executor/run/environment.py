@@ -9,12 +9,12 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.strategy import Strategy
 from ..model.decoder import STACKS
 from ..model.refusals import refusals
-from ..parallel import expert, pipeline, recompute
+from ..parallel import context, expert, pipeline, recompute, tensor
 from ..parallel.process_groups import device_kind, devices
 from ..parallel.surroundings import Surroundings
 from ..servers import refusals as servers
 
-PARALLELISMS = (expert, recompute, pipeline, servers)
+PARALLELISMS = (tensor, context, expert, recompute, pipeline, servers)
 """Each says what of a plan it cannot run here."""
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
@@ -62,12 +62,7 @@ def _cannot_run(plan: Plan) -> list[str]:
 
 def _simulated_only(strategy: Strategy) -> list[str]:
     """What of a strategy the executor cannot do."""
-    degrees = {"tp": "tensor parallelism", "cp": "context parallelism"}
-    found = [
-        f"{field} {getattr(strategy, field)} ({name})"
-        for field, name in degrees.items()
-        if getattr(strategy, field) > 1
-    ]
+    found = []
     if strategy.sharding != "ddp":
         found.append(f"sharding {strategy.sharding}")
     if strategy.attention not in _attentions():

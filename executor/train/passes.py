@@ -9,6 +9,7 @@ from ...sim.errors import RunError
 from ...sim.plan.action import Action, Kind
 from ...sim.plan.blocks import reduced_backwards
 from ..measure.recorder import COMPUTE
+from ..parallel.context import share_tokens
 from ..parallel.rank_context import RankContext
 from .handlers import Handlers
 from .messages import Messages
@@ -39,9 +40,11 @@ class Passes:
         """Take the samples of ``steps``, which the plan's list goes through."""
         strategy = self.plan.strategy
         self.batches = [
-            batch
+            (share_tokens(inputs, self.here), share_tokens(targets, self.here))
             for step in steps
-            for batch in self.samples.micro_batches(step, self.dp, strategy.dp, strategy.micro_batch)
+            for inputs, targets in self.samples.micro_batches(
+                step, self.dp, strategy.dp, strategy.micro_batch
+            )
         ]
         self.losses: dict[int, Tensor] = {}
 

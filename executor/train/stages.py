@@ -12,7 +12,7 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.plan import Stage as PlannedStage
 from ...sim.plan.step_counts import is_unflushed
 from ..model.decoder import COMPILED, Layers
-from ..parallel import expert
+from ..parallel import context, expert, tensor
 from ..parallel.data import Buckets
 from ..parallel.rank_context import RankContext
 from .stage import DTYPES, Stage
@@ -63,12 +63,17 @@ def boundaries(here: RankContext) -> dict[int, Tensor]:
     """By stage but the last: an empty tensor like what it passes on."""
     plan = here.plan
     dtype = DTYPES[plan.job.precision]
-    shape = here.workload.boundary_shape
+
+    def shape(stage: PlannedStage) -> tuple[int, ...]:
+        whole = here.workload.boundary_shape(stage.end_layer - 1, plan.strategy.micro_batch)
+        if plan.job.model.network is not None:
+            return whole
+        samples, tokens, *rest = whole
+        parts = plan.strategy.cp * (plan.strategy.tp if plan.strategy.sequence_parallel else 1)
+        return (samples, tokens // parts, *rest)
+
     return {
-        stage.index: torch.empty(
-            shape(stage.end_layer - 1, plan.strategy.micro_batch), dtype=dtype, device=here.device
-        )
-        for stage in plan.stages[:-1]
+        stage.index: torch.empty(shape(stage), dtype=dtype, device=here.device) for stage in plan.stages[:-1]
     }
 
 
@@ -83,7 +88,8 @@ def _build(planned: PlannedStage, here: RankContext) -> Layers:
     layers.boundary_dtype = DTYPES[here.plan.job.precision]
     layers.loss = here.workload.loss
     layers.set_loss_scale(loss_scale(here.plan))
-    expert.apply(layers, here)
+    for parallelism in (tensor, context, expert):
+        parallelism.apply(layers, here)
     if strategy.stack == COMPILED:
         layers.compile_blocks()
     return layers

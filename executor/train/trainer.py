@@ -69,12 +69,13 @@ class Trainer:
 
     def kept_state(self) -> dict[str, dict[str, Any]]:
         """Copies of the parameters that it holds and of their last gradients, by name (`Layers.named`), and
-        which pieces of a single process' they are."""
-        named = {name: p for held in self.stages.values() for name, p in held.layers.named().items()}
+        which pieces of whole parameters they are."""
+        layers = [held.layers for held in self.stages.values()]
+        named = {name: p for own in layers for name, p in own.named().items()}
         return {
             "parameters": {name: p.detach().cpu().clone() for name, p in named.items()},
             "gradients": self.updates.gradients,
-            "pieces": {n: p for held in self.stages.values() for n, p in held.layers.named_pieces().items()},
+            "pieces": {name: piece for own in layers for name, piece in own.named_pieces().items()},
         }
 
     def expert_loads(self) -> dict[int, list[int]]:

@@ -9,6 +9,7 @@ from ..measure.recorder import COMPUTE
 from ..model.optimizer import make_optimizer
 from ..parallel.data import average
 from ..parallel.rank_context import RankContext
+from ..parallel.tensor import sum_whole_gradients
 from .handlers import Handlers
 from .passes import Passes
 from .stages import HeldStage
@@ -60,6 +61,8 @@ class Updates:
         self.passes.check_losses()
         self._finish()
         self.recorder.current = action
+        for held in self.stages.values():
+            sum_whole_gradients(held.layers, self.here)
         issued = self.recorder.clock.stamp()
         for held in self.stages.values():
             held.stage.before_update()

@@ -217,8 +217,6 @@ def test_a_plan_for_gpus_is_refused_before_anything_starts(tiny_job, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"tp": 2}, "tp 2 (tensor parallelism)"),
-        ({"cp": 2}, "cp 2 (context parallelism)"),
         ({"dp": 2, "sharding": "fsdp"}, "sharding fsdp"),
         ({"offload": "optimizer"}, "offload optimizer"),
     ],
