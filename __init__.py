@@ -19,6 +19,7 @@ from .sim import display
 
 if TYPE_CHECKING:
     from .lab.calibrate import calibrate as calibrate
+    from .lab.calibrate import calibrate_from_runs as calibrate_from_runs
     from .lab.converge import converge as converge
     from .lab.demo import demo as demo
     from .lab.doctor import doctor as doctor
@@ -103,6 +104,7 @@ _HOMES = {
     "UsageError": "sim.errors",
     "accelerator": "sim.api.inputs",
     "calibrate": "lab.calibrate",
+    "calibrate_from_runs": "lab.calibrate",
     "check": "sim.api.check",
     "check_output": "sim.files.writer",
     "cluster": "sim.api.inputs",
@@ -170,6 +172,7 @@ __all__ = [
     "UsageError",
     "accelerator",
     "calibrate",
+    "calibrate_from_runs",
     "check",
     "check_output",
     "cluster",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -50,6 +51,12 @@ from .output import echo_json, note, progress
     show_default=True,
     help="Repetitions, of which medians are taken.",
 )
+@click.option(
+    "--from-run",
+    "results",
+    type=click.Path(path_type=Path),
+    help="Instead of measuring: results of a demo, whose runs correct the cluster of their predictions.",
+)
 @json_option
 def command(
     output: Path,
@@ -58,6 +65,7 @@ def command(
     micro_batches: tuple[int, ...],
     plans: tuple[Path, ...],
     rounds: int,
+    results: Path | None,
     as_json: bool,
 ) -> None:
     """Measure compute, memory, optimizer and transport of this machine, and fit a cluster file to it.
@@ -66,8 +74,19 @@ def command(
     Example:
       traincast calibrate --model tiny-llama-bytes --seq-len 128 -o this-machine.yaml
     """
-    from .. import calibrate, write_cluster
+    from .. import calibrate, calibrate_from_runs, write_cluster
 
+    if results is not None:
+        corrected, found = calibrate_from_runs(results)
+        write_cluster(corrected, output)
+        note(f"wrote {output}")
+        if as_json:
+            echo_json({"schema": "traincast.correction/1", "file": str(output), **asdict(found)})
+        else:
+            from ..reports.correction_table import print_correction
+
+            print_correction(found)
+        return
     cluster = calibrate(
         *models, seq_len=seq_len, micro_batches=micro_batches, plans=plans, rounds=rounds, progress=progress
     )

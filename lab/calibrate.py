@@ -8,15 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 from ..executor.calibrate.calibrate import LAYERS_S, Measurements, measure, merge
 from ..executor.calibrate.needs import Needs
 from ..sim.api.inputs import ModelLike, model
 from ..sim.calibration.fit import fit_cluster
+from ..sim.calibration.residuals import Correction, Run, correction
+from ..sim.errors import InputError
 from ..sim.hardware.cluster import Cluster
+from ..sim.hardware.cluster_file import read_cluster
 from ..sim.plan.plan import Plan
 from ..sim.plan.plan_file import read_plan
 from ..sim.predict.prediction import Prediction
+from ..sim.predict.simulate import simulate
+from ..sim.search.result_layout import CLUSTER, plan_name, trace_name
+from ..sim.trace.trace_reader import read_trace
 from .needs import needs, usual_needs
 
 Progress = Callable[[str, float], None]
@@ -24,6 +31,8 @@ Titled = Callable[[str], AbstractContextManager[Progress]]
 """Gives, for a title, what is called with a text and the fraction done."""
 
 PlanFile = Plan | Prediction | str | os.PathLike[str]
+MOST_RUNS = 1000
+"""Places of a ranking that are looked at."""
 SMALL_MODEL = "tiny-llama-bytes"
 """Whose layers are profiled where nobody names a model."""
 
@@ -87,6 +96,38 @@ def fitted(measurements: Sequence[Measurements], ranks: int = 0) -> Cluster:
     merged = merge(measurements).to_dict()
     cluster = fit_cluster(merged, name=machine_name(), date=date.today().isoformat())
     return replace(cluster, accelerators_per_node=max(ranks, cluster.accelerators_per_node))
+
+
+def calibrate_from_runs(directory: str | os.PathLike[str]) -> tuple[Cluster, Correction]:
+    """The cluster of a directory of results, with what its runs say of it as stated factors; and what these
+    are worth on families of plans that they were not made from.
+
+    Raises:
+        InputError: the directory holds no result, or none with runs of at least two families.
+    """
+    place = Path(directory)
+    cluster = read_cluster(place / CLUSTER)
+    runs = _runs(place)
+    if len({run.family for run in runs}) < 2:
+        raise InputError(
+            f"{place}: runs of {len({run.family for run in runs})} families of plans; expected at least two,"
+            " so that factors can be held against runs that they were not made from"
+        )
+    found = correction(runs, cluster, lambda plan, on: simulate(plan, on))
+    return replace(cluster, corrections=dict(found.factors)), found
+
+
+def _runs(place: Path) -> list[Run]:
+    """Plans that were run, by their places in the ranking."""
+    numbers = [number for number in range(1, MOST_RUNS + 1) if (place / plan_name(number)).exists()]
+    return [
+        Run(
+            plan=read_plan(place / plan_name(number)),
+            measured=read_trace(place / trace_name("measured", number)),
+        )
+        for number in numbers
+        if (place / trace_name("measured", number)).exists()
+    ]
 
 
 def machine_name() -> str:

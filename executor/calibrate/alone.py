@@ -21,13 +21,13 @@ from ..measure.heartbeat import Heartbeat
 from ..measure.recorder import CpuClock, Recorder
 from ..model.decoder import Layers
 from ..model.workload import Workload
-from ..parallel import context, tensor
+from ..parallel import context, expert, tensor
 from ..parallel.process_groups import Groups
 from ..parallel.rank_context import RankContext
 from ..parallel.wire import Pending, Wire
 from .bench import Moment
 
-DIVIDING = (tensor, context)
+DIVIDING = (tensor, context, expert)
 """The modules that divide layers, in order of application."""
 
 

@@ -91,6 +91,7 @@ class CommunicationCosts:
             return Shares(whole_s, 0.0)
         each = network.ranks_of_a_core(self.cluster, ranks)
         measured = network.processor_s(self.cluster, operation, ranks, size_bytes)
+        measured *= self.cluster.corrected(operation)
         own = min(measured or whole_s, whole_s / each)
         return Shares(max(0.0, whole_s - each * own), own)
 
@@ -131,14 +132,16 @@ class CommunicationCosts:
         sharing = self._node_ranks(self.strategy.replicas * self.strategy.tp)
         if self.alone or self.strategy.gradient_exchange == "parameter_server":
             sharing = 1
-        return self._remembered.of(
+        seconds = self._remembered.of(
             ("transfer", size_bytes, sharing, *self._placed(pair)),
             lambda: network.transport(self.cluster, network.SEND_RECV, pair, size_bytes, sharing=sharing),
         )
+        return seconds * self.cluster.corrected(network.SEND_RECV)
 
     def transfer_cpu_s(self, size_bytes: float) -> float:
         """Processor seconds that a host-staged message costs each of its two sides; 0 otherwise."""
-        return network.processor_s(self.cluster, network.SEND_RECV, (0, 1), size_bytes)
+        seconds = network.processor_s(self.cluster, network.SEND_RECV, (0, 1), size_bytes)
+        return seconds * self.cluster.corrected(network.SEND_RECV)
 
     def collective_s(self, operation: str, size_bytes: float, ranks: Sequence[int]) -> float:
         """Seconds of a collective by the strategy's algorithm, once all of ``ranks`` are there.
@@ -148,9 +151,10 @@ class CommunicationCosts:
         """
         ranks = ranks if isinstance(ranks, range) else tuple(ranks)
         how = (self.strategy.collective_algorithm, self._node_ranks(self.strategy.world_size))
-        return self._remembered.of(
+        seconds = self._remembered.of(
             (operation, size_bytes, ranks, how), lambda: self._collective_s(operation, size_bytes, ranks)
         )
+        return seconds * self.cluster.corrected(operation)
 
     def _collective_s(self, operation: str, size_bytes: float, ranks: Sequence[int]) -> float:
         members = network.nodes_of(self.cluster, ranks)

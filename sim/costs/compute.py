@@ -23,11 +23,12 @@ from .remembered import Remembered
 
 
 def concurrency_factor(cluster: Cluster, active_ranks: int) -> float:
-    """Factor on compute while ``active_ranks`` of a node compute, beyond a fair share of its cores."""
-    host = cluster.host
+    """Factor on compute while ``active_ranks`` of a node compute, beyond a fair share of its cores; with what
+    runs have corrected."""
+    host, corrected = cluster.host, cluster.corrected("compute")
     if host is None or not host.concurrency:
-        return 1.0
-    return interpolate(host.concurrency, active_ranks)
+        return corrected
+    return interpolate(host.concurrency, active_ranks) * corrected
 
 
 class ComputeCosts:

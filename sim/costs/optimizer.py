@@ -30,6 +30,11 @@ class OptimizerCosts:
         Measured where the accelerator says so; else bound by memory: gradient, fp32 weight and states are
         read, weight and states written (and the weight as computed with).
         """
+        # Who takes turns with others stretches an update as it does compute, corrections of that included.
+        corrected = self.cluster.corrected("optimizer") / self.cluster.corrected("compute")
+        return self._as_measured_s(parameters) * corrected
+
+    def _as_measured_s(self, parameters: float) -> float:
         accelerator = self.cluster.accelerator
         measured = accelerator.optimizer_costs.get(self.job.optimizer)
         if measured is not None:

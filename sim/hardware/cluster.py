@@ -232,6 +232,8 @@ class Cluster(Shown):
     """How often what breaks; absent where the file says nothing of it."""
     residuals: Mapping[str, float] = field(default_factory=dict)
     """Median absolute relative error of each calibrated fit."""
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    """Factors that runs put on what is predicted: by `compute`, `optimizer`, or operation of ranks."""
     description: str = ""
     source: str = ""
     date: str = ""
@@ -240,6 +242,10 @@ class Cluster(Shown):
         kinds = [group.accelerator.name for group in self.node_groups] or [self.accelerator.name]
         size = f"{self.nodes:,} nodes × {self.accelerators_per_node} {' / '.join(dict.fromkeys(kinds))}"
         return f"Cluster({self.name}: {size} = {self.accelerators:,} accelerators)"
+
+    def corrected(self, phase: str) -> float:
+        """The factor of ``phase``, 1 where no run says anything of it."""
+        return self.corrections.get(phase, 1.0)
 
     @property
     def accelerators(self) -> int:

@@ -220,6 +220,7 @@ class ClusterForm(Strict):
     stragglers: StragglersForm | None = None
     failures: FailuresForm | None = None
     residuals: dict[Name, NumberOrNone] = Field(default_factory=dict)
+    corrections: dict[Name, Number] = Field(default_factory=dict)
     description: Text = ""
     source: Text = ""
     date: Text = ""
@@ -242,6 +243,7 @@ class ClusterForm(Strict):
             stragglers=self.stragglers.read() if self.stragglers else None,
             failures=self.failures.read() if self.failures else None,
             residuals=dict(self.residuals),
+            corrections=dict(self.corrections),
             description=self.description,
             source=self.source,
             date=self.date,

@@ -111,6 +111,7 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
         "stragglers": stragglers_to_dict(cluster.stragglers) if cluster.stragglers else {},
         "failures": failures_to_dict(cluster.failures) if cluster.failures else {},
         "residuals": dict(cluster.residuals),
+        "corrections": dict(cluster.corrections),
     }
     return _without_defaults(data)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -22,6 +24,7 @@ DIVISIONS = [
     Division(cp=2, cp_exchange="all_to_all"),
     Division(tp=2, sequence_parallel=True, cp=2, cp_exchange="ring"),
 ]
+EXPERTS = replace(DECODER, experts=4, experts_per_token=2, expert_ffn=32)
 
 
 @pytest.fixture
@@ -47,6 +50,18 @@ def test_a_rank_trains_its_part_alone(bench, division):
     kept, of_whole = stack.kept_bytes(), whole.kept_bytes()
     assert 0 < kept["block"] < of_whole["block"]
     assert shape_of(stack, division)["tp"] == division.tp
+
+
+@pytest.mark.parametrize(
+    "division", [Division(), Division(ep=2), Division(ep=2, tp=2, sequence_parallel=True)]
+)
+def test_experts_of_other_ranks_are_left_out(bench, division):
+    """A rank holds its experts; as many tokens come as go."""
+    stack = Stack(bench, EXPERTS, 16, 2, division=division)
+    times = stack.stamped(0)
+    assert ("backward", "moe_block") in times
+    held = sum(p.shape[0] for name, p in stack.net.named_parameters() if name.endswith("experts.inner"))
+    assert held == 2 * 4 // division.ep
 
 
 def test_what_is_kept_is_each_storage_once(bench):

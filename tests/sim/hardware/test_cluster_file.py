@@ -141,6 +141,7 @@ CALIBRATED = Cluster(
     ),
     jitter=0.021,
     residuals={"gemm": 0.013, "all_reduce": 0.0},
+    corrections={"compute": 1.0625, "all_reduce": 0.9},
     description="two lines\nof text",
     source="traincast calibrate",
     date="2026-01-02",
