@@ -1,0 +1,147 @@
+"""Families of strategies: what tells one way to train from another, and one or more of each to run here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import product
+
+from ..sim.plan.job import Job
+from ..sim.plan.make_plan import order_faults
+from ..sim.plan.schedules import CARRIED, find_schedule, is_registered, schedules
+from ..sim.plan.strategy import CP_EXCHANGES, Strategy
+from ..sim.plan.strategy_rules import strategy_faults
+
+SERVER = {"gradient_exchange": "parameter_server", "servers": 1}
+
+
+def family(strategy: Strategy) -> str:
+    """The name of its family: what shares the work out, in the order of the strategy's label.
+
+    >>> from traincast.sim.plan.strategy import Strategy
+    >>> family(Strategy(dp=2, pp=2, micro_batch=4)), family(Strategy(dp=4, sharding="fsdp"))
+    ('ddp × 1f1b', 'fsdp')
+    """
+    parts = []
+    name, _ = strategy.protocol
+    if strategy.servers:
+        parts.append(f"parameter server {name}")
+    elif name == "local":
+        parts.append("local SGD")
+    elif strategy.dp > 1 and not strategy.ep > 1:
+        parts.append(strategy.sharding)
+    if strategy.tp > 1:
+        parts.append("sequence parallel" if strategy.sequence_parallel else "tensor parallel")
+    if strategy.cp > 1:
+        parts.append(f"context parallel {strategy.cp_exchange}")
+    if strategy.ep > 1:
+        parts.append("expert parallel")
+    if strategy.pp > 1:
+        parts.append(strategy.schedule)
+    if strategy.recompute != "none":
+        parts.append(f"recompute {strategy.recompute}")
+    return " × ".join(parts) or "one process"
+
+
+def is_synchronous(strategy: Strategy) -> bool:
+    """Whether a step is one update with the gradients of the whole batch: what steps are compared by."""
+    name, _ = strategy.protocol
+    unflushed = strategy.pp > 1 and find_schedule(strategy.schedule).unflushed is not None
+    return name == "sync" and not unflushed
+
+
+def ways(job: Job, ranks: int) -> list[Strategy]:
+    """Valid strategies of every family on up to ``ranks`` processes, without repetition."""
+    found: dict[Strategy, None] = {}
+    for strategy in _drawn(job, ranks):
+        for micro_batch in _micro_batches(job, strategy.dp):
+            sized = replace(strategy, micro_batch=micro_batch)
+            if not strategy_faults(sized, job) and _has_a_point(sized, job):
+                found[sized] = None
+    return list(found)
+
+
+def _drawn(job: Job, ranks: int) -> Iterator[Strategy]:
+    counts = [count for count in (2, 3, 4, 8) if count <= ranks]
+    even = [count for count in counts if count % 2 == 0]
+    yield Strategy()
+    for count in even:
+        yield from _of_replicas(count)
+        yield from _of_divided_layers(count)
+        yield from _of_pipelines(count, job)
+        if count >= 4:
+            yield from _products(count)
+    for count in counts:
+        yield from _of_servers(count)
+
+
+def _of_replicas(count: int) -> Iterator[Strategy]:
+    yield Strategy(dp=count)
+    yield Strategy(dp=count, bucket_bytes=2**20)
+    yield Strategy(dp=count, synchrony="local:4")
+    for sharding in ("zero1", "zero2", "fsdp"):
+        yield Strategy(dp=count, sharding=sharding)
+    yield Strategy(dp=count, sharding="fsdp", reshard_after_forward=False)
+    if count >= 4:
+        yield Strategy(dp=count, sharding="hsdp", shard_degree=2)
+    for recompute in ("selective", "full"):
+        yield Strategy(dp=count, recompute=recompute)
+    yield Strategy(dp=count, ep=count)
+
+
+def _of_divided_layers(count: int) -> Iterator[Strategy]:
+    yield Strategy(tp=count)
+    yield Strategy(tp=count, sequence_parallel=True)
+    for exchange in CP_EXCHANGES:
+        yield Strategy(cp=count, cp_exchange=exchange)
+
+
+def _of_pipelines(count: int, job: Job) -> Iterator[Strategy]:
+    for one in schedules():
+        if is_registered(one.name) or one.name == CARRIED:
+            continue
+        for vp in one.searched_with or (one.virtual_stages or 1,):
+            if one.virtual_stages is not None or job.model.blocks % (count * vp) == 0:
+                yield Strategy(pp=count, vp=vp, schedule=one.name)
+
+
+def _products(count: int) -> Iterator[Strategy]:
+    half = count // 2
+    for schedule in ("1f1b", "zb-h1"):
+        yield Strategy(dp=half, pp=2, schedule=schedule)
+    yield Strategy(dp=half, pp=2, sharding="fsdp", reshard_after_forward=False)
+    yield Strategy(dp=half, tp=2)
+    yield Strategy(dp=half, tp=2, sharding="fsdp")
+    yield Strategy(tp=half, pp=2)
+    yield Strategy(cp=half, pp=2)
+    yield Strategy(dp=half, cp=2)
+    yield Strategy(dp=half, ep=half, pp=2)
+
+
+def _of_servers(count: int) -> Iterator[Strategy]:
+    for synchrony in ("sync", "async", "stale:1"):
+        yield Strategy(dp=count - 1, synchrony=synchrony, **SERVER)
+    if count > 2:
+        yield Strategy(dp=count - 1, synchrony="backup:1", **SERVER)
+
+
+def _micro_batches(job: Job, dp: int) -> list[int]:
+    share = max(1, job.global_batch // dp)
+    return [2**power for power in range(share.bit_length()) if share % 2**power == 0]
+
+
+def _has_a_point(strategy: Strategy, job: Job) -> bool:
+    """Several workers to a server, several micro-batches to a pipeline."""
+    if strategy.servers and strategy.dp == 1:
+        return False
+    count = strategy.micro_batches(job)
+    return strategy.pp == 1 or (count >= strategy.pp and not order_faults(strategy, count))
+
+
+def spread(strategies: Iterable[Strategy], most: int) -> list[Strategy]:
+    """Of each family the first ones in turn, ``most`` in all."""
+    waiting: dict[str, list[Strategy]] = {}
+    for strategy in strategies:
+        waiting.setdefault(family(strategy), []).append(strategy)
+    turns = product(range(max(map(len, waiting.values()), default=0)), waiting.values())
+    return [own[turn] for turn, own in turns if turn < len(own)][:most]

@@ -1,0 +1,143 @@
+"""Plans run here in turns with calibration, and what was predicted of them from the calibration alone.
+
+A shared machine changes its speed from minute to minute, so both are done again and again, a part at a time.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..executor.calibrate.calibrate import Measurements
+from ..sim.errors import TraincastError
+from ..sim.files.writer import check_places
+from ..sim.hardware.cluster import Cluster
+from ..sim.plan.plan import Plan
+from ..sim.predict.simulate import simulate
+from ..sim.trace.trace import Trace, merge_traces
+from .calibrate import Titled, fitted, measure_round, silent
+from .families import family, is_synchronous
+from .needs import needs
+
+WARMUP = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One plan, predicted and measured."""
+
+    plan: Plan
+    predicted: Trace
+    measured: Trace
+
+    @property
+    def family(self) -> str:
+        return family(self.plan.strategy)
+
+    @property
+    def is_synchronous(self) -> bool:
+        return is_synchronous(self.plan.strategy)
+
+    @property
+    def error_pct(self) -> float:
+        """Of the step time, predicted over measured."""
+        return 100 * (self.predicted.step_time_s / self.measured.step_time_s - 1)
+
+    @property
+    def memory_error_pct(self) -> float:
+        """Of the peak of the fullest rank."""
+        predicted, measured = (max(t.peak_memory_bytes.values()) for t in (self.predicted, self.measured))
+        return 100 * (predicted / measured - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """What some turns of calibration and runs gave."""
+
+    cluster: Cluster
+    measurements: tuple[Measurements, ...]
+    tried: tuple[Tried, ...]
+    failed: dict[str, str] = field(default_factory=dict)
+    """By label of a plan that did not run: why."""
+
+    @property
+    def regret_pct(self) -> float:
+        """How much slower the plan predicted fastest is than the fastest measured, of those whose steps are
+        one update with the gradients of the whole batch."""
+        alike = [one for one in self.tried if one.is_synchronous]
+        first = min(alike, key=lambda one: one.predicted.step_time_s)
+        return 100 * (first.measured.step_time_s / min(one.measured.step_time_s for one in alike) - 1)
+
+
+def take_turns(
+    plans: Sequence[Plan],
+    *,
+    rounds: int,
+    steps: int,
+    ranks: int = 0,
+    minutes: float = float("inf"),
+    seed: int = 0,
+    directory: Path | None = None,
+    progress: Titled = silent,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Turns:
+    """Calibrate for ``plans`` and run each ``steps`` steps, ``rounds`` times over; no round begins that would
+    not end within ``minutes``. Logs of ranks go to ``directory``.
+
+    Raises:
+        RunError: a process of the calibration died or raised.
+    """
+    wanted, began = needs(plans), time.monotonic()
+    measurements: list[Measurements] = []
+    runs: dict[int, list[Trace]] = {number: [] for number in range(len(plans))}
+    failed: dict[str, str] = {}
+    for turn in range(rounds):
+        spent_s = time.monotonic() - began
+        if turn and spent_s * (turn + 1) / turn > minutes * 60:
+            break
+        measurements.append(measure_round(wanted, turn, rounds, progress))
+        for number, plan in enumerate(plans):
+            label = plan.strategy.label
+            if label in failed:
+                continue
+            try:
+                runs[number].append(run_plan(plan, steps, directory, seed, progress))
+            except TraincastError as error:
+                failed[label] = str(error)
+                announce(f"{label} did not run: {error}")
+    cluster = fitted(measurements, max([ranks, *(plan.world_size for plan in plans)]))
+    tried = [
+        Tried(plan=plan, predicted=simulate(plan, cluster), measured=merge_traces(runs[number]))
+        for number, plan in enumerate(plans)
+        if plan.strategy.label not in failed
+    ]
+    return Turns(cluster=cluster, measurements=tuple(measurements), tried=tuple(tried), failed=failed)
+
+
+def run_plan(plan: Plan, steps: int, directory: Path | None, seed: int, progress: Titled = silent) -> Trace:
+    """Execute one plan for real; logs of its ranks go to ``directory``."""
+    from ..executor.run.launcher import execute
+
+    name = plan.strategy.label.replace(" ", "-")
+    if directory is not None:
+        logs = [f"logs/{name}/rank{rank}.log" for rank in range(plan.world_size)]
+        check_places(directory, logs, replaces=logs)
+    with progress(plan.strategy.label) as say:
+        return execute(
+            plan,
+            steps=steps,
+            warmup=WARMUP,
+            out_dir=None if directory is None else directory / "logs" / name,
+            seed=seed,
+            timeout_s=60,
+            on_progress=say,
+        )
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which a ``share`` of ``values`` lie."""
+    ordered = sorted(values)
+    return statistics.quantiles(ordered, n=100, method="inclusive")[round(share * 100) - 1]
