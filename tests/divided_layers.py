@@ -190,7 +190,8 @@ def one_rank(rank: int, plan: Plan, halves: bool) -> Found:
             sent[kind, dimension, size] += count
         assert marked == sent
         recorder.current = Action(0, Kind.STEP)
-        tensor.sum_whole_gradients(layers, here)
+        whole = tensor.whole_parameters(layers)
+        tensor.sum_whole_gradients([p.grad for p in whole if p.grad is not None], here)
         loss = loss.detach().clone()
         experts = layers.expert_parameters()
         if groups.replicas is not None:

@@ -9,7 +9,7 @@ divided by tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,25 +70,22 @@ def apply(layers: Layers, here: RankContext) -> None:
     division.describe(layers)
 
 
-def sum_whole_gradients(layers: Layers, here: RankContext) -> None:
+def whole_parameters(layers: Layers) -> list[nn.Parameter]:
+    """Those that every tensor-parallel rank has whole, of whose gradients each has a summand."""
+    return [p for name, p in layers.named_parameters() if name in layers.partial_gradients]
+
+
+def sum_whole_gradients(gradients: Sequence[Tensor], here: RankContext) -> None:
     """Sum the gradients of what every tensor-parallel rank has whole but computes a part of: with sequence
     parallelism norms, biases behind the second GEMMs and positions, which see a part of the tokens; always
     norms of queries and keys, which see a part of the heads. One all-reduce (Megatron-LM,
     core/distributed/finalize_model_grads.py)."""
-    found = [p.grad for name, p in layers.named_parameters() if name in layers.partial_gradients]
-    local = [_local(gradient) for gradient in found if gradient is not None]
-    if not local:
+    if not gradients:
         return
-    total = here.wire("tp").all_reduce(torch.cat([gradient.flatten() for gradient in local])).wait()
-    parts = total.split([gradient.numel() for gradient in local])
-    for gradient, part in zip(local, parts, strict=True):
+    total = here.wire("tp").all_reduce(torch.cat([gradient.flatten() for gradient in gradients])).wait()
+    parts = total.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
-
-
-def _local(gradient: Tensor) -> Tensor:
-    """Of a sharded gradient the shard, which tensor-parallel ranks have of the same values."""
-    to_local = getattr(gradient, "to_local", None)
-    return gradient if to_local is None else to_local()
 
 
 class Division:

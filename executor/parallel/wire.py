@@ -93,6 +93,44 @@ class Wire:
             lambda: dist.reduce_scatter_tensor(out, x, group=self.group, async_op=True), out, x
         )
 
+    def gather_into(self, pairs: Sequence[tuple[Tensor, Tensor]], action: Action) -> Pending:
+        """Fill each (whole, part) from every rank's part, which may lie in the whole; all are noted as the
+        one collective that they are in a plan."""
+
+        def start() -> dist.Work:
+            works = [
+                dist.all_gather_into_tensor(whole, part, group=self.group, async_op=True)
+                for whole, part in pairs
+            ]
+            if len(works) == 1:
+                return works[0]
+            return _Several(works, ordered=pairs[0][0].is_cuda)  # type: ignore[return-value]
+
+        size = sum(whole.numel() * whole.element_size() for whole, _ in pairs)
+        return self._start(start, pairs[0][0], float(size), action, watched=True)
+
+    def scatter_sum(self, x: Tensor, action: Action) -> Pending:
+        """This rank's part of the sum of ``x`` over the group, where each has as much; ``x`` is used up.
+
+        On gloo a reduce-scatter is an all-reduce of a copy, and does not say when it ends (torch's
+        ProcessGroupGloo.cpp, `reduce_scatter_tensor_coalesced`): here it is one in place, of which a part is
+        taken.
+        """
+        length = x.numel() // self.size
+        if x.is_cuda:
+            out = x.new_empty(length)
+            return self._start(
+                lambda: dist.reduce_scatter_tensor(out, x, group=self.group, async_op=True),
+                out,
+                x,
+                action,
+                watched=True,
+            )
+        own = x[self.index * length :][:length]
+        return self._start(
+            lambda: dist.all_reduce(x, group=self.group, async_op=True), own, x, action, watched=True
+        )
+
     def all_to_all(
         self, x: Tensor, give: Sequence[int] | None = None, take: Sequence[int] | None = None
     ) -> Pending:
@@ -140,16 +178,17 @@ class Wire:
         self,
         call: Callable[[], dist.Work | None],
         out: Tensor,
-        whole: Tensor,
+        whole: Tensor | float,
         action: Action | None = None,
         watched: bool = False,
         *,
         noted: Tensor | None = None,
     ) -> Pending:
-        """Begin what ``call`` does with ``whole``, whose bytes are noted, or those of ``noted``."""
+        """Begin what ``call`` does with ``whole``, whose bytes are noted, or so many, or ``noted``'s."""
         if self.group is None:
             raise ValueError(f"{self.name} is a group of one")
-        size = float((whole if noted is None else noted).nbytes)
+        counted = whole if noted is None else noted
+        size = counted if isinstance(counted, float) else float(counted.nbytes)
         mark = _Mark(action or self.recorder.current, self.recorder.clock.stamp(), size, self.next_key())
         work = call()
         assert work is not None, "every member is in its group"
@@ -165,3 +204,19 @@ class _Both:
     def wait(self) -> None:
         for work in self._works:
             work.wait()
+
+
+class _Several:
+    """Collectives that were started together as one."""
+
+    def __init__(self, works: list[dist.Work], *, ordered: bool):
+        self._works, self._ordered = works, ordered
+
+    def wait(self) -> None:
+        for work in self._works:
+            work.wait()
+
+    def get_future(self) -> torch.futures.Future:
+        """On NCCL they end in order; gloo has several threads."""
+        futures = [work.get_future() for work in self._works]
+        return futures[-1] if self._ordered else torch.futures.collect_all(futures)

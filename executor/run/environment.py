@@ -9,12 +9,12 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.strategy import Strategy
 from ..model.decoder import STACKS
 from ..model.refusals import refusals
-from ..parallel import context, expert, pipeline, recompute, tensor
+from ..parallel import context, expert, offload, pipeline, recompute, sharded, tensor
 from ..parallel.process_groups import device_kind, devices
 from ..parallel.surroundings import Surroundings
 from ..servers import refusals as servers
 
-PARALLELISMS = (tensor, context, expert, recompute, pipeline, servers)
+PARALLELISMS = (tensor, context, expert, recompute, offload, sharded, pipeline, servers)
 """Each says what of a plan it cannot run here."""
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
@@ -63,14 +63,10 @@ def _cannot_run(plan: Plan) -> list[str]:
 def _simulated_only(strategy: Strategy) -> list[str]:
     """What of a strategy the executor cannot do."""
     found = []
-    if strategy.sharding != "ddp":
-        found.append(f"sharding {strategy.sharding}")
     if strategy.attention not in _attentions():
         found.append(f"attention {strategy.attention}")
     if strategy.stack not in (Strategy().stack, *STACKS):
         found.append(f"stack {strategy.stack}")
-    if strategy.offload != "none":
-        found.append(f"offload {strategy.offload}")
     return found
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...sim.errors import RunError
 from ...sim.plan.action import Action, Kind
 from ...sim.plan.blocks import reduced_backwards
+from ...sim.plan.joined_backward import joins_halves
 from ..measure.recorder import COMPUTE
 from ..parallel.context import share_tokens
 from ..parallel.rank_context import RankContext
@@ -27,6 +28,7 @@ class Passes:
         self.samples = here.workload.samples()
         self.last_stage = len(here.plan.stages) - 1
         self.loss_scale = loss_scale(here.plan)
+        self.joins_halves = joins_halves(here.plan.strategy)
         actions = here.plan.actions[self.pp]
         self.completing = {part for place in reduced_backwards(actions) for part in actions[place].passes}
         """Passes after which gradients are reduced."""
@@ -99,8 +101,10 @@ class Passes:
             gradient = self.messages.take(Kind.RECV_B, part.stage, index)
         held.begin_pass(part, completes=part in self.completing)
         passed = None
-        if part.kind is Kind.BACKWARD:
+        if part.kind is Kind.BACKWARD or (self.joins_halves and part.kind is Kind.INPUT_GRADIENT):
             passed = held.stage.backward(index, gradient)
+        elif self.joins_halves:
+            pass  # the first half has done it all
         elif part.kind is Kind.INPUT_GRADIENT:
             passed = held.stage.backward_input(index, gradient)
         else:

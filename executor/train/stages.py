@@ -14,17 +14,19 @@ from ...sim.plan.step_counts import is_unflushed
 from ..model.decoder import COMPILED, Layers
 from ..parallel import context, expert, tensor
 from ..parallel.data import Buckets
+from ..parallel.offload import ActivationOffload
 from ..parallel.rank_context import RankContext
+from ..parallel.sharded import Sharding, StageShards, tied_matrix
+from ..parallel.tensor import whole_parameters
 from .stage import DTYPES, Stage
 
 
 class HeldStage:
-    """One stage of a rank: its layers, its passes, and what reduces its gradients."""
+    """One stage of a rank: its layers, its passes, and what gathers, sends away and reduces."""
 
     def __init__(self, planned: PlannedStage, here: RankContext):
         self.planned, self.here = planned, here
         self.layers = _build(planned, here)
-        self.buckets = Buckets(self.layers, planned, here)
         self.stage = Stage(
             self.layers,
             lambda: [p for p in self.layers.parameters() if p.requires_grad],
@@ -33,13 +35,62 @@ class HeldStage:
             stashes_weights=is_unflushed(here.plan.strategy),
         )
 
+    def share(self, sharding: Sharding | None, activations: ActivationOffload | None) -> None:
+        """Take part in what the rank's stages share: sharded states, activations in host memory."""
+        self.sharding, self.activations = sharding, activations
+        self.buckets: Buckets | StageShards = (
+            Buckets(self.layers, self.planned, self.here)
+            if sharding is None
+            else sharding.stages[self.planned.index]
+        )
+
     def begin_pass(self, part: Action, *, completes: bool = False) -> None:
         """``part`` is about to be computed; with ``completes`` its gradients are reduced."""
-        if completes and part.kind is Kind.BACKWARD and self.here.plan.strategy.overlap_gradients:
+        if self.activations is not None:
+            self.activations.begin_pass(part)
+        if self.sharding is not None:
+            self.sharding.begin_pass(part, completes=completes)
+        elif completes and part.kind is Kind.BACKWARD and self.here.plan.strategy.overlap_gradients:
             self.buckets.arm()
 
     def end_pass(self, part: Action) -> None:
         """``part`` has been computed."""
+        if self.sharding is not None:
+            self.sharding.end_pass(part)
+        if self.activations is not None:
+            self.activations.end_pass(part)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The summed gradients by name (`Layers.named`), whole; called by all ranks alike."""
+        if isinstance(self.buckets, StageShards):
+            found = self.buckets.gradients()
+            return {name: found[p] for name, p in self.layers.named().items() if p in found}
+        return {name: p.grad for name, p in self.layers.named().items() if p.grad is not None}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters by name, whole, fp32; called by all ranks alike."""
+        named = self.layers.named()
+        if isinstance(self.buckets, StageShards):
+            found = self.buckets.values()
+            return {name: found[p] for name, p in named.items()}
+        return {name: p.detach() for name, p in named.items()}
+
+    def summands(self) -> list[Tensor]:
+        """Gradients of what every tensor-parallel rank has whole, or this rank's parts of them: what they are
+        to be summed of."""
+        whole = whole_parameters(self.layers)
+        if isinstance(self.buckets, StageShards):
+            return self.buckets.gradients_of(whole)
+        return [p.grad for p in whole if p.grad is not None]
+
+    def tied_gradient(self) -> Tensor:
+        """That of the matrix which embedding and head share, on the first or the last stage: this rank's
+        part of it where states are sharded."""
+        if isinstance(self.buckets, StageShards):
+            return self.buckets.tied_gradient()
+        gradient = tied_matrix(self.layers, self.planned.index).grad
+        assert gradient is not None
+        return gradient
 
     def _is_halved(self) -> bool:
         """Whether the stage's backward comes in halves."""

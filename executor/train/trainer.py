@@ -13,6 +13,7 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.step_counts import steps_played
 from ..measure.recorder import Recorder
 from ..model.workload import Workload
+from ..parallel import offload, sharded
 from ..parallel.process_groups import Groups
 from ..parallel.rank_context import RankContext
 from .handlers import Handlers, walk
@@ -47,10 +48,16 @@ class Trainer:
         self.steps = steps_played(plan.strategy, plan.job)
         """Optimizer steps of one walk through the actions."""
         self.stages = {stage.index: HeldStage(stage, here) for stage in plan.rank_stages(pp)}
+        layers = {index: held.layers for index, held in self.stages.items()}
+        sharding, activations = sharded.apply(layers, here), offload.apply(layers, here)
+        for held in self.stages.values():
+            held.share(sharding, activations)
         self.messages = Messages(here, boundaries(here)) if len(plan.stages) > 1 else None
         self.passes = Passes(here, self.stages, self.messages)
-        self.updates = Updates(here, self.stages, self.passes, keeps_gradients)
+        self.updates = Updates(here, self.stages, self.passes, sharding, keeps_gradients)
         self.handlers: Handlers = {
+            **(sharding.handlers if sharding else {}),
+            **(activations.handlers if activations else {}),
             **self.passes.handlers,
             **self.updates.handlers,
             **(self.messages.handlers if self.messages else {}),
@@ -70,12 +77,15 @@ class Trainer:
     def kept_state(self) -> dict[str, dict[str, Any]]:
         """Copies of the parameters that it holds and of their last gradients, by name (`Layers.named`), and
         which pieces of whole parameters they are."""
-        layers = [held.layers for held in self.stages.values()]
-        named = {name: p for own in layers for name, p in own.named().items()}
+        held = [stage.parameters() for stage in self.stages.values()]
         return {
-            "parameters": {name: p.detach().cpu().clone() for name, p in named.items()},
+            "parameters": {name: p.cpu().clone() for own in held for name, p in own.items()},
             "gradients": self.updates.gradients,
-            "pieces": {name: piece for own in layers for name, piece in own.named_pieces().items()},
+            "pieces": {
+                name: piece
+                for stage in self.stages.values()
+                for name, piece in stage.layers.named_pieces().items()
+            },
         }
 
     def expert_loads(self) -> dict[int, list[int]]:

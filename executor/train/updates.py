@@ -8,7 +8,9 @@ from ...sim.plan.action import Action, Kind
 from ..measure.recorder import COMPUTE
 from ..model.optimizer import make_optimizer
 from ..parallel.data import average
+from ..parallel.offload import on_host
 from ..parallel.rank_context import RankContext
+from ..parallel.sharded import Sharding
 from ..parallel.tensor import sum_whole_gradients
 from .handlers import Handlers
 from .passes import Passes
@@ -19,11 +21,18 @@ class Updates:
     """Reduces the gradients and steps the parameters that a worker holds."""
 
     def __init__(
-        self, here: RankContext, stages: dict[int, HeldStage], passes: Passes, keeps_gradients: bool
+        self,
+        here: RankContext,
+        stages: dict[int, HeldStage],
+        passes: Passes,
+        sharding: Sharding | None,
+        keeps_gradients: bool,
     ):
         self.here, self.stages, self.passes, self.recorder = here, stages, passes, here.recorder
         parameters = [p for held in stages.values() for p in held.layers.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(here.plan.job, parameters)
+        if sharding is not None:
+            parameters = sharding.parameters()
+        self.optimizer = on_host(here.plan, make_optimizer(here.plan.job, parameters))
         self.keeps_gradients = keeps_gradients
         self.gradients: dict[str, torch.Tensor] = {}
         """Those of the last step, by name, for who asked to keep them."""
@@ -47,31 +56,20 @@ class Updates:
     def _reduce_tied(self, action: Action) -> None:
         """The embedding's matrix lives on the first and the last stage; each has part of its gradient."""
         self._finish()
-        gradient = self._tied_parameter(action.stage).grad
-        assert gradient is not None
         self.recorder.current = action
-        self.here.wire("tied").all_reduce(gradient).wait()
-
-    def _tied_parameter(self, stage: int) -> torch.nn.Parameter:
-        """The matrix that embedding and head share."""
-        layers = self.stages[stage].layers.layers
-        return layers[0].tokens.weight if stage == 0 else layers[-1].output.weight  # type: ignore[union-attr, return-value]
+        self.here.wire("tied").all_reduce(self.stages[action.stage].tied_gradient()).wait()
 
     def _step(self, action: Action) -> None:
         self.passes.check_losses()
         self._finish()
         self.recorder.current = action
         for held in self.stages.values():
-            sum_whole_gradients(held.layers, self.here)
+            sum_whole_gradients(held.summands(), self.here)
         issued = self.recorder.clock.stamp()
         for held in self.stages.values():
             held.stage.before_update()
             if self.keeps_gradients:
-                self.gradients |= {
-                    name: p.grad.detach().cpu().clone()
-                    for name, p in held.layers.named().items()
-                    if p.grad is not None
-                }
+                self.gradients |= {name: g.detach().cpu().clone() for name, g in held.gradients().items()}
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.recorder.add(action, COMPUTE, issued, self.recorder.clock.stamp())

@@ -217,8 +217,8 @@ def test_a_plan_for_gpus_is_refused_before_anything_starts(tiny_job, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"dp": 2, "sharding": "fsdp"}, "sharding fsdp"),
-        ({"offload": "optimizer"}, "offload optimizer"),
+        ({"attention": "triton"}, "attention triton"),
+        ({"stack": "torchtitan"}, "stack torchtitan"),
     ],
 )
 def test_what_is_only_simulated_is_refused_with_the_reason(tiny_job, fields, named):
