@@ -38,18 +38,23 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="", help="families with this in their names")
-    parser.add_argument("--load", type=int, default=0, help="busy processes next to everything")
+    parser.add_argument("--load", type=int, default=0, help="busy processes next to the runs")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     chosen = dict(_asked(text) for text in options.model) if options.model else MODELS
     began, sections, everything = time.monotonic(), [], []
-    with busy(options.load):
-        for model, most in chosen.items():
-            plans = plans_of(model, most, options)
-            found = take_turns(plans, rounds=options.rounds, steps=options.steps, announce=_say)
-            everything += found.tried
-            sections.append(section(model, found))
-            _say(sections[-1])
+    for model, most in chosen.items():
+        plans = plans_of(model, most, options)
+        found = take_turns(
+            plans,
+            rounds=options.rounds,
+            steps=options.steps,
+            announce=_say,
+            alongside=lambda: busy(options.load),
+        )
+        everything += found.tried
+        sections.append(section(model, found))
+        _say(sections[-1])
     text = "\n\n".join([head(options, everything, time.monotonic() - began), *sections]) + "\n"
     if options.output:
         options.output.write_text(text)

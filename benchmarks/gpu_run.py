@@ -51,7 +51,7 @@ def calibrate(device: torch.device, say: Say, *, models: Iterable[str]) -> list[
             found += _timed(
                 say,
                 f"layers of {model} {micro_batch}",
-                lambda shape=shape: tasks["layers"](bench, repeats=1, **shape),
+                lambda shape=shape: tasks["layers"](bench, **shape),
             )
             free(device)
         found += _timed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..sim.files.writer import check_places
 from ..sim.hardware.cluster import Cluster
 from ..sim.plan.plan import Plan
 from ..sim.predict.simulate import simulate
+from ..sim.trace.load import beside
 from ..sim.trace.trace import Trace, merge_traces
 from .calibrate import Titled, fitted, measure_round, silent
 from .families import family, is_synchronous
@@ -83,9 +85,11 @@ def take_turns(
     directory: Path | None = None,
     progress: Titled = silent,
     announce: Callable[[str], None] = lambda text: None,
+    alongside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Turns:
     """Calibrate for ``plans`` and run each ``steps`` steps, ``rounds`` times over; no round begins that would
-    not end within ``minutes``. Logs of ranks go to ``directory``.
+    not end within ``minutes``. Logs of ranks go to ``directory``. ``alongside`` holds while plans run, not
+    while the machine is calibrated.
 
     Raises:
         RunError: a process of the calibration died or raised.
@@ -99,22 +103,29 @@ def take_turns(
         if turn and spent_s * (turn + 1) / turn > minutes * 60:
             break
         measurements.append(measure_round(wanted, turn, rounds, progress))
-        for number, plan in enumerate(plans):
-            label = plan.strategy.label
-            if label in failed:
-                continue
-            try:
-                runs[number].append(run_plan(plan, steps, directory, seed, progress))
-            except TraincastError as error:
-                failed[label] = str(error)
-                announce(f"{label} did not run: {error}")
+        with alongside():
+            for number, plan in enumerate(plans):
+                label = plan.strategy.label
+                if label in failed:
+                    continue
+                try:
+                    runs[number].append(run_plan(plan, steps, directory, seed, progress))
+                except TraincastError as error:
+                    failed[label] = str(error)
+                    announce(f"{label} did not run: {error}")
     cluster = fitted(measurements, max([ranks, *(plan.world_size for plan in plans)]))
     tried = [
-        Tried(plan=plan, predicted=simulate(plan, cluster), measured=merge_traces(runs[number]))
+        _tried(plan, cluster, runs[number])
         for number, plan in enumerate(plans)
         if plan.strategy.label not in failed
     ]
     return Turns(cluster=cluster, measurements=tuple(measurements), tried=tuple(tried), failed=failed)
+
+
+def _tried(plan: Plan, cluster: Cluster, runs: Sequence[Trace]) -> Tried:
+    """With the prediction for the cores that other programs left meanwhile."""
+    measured = merge_traces(runs)
+    return Tried(plan=plan, predicted=beside(simulate(plan, cluster), measured), measured=measured)
 
 
 def run_plan(plan: Plan, steps: int, directory: Path | None, seed: int, progress: Titled = silent) -> Trace:

@@ -225,7 +225,8 @@ def _neighbour_tasks(facts: Mapping[str, Any], needs: Needs) -> list[Task]:
     if need is not None and most > 1:
         both = tuple(range(min(most, facts["cores"])))
         if len(both) > 1:
-            found.append(Task("traffic next to compute", both, "traffic", _stack(need)))
+            alone = _stack(replace(need, micro_batch=1))  # about as long as the all-reduce
+            found.append(Task("traffic next to compute", both, "traffic", alone))
         found.append(Task("copies of gradients", (0,), "copies", _model(need)))
     return found
 

@@ -23,7 +23,7 @@ CALLS_BYTES = 4 * 2**20
 """A sample makes as many calls as move this much, between one and `MAX_CALLS`."""
 MAX_CALLS = 10
 SAMPLES = 10
-TRAFFIC_BYTES, TRAFFIC_SAMPLES = 8 * 2**20, 5
+TRAFFIC_BYTES, TRAFFIC_SAMPLES = 16 * 2**20, 12
 """What is reduced next to compute, and how often."""
 
 
@@ -124,17 +124,16 @@ def traffic(
         assert work is not None
         work.wait()
 
-    found = []
-    for name, call in (("transport", reduce), ("compute", compute), ("both", both)):
-        call()
-        samples = []
-        for _ in range(TRAFFIC_SAMPLES):
+    calls = {"transport": reduce, "compute": compute, "both": both}
+    samples: dict[str, list[Moment]] = {name: [] for name in calls}
+    for number in range(TRAFFIC_SAMPLES + 1):
+        for name, call in calls.items():  # in turns, since the machine's speed changes
             dist.barrier(group)
             start = bench.now()
             call()
-            samples.append(bench.now().since(start))
-        found.append(series("traffic", {"of": name, "ranks": len(bench.ranks)}, samples))
-    return found
+            if number:
+                samples[name].append(bench.now().since(start))
+    return [series("traffic", {"of": name, "ranks": len(bench.ranks)}, own) for name, own in samples.items()]
 
 
 def _timed(bench: Bench, size: int, full: bool, call: Callable[[], object]) -> list[Moment]:

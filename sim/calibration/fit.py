@@ -27,8 +27,8 @@ from .fit_layers import decoder_of
 from .fit_transport import fit_transports, loopback
 from .samples import Point, Samples
 
-LEAST_TRAFFIC = 0.5
-"""Least factor on communication next to compute; less was noise."""
+LEAST_TRAFFIC, MOST_TRAFFIC = 0.5, 2.0
+"""Factors on communication next to compute beyond which it was noise."""
 DEFAULT_SLICE_S = 0.004
 """Linux's base slice where it was not seen: 0.75 ms x (1 + log2 cores), at least one tick of 4 ms."""
 
@@ -99,11 +99,16 @@ def _host(samples: Samples) -> Host | None:
 
 
 def _traffic(samples: Samples) -> float:
-    """What an all-reduce adds to the processor seconds of compute next to it, over its own alone."""
-    found: dict[str, float] = {p.parameters["of"]: p.cpu_s for p in samples.of("traffic")}
-    if not found.get("transport"):
+    """What an all-reduce adds to the processor seconds of compute next to it, over its own alone: the median
+    over samples that were taken one after the other."""
+    found: dict[str, list[float]] = {"transport": [], "compute": [], "both": []}
+    for point in samples.of("traffic"):
+        found[point.parameters["of"]] += point.cpu_seconds
+    if not found["transport"] or not found["both"]:
         return 1.0
-    return max(LEAST_TRAFFIC, (found["both"] - found["compute"]) / found["transport"])
+    added = [both - compute for both, compute in zip(found["both"], found["compute"], strict=True)]
+    factor = statistics.median(added) / statistics.median(found["transport"])
+    return min(MOST_TRAFFIC, max(LEAST_TRAFFIC, factor))
 
 
 def _copied_s_per_byte(samples: Samples) -> float:
