@@ -141,7 +141,7 @@ MAY_IMPORT: Rules = {
     ),
     "executor.measure": ("sim.plan", "sim.trace"),
     "executor.model": ("sim.errors", "sim.model", "sim.plan"),
-    "executor.parallel": ("sim.model.decoder", "sim.plan", "executor.measure", "executor.model"),
+    "executor.parallel": ("sim.plan", "executor.measure", "executor.model"),
     "executor.train": ("sim.errors", "sim.plan", "executor.measure", "executor.model", "executor.parallel"),
     "executor.servers": (
         "sim.errors",
