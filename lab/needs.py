@@ -49,7 +49,7 @@ def usual_needs(
     """What most plans of ``models`` need: whole layers, and all that ranks may say to each other."""
     decoders = [model.decoder for model in models]
     sizes = sorted(set(micro_batches))
-    batches = sorted({1, USUAL_MEMORY_BATCHES})
+    several = USUAL_MEMORY_BATCHES
     return Needs(
         layers=tuple(
             LayerNeed(decoder=decoder, seq_len=seq_len, micro_batch=size)
@@ -67,9 +67,9 @@ def usual_needs(
             for name in OPTIMIZER_STATES
         ),
         memories=tuple(
-            MemoryNeed(decoder=decoder, seq_len=seq_len, micro_batch=sizes[-1], micro_batches=count)
+            MemoryNeed(decoder=decoder, seq_len=seq_len, micro_batch=size, micro_batches=count)
             for decoder in decoders
-            for count in batches
+            for size, count in dict.fromkeys([(sizes[-1], 1), (sizes[-1], several), (sizes[0], several)])
         ),
         ranks=tuple(sorted(set(ranks))),
     )
@@ -119,17 +119,19 @@ def _transports(plans: Sequence[Plan]) -> tuple[TransportNeed, ...]:
 
 
 def _memories(plans: Sequence[Plan]) -> tuple[MemoryNeed, ...]:
-    """Of each model the largest micro-batch, once by itself and once with others before it."""
-    largest: dict[tuple, MemoryNeed] = {}
+    """Of each model the largest micro-batch by itself, and with others before it the largest and the
+    smallest."""
+    found: dict[tuple, list[MemoryNeed]] = defaultdict(list)
     for plan in plans:
-        several = plan.micro_batches > 1
         need = MemoryNeed(
-            **_model(plan),
+            decoder=plan.job.model.decoder,
             seq_len=plan.job.seq_len,
             micro_batch=plan.strategy.micro_batch,
             micro_batches=min(plan.micro_batches, USUAL_MEMORY_BATCHES),
         )
-        key = (need.decoder, need.trained, need.seq_len, several)
-        if key not in largest or largest[key].micro_batch < need.micro_batch:
-            largest[key] = need
-    return tuple(largest.values())
+        found[need.decoder, need.seq_len, need.micro_batches > 1].append(need)
+    chosen = []
+    for (*_, several), own in found.items():
+        ordered = sorted(own, key=lambda need: need.micro_batch)
+        chosen += [ordered[-1], *([ordered[0]] if several else [])]
+    return tuple(dict.fromkeys(chosen))

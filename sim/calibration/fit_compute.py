@@ -17,7 +17,7 @@ from ..kernels.roofline import head_flops, kernel_s, kernels_s
 from ..model.layer import BLOCK
 from ..plan.mixed_precision import PRECISION_BYTES
 from .fit_layers import decoder_of, is_whole, measured_profiles
-from .fit_memory import allocator_loss, reserved_bytes
+from .fit_memory import process_memory
 from .samples import Point, Samples
 
 BINS_PER_DECADE = 2
@@ -34,6 +34,7 @@ def fit_accelerator(samples: Samples, *, source: str, date: str) -> tuple[Accele
     peak = max(gemm_flops(p) / own_s(p, launch_s) for p in gemms)
     bandwidth = max((p.parameters["bytes"] / own_s(p, launch_s) for p in samples.of("memory")), default=0.0)
     ranks = _ranks(samples)
+    held, shares = process_memory(samples)
     bare = Accelerator(
         name=machine["device"],
         kind=machine["kind"],
@@ -42,8 +43,8 @@ def fit_accelerator(samples: Samples, *, source: str, date: str) -> tuple[Accele
         memory_bandwidth=bandwidth or peak,
         launch_overhead_s=launch_s,
         sm_count=machine.get("multiprocessors", 0),
-        reserved_bytes=reserved_bytes(samples),
-        allocator_loss=allocator_loss(samples),
+        reserved_bytes=held,
+        allocator_loss=shares,
         source=source,
         date=date,
     )

@@ -195,6 +195,19 @@ def test_memory_beyond_what_layers_keep_is_the_allocators_loss():
     assert cluster.accelerator.allocator_loss == ((1.0, pytest.approx(0.2)), (2.0, pytest.approx(0.7)))
 
 
+def test_what_all_processes_have_in_common_is_no_layers():
+    """Thirty megabytes beyond a quarter, or a half, of what layers keep."""
+    found = Machine().measured()
+    series = [{"what": "reserved", "parameters": {}, "seconds": [], "bytes": [3e8]}]
+    for count, kept, share in ((1, 1e8, 0.25), (1, 2e8, 0.25), (4, 5e7, 0.5), (4, 1e8, 0.5)):
+        parameters = {"states_bytes": 4e8, "kept_bytes": kept, "micro_batches": count}
+        peak = 4e8 + kept * (1 + share) + 3e7
+        series.append({"what": "peak", "parameters": parameters, "seconds": [], "bytes": [peak]})
+    cluster = fit_cluster({**found, "series": [*found["series"], *series]}, name="h", date="2026-11-28")
+    assert cluster.accelerator.reserved_bytes == pytest.approx(3.3e8)
+    assert cluster.accelerator.allocator_loss == ((1.0, pytest.approx(0.25)), (2.0, pytest.approx(0.5)))
+
+
 def test_ranks_share_the_memory(exact):
     """As many ranks as were measured at once, each with its part."""
     assert exact.accelerators_per_node == 4
