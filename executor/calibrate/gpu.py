@@ -20,9 +20,11 @@ from torch.nn import functional as F
 from ...sim.model.decoder import Decoder
 from ...sim.model.model import Model
 from ...sim.plan.job import Job
+from ..model import float8
 from ..model.data.text import Text
 from ..model.decoder import build_layers
 from ..model.decoder import loss as token_loss
+from ..model.dropout import PROBABILITY
 from ..model.rope import rotate
 from ..train.stage import DTYPES, precision, use_products_of
 from .bench import SAMPLES, Bench, LaidOut, Moment, series
@@ -53,6 +55,8 @@ ATTENTIONS = tuple(
     for heads, kv_heads, head_dim in ((16, 16, 64), (16, 16, 128), (32, 8, 128))
 )
 """(batch, heads, key-value heads, sequence, head dimension)"""
+DROPPED_ATTENTIONS = tuple(shape for shape in ATTENTIONS if shape[3] in (1024, 4096))
+"""Those measured with dropout too."""
 EXACT_ATTENTIONS = tuple(shape for shape in ATTENTIONS if shape[3] in (512, 2048) and shape[1] == 16)
 ROWS = (2048, 8192, 32768)
 WIDTH = 2048
@@ -62,6 +66,10 @@ LOSS_ROWS, LOSS_VOCAB = (1024, 4096), 32768
 CACHE_BYTES = 2**28
 """Buffers take turns over so much, several times what a cache holds."""
 HOST_BLOCKS, HOST_PASSES = 8, 16
+HOST_SEQ_LEN = 128
+HOST_WIDTHS = {"gelu": (768, 12, 3072), "swiglu": (1024, 8, 2816)}
+"""By activation: (hidden, heads, inner width) of models that the device still waits for the host with, though
+their kernels are chosen and their memory is found as in larger ones."""
 BATCHES = ((1, 1024), (16, 2048))
 """(samples, sequence)"""
 FP32 = 4
@@ -76,7 +84,22 @@ def gemm(bench: Bench, *, full: bool) -> list[LaidOut]:
         found += [_product(bench, shape, layout, bench.precision, full) for layout in LAYOUTS]
     for name in ("tf32", "fp32"):
         found += [_product(bench, shape, layout, name, full) for shape in EXACT_GEMMS for layout in LAYOUTS]
+    if not bench.on_cpu and torch.cuda.get_device_capability(bench.device) >= float8.CAPABLE:
+        found += [float8_product(bench, shape, full) for shape in GEMMS]
     return found
+
+
+def float8_product(bench: Bench, shape: tuple[int, int, int], full: bool) -> LaidOut:
+    """In fp8, scaled by tensor, bf16 out: the one layout that such GEMMs have."""
+    m, n, k = shape
+    a, b = (torch.randn(size, device=bench.device).to(float8.E4M3) for size in ((m, k), (n, k)))
+    one = torch.ones((), device=bench.device)
+
+    def product() -> Tensor:
+        return float8.scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+
+    sizes = {"m": m, "n": n, "k": k, "layout": "nt", "precision": float8.FP8}
+    return series("gemm", sizes, bench.samples(product, full))
 
 
 def _product(bench: Bench, shape: tuple[int, int, int], layout: str, name: str, full: bool) -> LaidOut:
@@ -132,11 +155,21 @@ def attention(bench: Bench, *, full: bool) -> list[LaidOut]:
     for shape, name in shapes:
         with _products_in(name):
             found += _attention(bench, *shape, name, full)
+    for shape in DROPPED_ATTENTIONS:
+        found += _attention(bench, *shape, bench.precision, full, dropout=PROBABILITY)
     return found
 
 
 def _attention(
-    bench: Bench, batch: int, heads: int, kv_heads: int, seq: int, head_dim: int, name: str, full: bool
+    bench: Bench,
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    seq: int,
+    head_dim: int,
+    name: str,
+    full: bool,
+    dropout: float = 0.0,
 ) -> list[LaidOut]:
     dtype = DTYPES[name]
 
@@ -148,10 +181,10 @@ def _attention(
     q, k, v = projected(heads), projected(kv_heads), projected(kv_heads)
     grouped = heads != kv_heads
     sizes = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "seq_len": seq, "head_dim": head_dim}
-    parameters = {**sizes, "precision": name}
+    parameters = {**sizes, "precision": name, **({"dropout": dropout} if dropout else {})}
 
     def attend() -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
 
     with torch.no_grad():
         forward = bench.samples(attend, full)
@@ -200,6 +233,9 @@ def _families(bench: Bench, rows: int) -> Iterator[tuple[str, float, Callable[[]
     def gelu(x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
 
+    def dropped(x: Tensor) -> Tensor:
+        return F.dropout(x, PROBABILITY)
+
     yield "cast", (FP32 + b) * values, _forward(lambda x: x.to(bench.dtype), wide)
     yield "residual", (2 * FP32 + b) * values, _forward(torch.add, wide, half)
     yield "rms_norm", 2 * FP32 * values, _forward(rms, wide)
@@ -210,6 +246,11 @@ def _families(bench: Bench, rows: int) -> Iterator[tuple[str, float, Callable[[]
     yield "gelu_backward", 3 * b * values, _backward(gelu, half)
     yield "swiglu", 5 * b * values, _forward(_swiglu, lambda: half(2))
     yield "swiglu_backward", 13 * b * values, _backward(_swiglu, lambda: half(2))
+    scale = torch.ones((), device=bench.device)
+    yield "largest", b * values, _forward(lambda x: torch.linalg.vector_norm(x, float("inf")), half)
+    yield "scale", 2 * b * values, _forward(lambda x: x * scale, half)
+    yield "dropout", (2 * b + 1) * values, _forward(dropped, half)
+    yield "dropout_backward", (2 * b + 1) * values, _backward(dropped, half)
     yield "transpose", 2 * b * values, _forward(lambda x: x.contiguous(), heads)
     yield "sum", b * values, _forward(lambda x: x.sum(0), half)
     yield "rope", 9 * b * values, _forward(rotate, heads)
@@ -287,15 +328,16 @@ def host(bench: Bench, *, full: bool) -> list[LaidOut]:
         ("gelu", "layernorm", "learned", True),
         ("swiglu", "rmsnorm", "rope", False),
     ):
+        hidden, heads, ffn = HOST_WIDTHS[activation]
         decoder = Decoder(
             layers=HOST_BLOCKS,
-            hidden=64,
-            heads=4,
-            kv_heads=4,
-            head_dim=16,
-            ffn=128,
+            hidden=hidden,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=hidden // heads,
+            ffn=ffn,
             vocab=256,
-            max_positions=64,
+            max_positions=HOST_SEQ_LEN,
             activation=activation,
             norm=norm,
             positions=positions,
@@ -323,7 +365,10 @@ def _batches(bench: Bench, decoder: Decoder, micro_batch: int, seq_len: int) -> 
 
 def _host_passes(bench: Bench, decoder: Decoder, policy: str, passes: int) -> list[LaidOut]:
     job = Job(
-        model=Model(name="host", decoder=decoder), global_batch=1, seq_len=16, precision=bench.precision
+        model=Model(name="host", decoder=decoder),
+        global_batch=1,
+        seq_len=HOST_SEQ_LEN,
+        precision=bench.precision,
     )
     use_products_of(job)
     layers = range(decoder.layers + 2)

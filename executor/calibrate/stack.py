@@ -126,7 +126,7 @@ class Stack:
             storage = kept.untyped_storage()
             if storage.data_ptr() not in held:
                 sizes.setdefault(storage.data_ptr(), storage.nbytes())
-            return kept
+            return kept.detach()  # with its graph it would hold itself, and nothing would ever be freed
 
         found: dict[str, list[float]] = {}
         x, y = self.batches(0)[0]

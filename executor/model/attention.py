@@ -18,17 +18,20 @@ Core = Callable[[Tensor, Tensor, Tensor], Tensor]
 seq, head_dim] to outputs shaped as the queries; values, and then outputs, may be narrower."""
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of whole sequences. Of keys and values the narrower are padded to the width of the
-    other, since torch's fused kernels want it so."""
+def attend(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
+    """Causal attention of whole sequences, whose weights are dropped with a probability of ``dropout``. Of
+    keys and values the narrower are padded to the width of the other, since torch's fused kernels want it
+    so."""
     grouped, scale = q.shape[1] != k.shape[1], None
     narrow = k.shape[-1] - v.shape[-1]
     if narrow > 0:
-        return attend(q, k, F.pad(v, (0, narrow)))[..., :-narrow]
+        return attend(q, k, F.pad(v, (0, narrow)), dropout=dropout)[..., :-narrow]
     if narrow < 0:
         scale = k.shape[-1] ** -0.5
         q, k = F.pad(q, (0, -narrow)), F.pad(k, (0, -narrow))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(
+        q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=grouped
+    )
 
 
 class Attention(nn.Module):

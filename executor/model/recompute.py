@@ -11,7 +11,8 @@ by torch's non-reentrant checkpoint; where backward comes in halves, their first
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -64,17 +65,37 @@ class _CoreAgain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, core: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         ctx.core, ctx.autocast = core, _autocast_of(inputs[0].device.type)
+        ctx.numbers = _numbers(inputs[0].device) if getattr(core, "draws", False) else None
         ctx.save_for_backward(*inputs)
         return core(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         inputs = [x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors]
-        with torch.enable_grad(), ctx.autocast():
+        with torch.enable_grad(), ctx.autocast(), _drawing(inputs[0].device, ctx.numbers):
             out = ctx.core(*inputs)
         wanted = [x for x in inputs if x.requires_grad]
         found = iter(torch.autograd.grad(out, wanted, gradients))
         return None, *(next(found) if x.requires_grad else None for x in inputs)
+
+
+def _numbers(device: torch.device) -> Tensor:
+    """The state of the generator that ``device`` draws from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def _drawing(device: torch.device, numbers: Tensor | None) -> Iterator[None]:
+    """Draw ``numbers`` for a while; None is whatever comes."""
+    if numbers is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(numbers, device)
+        else:
+            torch.set_rng_state(numbers)
+        yield
 
 
 def _autocast_of(device: str) -> Callable[[], torch.autocast]:

@@ -9,12 +9,16 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.strategy import Strategy
 from ..model.decoder import STACKS
 from ..model.refusals import refusals
-from ..parallel import context, expert, offload, pipeline, recompute, sharded, tensor
+from ..parallel import context, expert, offload, pipeline, precision, recompute, sharded, tensor
 from ..parallel.process_groups import device_kind, devices
 from ..parallel.surroundings import Surroundings
 from ..servers import refusals as servers
+from ..train import loss_scaling
 
-PARALLELISMS = (tensor, context, expert, recompute, offload, sharded, pipeline, servers)
+PARALLELISMS = (
+    *(tensor, context, expert, precision, loss_scaling),
+    *(recompute, offload, sharded, pipeline, servers),
+)
 """Each says what of a plan it cannot run here."""
 CUDNN_GENERATIONS = (9, 10)
 """Compute capabilities whose attention torch leaves to cuDNN."""
@@ -43,12 +47,6 @@ def _cannot_run(plan: Plan) -> list[str]:
     surroundings = Surroundings.of(plan)
     faults += [fault for one in PARALLELISMS for fault in one.refusals(plan, surroundings)]
     faults += refusals(plan)
-    if plan.job.dropout:
-        faults.append("dropout is simulated but not run yet; run plans without")
-    if plan.job.precision == "fp16":
-        faults.append("fp16 needs loss scaling, which is simulated but not run yet; run bf16 or fp32")
-    if plan.job.precision == "fp8":
-        faults.append("fp8 is simulated but not run yet; run bf16")
     if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
         faults.append("tf32 is a format of GPUs; run fp32 or bf16 on the CPU")
     algorithm = strategy.collective_algorithm

@@ -12,7 +12,7 @@ from ...sim.plan.plan import Plan
 from ...sim.plan.plan import Stage as PlannedStage
 from ...sim.plan.step_counts import is_unflushed
 from ..model.decoder import COMPILED, Layers
-from ..parallel import context, expert, tensor
+from ..parallel import context, expert, precision, tensor
 from ..parallel.data import Buckets
 from ..parallel.offload import ActivationOffload
 from ..parallel.rank_context import RankContext
@@ -139,7 +139,7 @@ def _build(planned: PlannedStage, here: RankContext) -> Layers:
     layers.boundary_dtype = DTYPES[here.plan.job.precision]
     layers.loss = here.workload.loss
     layers.set_loss_scale(loss_scale(here.plan))
-    for parallelism in (tensor, context, expert):
+    for parallelism in (tensor, context, expert, precision):
         parallelism.apply(layers, here)
     if strategy.stack == COMPILED:
         layers.compile_blocks()

@@ -12,6 +12,7 @@ from ..parallel.offload import on_host
 from ..parallel.rank_context import RankContext
 from ..parallel.sharded import Sharding
 from ..parallel.tensor import sum_whole_gradients
+from . import loss_scaling
 from .handlers import Handlers
 from .passes import Passes
 from .stages import HeldStage
@@ -33,6 +34,7 @@ class Updates:
         if sharding is not None:
             parameters = sharding.parameters()
         self.optimizer = on_host(here.plan, make_optimizer(here.plan.job, parameters))
+        loss_scaling.apply(here.plan, [held.layers for held in stages.values()], self.optimizer)
         self.keeps_gradients = keeps_gradients
         self.gradients: dict[str, torch.Tensor] = {}
         """Those of the last step, by name, for who asked to keep them."""

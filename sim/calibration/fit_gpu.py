@@ -17,11 +17,13 @@ from ..hardware.cluster import Accelerator, Curve, LayerProfile
 from ..hardware.curves import interpolate
 from ..kernels.attention import FLASH_BACKWARD_GEMMS
 from ..kernels.decoder_kernels import backward_kernels, forward_kernels
+from ..kernels.fp8 import FP8, FP8_BYTES
 from ..kernels.gemm_efficiency import UNALIGNED, alignment_efficiency, tile_efficiency
 from ..kernels.kernel import Kernel
 from ..kernels.recompute import repeated_parts
 from ..kernels.roofline import (
     ATTENTION_BACKWARD,
+    DROPPED_ATTENTION,
     head_family,
     head_flops,
     kernel_s,
@@ -62,7 +64,8 @@ def fit_gpu(samples: Samples, *, source: str, date: str) -> Fitted:
     Raises:
         InputError: no GEMMs or additions were measured.
     """
-    machine, launch_s, host_s = samples.machine, measured_launch_s(samples), _host_launch_s(samples)
+    machine, launch_s = samples.machine, measured_launch_s(samples)
+    host_s = {part: _host_launch_s(samples, part) for part in ("forward", "backward")}
     moved = [_moved(point, launch_s) for point in samples.of("memory")]
     if not samples.of("gemm") or not moved:
         raise InputError("no GEMMs (series gemm) or additions (series memory) were measured")
@@ -75,8 +78,9 @@ def fit_gpu(samples: Samples, *, source: str, date: str) -> Fitted:
         memory_bandwidth=bandwidth,
         memory_efficiency=curve_of([(size, rate / bandwidth) for size, rate in moved]),
         launch_overhead_s=launch_s,
-        host_launch_s=host_s,
-        host_recompute_s=_host_recompute_s(samples, host_s),
+        host_launch_s=host_s["forward"],
+        host_backward_launch_s=host_s["backward"],
+        host_recompute_s=_host_recompute_s(samples, host_s["forward"]),
         sm_count=machine.get("multiprocessors", 0),
         reserved_bytes=machine.get("reserved_bytes", 0.0),
         layer_profiles=_profiles(samples),
@@ -126,7 +130,8 @@ def _with_products(bare: Accelerator, samples: Samples) -> Fitted:
     """Peaks and curves of GEMMs by precision; of those that are aligned to nothing, how much is left."""
     fitted, slow, pairs = bare, [], []
     for precision, points in _by_precision(samples.of("gemm")).items():
-        kernels = [(point, gemm_kernel(point, PRECISION_BYTES[precision])) for point in points]
+        width = FP8_BYTES if precision == FP8 else PRECISION_BYTES[precision]
+        kernels = [(point, gemm_kernel(point, width)) for point in points]
         aligned = [(p, k) for p, k in kernels if alignment_efficiency(k, bare.sm_count) == 1.0]
         rates = [(k.flops, _rate(bare, p, k)) for p, k in aligned]
         peak = max(rate for _, rate in rates)
@@ -158,7 +163,8 @@ def _with_attention(bare: Accelerator, samples: Samples) -> Fitted:
         curves: dict[str, Curve] = {}
         speeds: dict[str, list[float]] = {}
         pairs = []
-        for precision, points in _by_precision(samples.of(what)).items():
+        plain = [point for point in samples.of(what) if not point.parameters.get("dropout")]
+        for precision, points in _by_precision(plain).items():
             reached = [_attended(bare, p, what, factor) for p in points]
             widths = [kernel.k for kernel, _ in reached]
             usual = max(set(widths), key=lambda width: (widths.count(width), width))
@@ -172,9 +178,21 @@ def _with_attention(bare: Accelerator, samples: Samples) -> Fitted:
                     speeds.setdefault(head_family(kernel), []).append(fraction / expected)
         residuals |= _errors(what, pairs)
         own = {family: statistics.median(found) for family, found in speeds.items()}
+        own |= _dropped_speed(samples, what)
         name = "attention_efficiency" if what == "attention" else "attention_backward_efficiency"
         fitted = replace(fitted, kernel_speeds={**fitted.kernel_speeds, **own}, **{name: curves})
     return fitted, residuals
+
+
+def _dropped_speed(samples: Samples, what: str) -> dict[str, float]:
+    """Of attention with dropout, next to the same shapes without; nothing where none was measured."""
+    seconds: dict[tuple, dict[bool, float]] = {}
+    for point in samples.of(what):
+        sizes = tuple(sorted((name, v) for name, v in point.parameters.items() if name != "dropout"))
+        seconds.setdefault(sizes, {})[bool(point.parameters.get("dropout"))] = point.median_s
+    ratios = [both[False] / both[True] for both in seconds.values() if len(both) == 2]
+    name = DROPPED_ATTENTION + ("_backward" if what == ATTENTION_BACKWARD else "")
+    return {name: statistics.median(ratios)} if ratios else {}
 
 
 def _attended(bare: Accelerator, p: Point, what: str, factor: float) -> tuple[Kernel, float]:
@@ -201,9 +219,14 @@ def _plain(size: float, launches: int) -> Kernel:
     return Kernel(kind="memory", flops=0.0, bytes=size, launches=launches)
 
 
-def _host_launch_s(samples: Samples) -> float:
-    """Seconds of the host over launches, of passes in which the device waits; 0 where none were measured."""
-    points = [p for p in samples.of("host") if p.parameters.get("recompute", "none") == "none"]
+def _host_launch_s(samples: Samples, part: str) -> float:
+    """Seconds of the host over launches, of passes of ``part`` in which the device waits; 0 where none were
+    measured."""
+    points = [
+        p
+        for p in samples.of("host")
+        if p.parameters.get("recompute", "none") == "none" and p.parameters["part"] == part
+    ]
     launches = sum(_launches(point) for point in points)
     return sum(point.median_s for point in points) / launches if launches else 0.0
 
@@ -241,7 +264,7 @@ def _repeated_launches(p: Mapping[str, Any]) -> float:
     return sum(part * kernel.launches for part, kernel in zip(parts, kernels, strict=True))
 
 
-def _launches(point: Point) -> int:
+def _launches(point: Point) -> float:
     """Kernels of a whole model's pass, first micro-batch of a step."""
     p = point.parameters
     decoder = Decoder(**{f.name: p[f.name] for f in fields(Decoder) if f.name in p})
@@ -279,5 +302,6 @@ def _layer_residual(fitted: Accelerator, samples: Samples) -> dict[str, float]:
             decoder = Decoder(layers=1, **{name: p[name] for name in names})
             added = 1.0 - 1.0 / counts.get(_step_key(p), 1)
             own = _layer_kernels(decoder, p["kind"], part, p, added)
-            pairs.append((kernels_s(fitted, own, p["precision"], fitted.host_launch_s), point.own_s))
+            host_s = fitted.host_launch_s if part == "forward" else fitted.host_backward_launch_s
+            pairs.append((kernels_s(fitted, own, p["precision"], host_s), point.own_s))
     return _errors("layers_by_kernels", pairs)

@@ -97,7 +97,9 @@ class ComputeCosts:
         again = eager_recomputation(self.cluster.accelerator, self.job, self.strategy, layer.kind)
         own = self._kernels(layer.kind, "backward")
         parts = [*([1.0] * len(own)), *again.parts]
-        seconds = self._weighted_s((*own, *again.kernels), parts, host_s=again.host_s)
+        host_s = again.host_s + self._host_s(own, [1.0] * len(own), backward=True)
+        host_s += self._host_s(again.kernels, again.parts)
+        seconds = max(self._device_s((*own, *again.kernels), parts), host_s)
         return seconds * self._correction(layer.kind, backward=True)
 
     def _weight_gradient_s(self, kind: str) -> float:
@@ -135,15 +137,17 @@ class ComputeCosts:
 
     def _roofline_s(self, kind: str, part: str) -> float:
         own = self._kernels(kind, part)
-        return kernels_s(self.cluster.accelerator, own, self.job.precision, self._host_launch_s)
+        host_launch_s = self._host_launch_s(backward=part != "forward")
+        return kernels_s(self.cluster.accelerator, own, self.job.precision, host_launch_s)
 
-    @property
-    def _host_launch_s(self) -> float:
+    def _host_launch_s(self, *, backward: bool = False) -> float:
         """As measured where it was, else as the stack says. An accelerator that is the host's own processor
         has its launches in its `framework_factor`."""
-        if self.cluster.accelerator.kind == "cpu":
+        accelerator, stack = self.cluster.accelerator, self.strategy.software
+        if accelerator.kind == "cpu":
             return 0.0
-        return self.cluster.accelerator.host_launch_s or self.strategy.software.host_launch_s
+        measured = accelerator if accelerator.host_launch_s else stack
+        return (backward and measured.host_backward_launch_s) or measured.host_launch_s
 
     def _kernels(self, kind: str, part: str) -> tuple[Kernel, ...]:
         """Of a network, by the algorithms that are fastest here."""
@@ -172,10 +176,18 @@ class ComputeCosts:
             again *= self.forward_s(layer) / self._weighted_s(own, [1.0] * len(own))
         return blocks * again
 
-    def _weighted_s(self, kernels: Sequence[Kernel], parts: Sequence[float], *, host_s: float = 0.0) -> float:
-        """Seconds of so much of each of ``kernels``; ``host_s`` is what else the host does meanwhile."""
+    def _weighted_s(self, kernels: Sequence[Kernel], parts: Sequence[float]) -> float:
+        """Seconds of so much of each of a forward's ``kernels``."""
+        return max(self._device_s(kernels, parts), self._host_s(kernels, parts))
+
+    def _device_s(self, kernels: Sequence[Kernel], parts: Sequence[float]) -> float:
+        """Seconds of the device for so much of each of ``kernels``."""
         accelerator, precision = self.cluster.accelerator, self.job.precision
         pairs = [(kernel, part) for kernel, part in zip(kernels, parts, strict=True) if part]
-        device_s = sum(part * kernel_s(accelerator, kernel, precision) for kernel, part in pairs)
-        host_s += self._host_launch_s * sum(part * kernel.launches for kernel, part in pairs)
-        return max(accelerator.framework_factor * device_s, host_s)
+        seconds = sum(part * kernel_s(accelerator, kernel, precision) for kernel, part in pairs)
+        return accelerator.framework_factor * seconds
+
+    def _host_s(self, kernels: Sequence[Kernel], parts: Sequence[float], *, backward: bool = False) -> float:
+        """Seconds of the host to launch so much of each of ``kernels``."""
+        launches = sum(part * kernel.launches for kernel, part in zip(kernels, parts, strict=True))
+        return self._host_launch_s(backward=backward) * launches

@@ -44,5 +44,13 @@ def eager_recomputation(
     return Recomputation(
         kernels=kernels,
         parts=tuple(blocks * part for part in parts),
-        host_s=blocks * accelerator.host_recompute_s.get(strategy.recompute, 0.0),
+        host_s=blocks * _managing_s(accelerator, strategy),
     )
+
+
+def _managing_s(accelerator: Accelerator, strategy: Strategy) -> float:
+    """Seconds of the host to manage one block's checkpoint: as measured, else as the stack says."""
+    if strategy.recompute in accelerator.host_recompute_s:
+        return accelerator.host_recompute_s[strategy.recompute]
+    usual = dict(strategy.software.host_recompute_s) if accelerator.kind == "gpu" else {}
+    return usual.get(strategy.recompute, 0.0)

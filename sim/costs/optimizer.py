@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..hardware.cluster import Cluster
 from ..kernels.kernel import Kernel
-from ..kernels.optimizer_step import update_bytes
+from ..kernels.optimizer_step import loss_scaling_bytes, update_bytes
 from ..kernels.roofline import kernels_s
 from ..plan.job import OPTIMIZER_STATES, Job
 from ..plan.mixed_precision import MASTER_BYTES
@@ -38,11 +38,19 @@ class OptimizerCosts:
         accelerator = self.cluster.accelerator
         measured = accelerator.optimizer_costs.get(self.job.optimizer)
         if measured is not None:
-            return measured.overhead_s + measured.per_parameter_s * parameters
+            return measured.overhead_s + measured.per_parameter_s * parameters + self._scaling_s(parameters)
         if parameters <= 0:
             return 0.0
         update = Kernel(kind="memory", flops=0.0, bytes=parameters * update_bytes(self.job, self.strategy))
         return kernels_s(accelerator, [update], self.job.precision)
+
+    def _scaling_s(self, parameters: float) -> float:
+        """Seconds that a scaled loss adds to a measured step, which had none."""
+        size = parameters * loss_scaling_bytes(self.job, self.strategy)
+        if not size:
+            return 0.0
+        looked = Kernel(kind="memory", flops=0.0, bytes=size)
+        return kernels_s(self.cluster.accelerator, [looked], self.job.precision)
 
     def step_s(self, dense: float, experts: float) -> float:
         """Seconds to step a rank's share of so many parameters, held whole before sharding.

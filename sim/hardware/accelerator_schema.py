@@ -85,6 +85,7 @@ class AcceleratorForm(Strict):
     kernel_speeds: dict[Name, Number] = Field(default_factory=dict)
     launch_overhead: TimeOrNone = 0.0
     host_launch: TimeOrNone = 0.0
+    host_backward_launch: TimeOrNone = 0.0
     host_recompute: dict[Name, TimeOrNone] = Field(default_factory=dict)
     sustained: Number = 1.0
     framework_factor: Number = 1.0
@@ -115,6 +116,7 @@ class AcceleratorForm(Strict):
             kernel_speeds=dict(self.kernel_speeds),
             launch_overhead_s=self.launch_overhead,
             host_launch_s=self.host_launch,
+            host_backward_launch_s=self.host_backward_launch,
             host_recompute_s=dict(self.host_recompute),
             sustained=self.sustained,
             framework_factor=self.framework_factor,

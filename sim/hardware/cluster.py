@@ -58,6 +58,8 @@ class Accelerator:
     """Host seconds per kernel that the device cannot hide."""
     host_launch_s: float = 0.0
     """Seconds of the host for one launch of an eager framework, as measured; 0 is the software stack's."""
+    host_backward_launch_s: float = 0.0
+    """The same in a backward, which runs without an interpreter; 0 is as in a forward."""
     host_recompute_s: Mapping[str, float] = field(default_factory=dict)
     """By recompute policy: seconds of the host for one block of which something is computed again, beside its
     launches, in an eager framework."""

@@ -135,6 +135,7 @@ def accelerator_to_dict(accelerator: Accelerator) -> dict[str, Any]:
         "kernel_speeds": dict(a.kernel_speeds),
         "launch_overhead": exact_quantity(a.launch_overhead_s, "time"),
         "host_launch": exact_quantity(a.host_launch_s, "time"),
+        "host_backward_launch": exact_quantity(a.host_backward_launch_s, "time"),
         "host_recompute": {key: exact_quantity(value, "time") for key, value in a.host_recompute_s.items()},
         "sustained": a.sustained,
         "framework_factor": a.framework_factor,

@@ -40,8 +40,8 @@ def attention_kernels(s: Shape, *, backward: bool = False) -> tuple[Kernel, ...]
 def _flash(s: Shape, *, backward: bool) -> Kernel:
     """Flash attention of this rank's queries on the whole sequence; causal work is shared out evenly.
 
-    Backward reads q, k, v, output and its gradient, and writes three gradients. Dropout costs nothing of
-    note, since it is drawn inside.
+    Backward reads q, k, v, output and its gradient, and writes three gradients. Dropout is drawn inside; it
+    costs nothing where nobody measured what it does.
     """
     of_queries, of_values = FLASH_BACKWARD_GEMMS if backward else (1, 1)
     scores = CAUSAL_SHARE * 2.0 * s.micro_batch * s.seq_len**2 / s.cp
@@ -58,6 +58,7 @@ def _flash(s: Shape, *, backward: bool) -> Kernel:
         batch=s.micro_batch * s.q // s.decoder.head_dim,
         speed=speed,
         family="attention_backward" if backward else "",
+        dropped=s.dropout,
     )
 
 

@@ -26,8 +26,10 @@ class Kernel:
     """The gradient of a weight, which no other layer waits for."""
     attention: bool = False
     """Inside attention: what selective recompute repeats."""
-    launches: int = 1
-    """Launches of the host it stands for."""
+    dropped: bool = False
+    """Flash attention that drops some of its weights, whose numbers it draws itself."""
+    launches: float = 1
+    """Launches of the host it stands for, in the mean over a step's micro-batches."""
     speed: float = 1.0
     """Of what the accelerator's curve says such a kernel reaches."""
     precision: str = ""

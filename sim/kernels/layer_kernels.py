@@ -8,6 +8,7 @@ from typing import Any
 from ..plan.job import Job
 from ..plan.strategy import FLASH, Strategy
 from . import decoder_kernels as kernels
+from . import torch_kernels
 from .fp8 import FP8, in_fp8
 from .kernel import Kernel
 from .network_kernels import Batch, Choice, layer_choices, plain
@@ -32,8 +33,9 @@ def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[K
         "stack": strategy.software,
         "added": 1.0 - 1.0 / max(1, strategy.micro_batches(job)),
     }
-    own = PARTS[part](job.model.decoder, kind, **shape)
-    return in_fp8(job.model.decoder, kind, own) if job.precision == FP8 else own
+    by_hand = strategy.software.autocast and kind in torch_kernels.KINDS
+    own = PARTS[part](job.model.decoder, kind, fp8=by_hand and job.precision == FP8, **shape)
+    return in_fp8(job.model.decoder, kind, own) if job.precision == FP8 and not by_hand else own
 
 
 def network_choices(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[Choice, ...]:

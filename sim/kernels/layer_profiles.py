@@ -83,7 +83,8 @@ def correction(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str
         profiled = replace(job, global_batch=profile.micro_batch * profile.micro_batches)
         shape = Strategy(micro_batch=profile.micro_batch, stack=strategy.stack)
         own = layer_kernels(profiled, shape, kind, part)
-        modelled = kernels_s(accelerator, own, job.precision, accelerator.host_launch_s)
+        host_launch_s = (backward and accelerator.host_backward_launch_s) or accelerator.host_launch_s
+        modelled = kernels_s(accelerator, own, job.precision, host_launch_s)
         found.append((float(profile.micro_batch), _seconds(profile, backward=backward) / modelled))
     return interpolate(tuple(found), strategy.micro_batch) if found else 1.0
 

@@ -36,6 +36,8 @@ class Shape:
     """Which flash kernel: `flash`, `flash1` or `triton`."""
     dropout: bool = False
     """After attention's probabilities, a block's halves and the embedding."""
+    fp8: bool = False
+    """Linear layers of blocks multiply in fp8, step by step in plain torch (`torch_float8.py`)."""
     stack: Stack = STACKS[DEFAULT_STACK]
     """What is fused, in what precision."""
     added: float = 1.0

@@ -18,6 +18,8 @@ from .kernel import Kernel
 
 ATTENTION_BACKWARD = "attention_backward"
 """The family of flash attention's backward."""
+DROPPED_ATTENTION = "attention_dropout"
+"""The speed of attention with dropout, next to the same without."""
 
 DEFAULT_ATTENTION_EFFICIENCY: Curve = (
     (6.7e7, 0.34),
@@ -98,6 +100,8 @@ def _attention_s(accelerator: Accelerator, kernel: Kernel, precision: str, defau
     if own and kernel.family == ATTENTION_BACKWARD:
         curve, speed = own, 1.0
     speed *= accelerator.kernel_speeds.get(head_family(kernel), 1.0)
+    if kernel.dropped:
+        speed *= accelerator.kernel_speeds.get(dropped_family(kernel), 1.0)
     efficiency = interpolate(curve, head_flops(kernel))
     return kernel.flops / (_peak(accelerator, precision) * efficiency * speed * accelerator.sustained)
 
@@ -105,6 +109,11 @@ def _attention_s(accelerator: Accelerator, kernel: Kernel, precision: str, defau
 def head_family(kernel: Kernel) -> str:
     """What attention with heads of this width is called among an accelerator's speeds, as `head_64`."""
     return f"head_{kernel.k}" + ("_backward" if kernel.family == ATTENTION_BACKWARD else "")
+
+
+def dropped_family(kernel: Kernel) -> str:
+    """What attention that drops some of its weights is called among an accelerator's speeds."""
+    return DROPPED_ATTENTION + ("_backward" if kernel.family == ATTENTION_BACKWARD else "")
 
 
 def head_flops(kernel: Kernel) -> float:

@@ -15,10 +15,13 @@ from dataclasses import replace
 
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK, EMBEDDING, HEAD
+from . import torch_float8
 from .attention import attention_kernels
 from .elementwise import (
     ACTIVATION_SPEED,
+    DROPOUT_SPEED,
     FP32,
+    MASK_BYTES,
     NORM_BACKWARD_SPEED,
     NORM_SPEED,
     SUM_SPEED,
@@ -58,6 +61,8 @@ SPEEDS = {
     "sum": SUM_SPEED,
     "embedding_backward": SUM_SPEED,
     "transpose": SUM_SPEED,
+    "dropout": DROPOUT_SPEED,
+    "dropout_backward": DROPOUT_SPEED,
 }
 """Of plain copying, where nobody measured: as the fused kernels of other stacks."""
 
@@ -66,12 +71,24 @@ Kernels = tuple[Kernel, ...]
 
 def forward(s: Shape, kind: str) -> Kernels:
     """Kernels of a layer's forward; ``kind`` is `embedding`, `block` or `head`."""
-    return _FORWARD[kind](s)
+    return _precise(s, _FORWARD[kind](_linear_in(s, kind)))
 
 
 def backward(s: Shape, kind: str) -> Kernels:
     """Kernels of a layer's backward, without anything computed again."""
-    return _BACKWARD[kind](s)
+    return _precise(s, _BACKWARD[kind](_linear_in(s, kind)))
+
+
+def _linear_in(s: Shape, kind: str) -> Shape:
+    """Only blocks multiply in fp8."""
+    return s if kind == BLOCK else replace(s, fp8=False)
+
+
+def _precise(s: Shape, kernels: Kernels) -> Kernels:
+    """In an fp8 job, bf16 for all that says nothing else."""
+    if not s.fp8:
+        return kernels
+    return tuple(replace(kernel, precision=kernel.precision or "bf16") for kernel in kernels)
 
 
 KINDS = (EMBEDDING, BLOCK, HEAD)
@@ -89,6 +106,12 @@ def _of(family: str, size_bytes: float, *, weights: bool = False) -> Kernel:
     )
 
 
+def _compiled(size_bytes: float, launches: int = 1) -> Kernel:
+    """What torch.compile makes of operations between GEMMs, as fast as copying: norms with the casts behind
+    them move 4.2 of a copy's 4.2 TB/s (benchmarks/results/gpu_nvidia-h200_2026-11-28_second_memory.csv)."""
+    return replace(_of("compiled", size_bytes), launches=launches)
+
+
 def _cast(s: Shape, values: float, *, weights: bool = False) -> Kernels:
     """Between fp32 and half precision; none in an fp32 job."""
     b = s.bytes_per_value
@@ -99,7 +122,7 @@ def _norm(s: Shape) -> Kernels:
     """Of the residual stream, and the cast of what the GEMM after it reads."""
     values = s.outside * s.hidden
     if s.stack.compiles_blocks:
-        return (_of(_norm_family(s), (FP32 + s.bytes_per_value) * values),)
+        return (_compiled((FP32 + s.bytes_per_value) * values),)
     return _of(_norm_family(s), 2 * FP32 * values), *_cast(s, values)
 
 
@@ -107,7 +130,7 @@ def _norm_backward(s: Shape) -> Kernels:
     """The gradient cast, the norm's two kernels, and the sum with the gradient that came round it."""
     values, family = s.outside * s.hidden, f"{_norm_family(s)}_backward"
     if s.stack.compiles_blocks:
-        return (_of(family, (2 * s.bytes_per_value + 5 * FP32) * values),)
+        return (_compiled((2 * s.bytes_per_value + 5 * FP32) * values, LAUNCHES[family]),)
     return *_cast(s, values), _of(family, 5 * FP32 * values), _of("add", 3 * FP32 * values)
 
 
@@ -117,13 +140,21 @@ def _norm_family(s: Shape) -> str:
 
 def _linear(s: Shape, n: int, k: int, *, bias: bool = False) -> Kernels:
     """A linear layer from ``k`` to ``n`` values: its weight is cast, and its bias by a kernel of its own."""
-    casts = (*_cast(s, n * k), *(_cast(s, n) if bias else ()))
-    return *casts, s.gemm(s.tokens, n, k)
+    of_bias = _cast(s, n) if bias else ()
+    if s.fp8:
+        return *of_bias, *torch_float8.linear(s, n, k)
+    return *_cast(s, n * k), *of_bias, s.gemm(s.tokens, n, k)
 
 
 def _linear_backward(s: Shape, n: int, k: int, *, bias: bool = False) -> Kernels:
     """Gradients of input, weight and bias; those of weights are cast back, and added to earlier ones."""
     added = 3 * FP32 * n * k * s.added
+    if s.fp8:
+        return (
+            *torch_float8.linear_backward(s, n, k),
+            *((_of("sum", s.bytes_per_value * s.tokens * n, weights=True),) if bias else ()),
+            *((_of("add", added, weights=True),) if added else ()),
+        )
     return (
         s.gemm(s.tokens, k, n),
         s.gemm(n, k, s.tokens, weights=True),
@@ -133,13 +164,26 @@ def _linear_backward(s: Shape, n: int, k: int, *, bias: bool = False) -> Kernels
     )
 
 
-def _residual(s: Shape) -> Kernel:
-    return _of("residual", (2 * FP32 + s.bytes_per_value) * s.outside * s.hidden)
+def _residual(s: Shape) -> Kernels:
+    """A branch's output, perhaps dropped out, and added to the stream."""
+    values = s.outside * s.hidden
+    mask = MASK_BYTES * values if s.dropout and s.stack.compiles_blocks else 0
+    dropped = () if s.stack.compiles_blocks else _dropout(s, s.bytes_per_value * values, values)
+    return *dropped, _of("residual", (2 * FP32 + s.bytes_per_value) * values + mask)
+
+
+def _dropout(s: Shape, size: float, values: float, *, backward: bool = False) -> Kernels:
+    """Dropout of ``values`` values of ``size`` bytes, or its gradient: read, written, and the mask."""
+    if not s.dropout:
+        return ()
+    return (_of("dropout_backward" if backward else "dropout", 2 * size + MASK_BYTES * values),)
 
 
 def _branch(s: Shape) -> Kernels:
     """The stream's gradient as the branch reads it."""
-    return _cast(s, s.outside * s.hidden)
+    values = s.outside * s.hidden
+    dropped = _dropout(s, s.bytes_per_value * values, values, backward=True)
+    return *_cast(s, values), *dropped
 
 
 def _rotary(s: Shape) -> bool:
@@ -149,8 +193,9 @@ def _rotary(s: Shape) -> bool:
 def _rope(s: Shape) -> Kernels:
     if not _rotary(s):
         return ()
-    each = 2 if s.stack.compiles_blocks else 9
-    return tuple(_of("rope", each * s.bytes_per_value * s.tokens * width) for width in (s.q, s.k))
+    if s.stack.compiles_blocks:
+        return tuple(_compiled(2 * s.bytes_per_value * s.tokens * width) for width in (s.q, s.k))
+    return tuple(_of("rope", 9 * s.bytes_per_value * s.tokens * width) for width in (s.q, s.k))
 
 
 def _rope_backward(s: Shape) -> Kernels:
@@ -159,23 +204,27 @@ def _rope_backward(s: Shape) -> Kernels:
         return ()
     b = s.bytes_per_value
     if s.stack.compiles_blocks:
-        return tuple(_of("rope_backward", 2 * b * s.tokens * width) for width in (s.q, s.k))
+        return tuple(_compiled(2 * b * s.tokens * width) for width in (s.q, s.k))
     turned = tuple(_of("rope_backward", 10 * b * s.tokens * width) for width in (s.k, s.q))
     return *turned, *(_of("transpose", 2 * b * s.tokens * width) for width in (s.k, s.q))
 
 
 def _activation(s: Shape) -> Kernel:
     b, values = s.bytes_per_value, s.tokens * s.decoder.ffn // s.tp
+    if s.stack.compiles_blocks:
+        return _compiled((1 + s.mlp_inputs) * b * values)
     if s.mlp_inputs == 1:
         return _of("gelu", 2 * b * values)
-    return _of("swiglu", (3 if s.stack.compiles_blocks else 5) * b * values)
+    return _of("swiglu", 5 * b * values)
 
 
 def _activation_backward(s: Shape) -> Kernel:
     b, values = s.bytes_per_value, s.tokens * s.decoder.ffn // s.tp
+    if s.stack.compiles_blocks:
+        return _compiled((1 + 2 * s.mlp_inputs) * b * values)
     if s.mlp_inputs == 1:
         return _of("gelu_backward", 3 * b * values)
-    return _of("swiglu_backward", (5 if s.stack.compiles_blocks else 13) * b * values)
+    return _of("swiglu_backward", 13 * b * values)
 
 
 def without_flash(decoder: Decoder, bytes_per_value: int) -> bool:
@@ -193,7 +242,11 @@ def copies_output(decoder: Decoder, bytes_per_value: int) -> bool:
 def _attention(s: Shape, *, backward: bool = False) -> Kernels:
     if without_flash(s.decoder, s.bytes_per_value):
         return attention_kernels(replace(s, flash=False, fused_softmax=False), backward=backward)
-    return attention_kernels(s, backward=backward)
+    own = attention_kernels(s, backward=backward)
+    if s.bytes_per_value < FP32:
+        return own
+    # The fused kernel of fp32 leaves tensor cores alone, whatever GEMMs do: tf32 is no faster (measured).
+    return tuple(replace(kernel, precision="fp32") for kernel in own)
 
 
 def _block_forward(s: Shape) -> Kernels:
@@ -209,13 +262,21 @@ def _block_forward(s: Shape) -> Kernels:
         *_attention(s),
         *copied,
         *_linear(s, s.hidden, s.o, bias=d.output_bias),
-        _residual(s),
+        *_residual(s),
         *_norm(s),
         *_linear(s, s.mlp_inputs * ffn, s.hidden, bias=d.mlp_bias),
         _activation(s),
         *_linear(s, s.hidden, ffn, bias=d.mlp_bias),
-        _residual(s),
+        *_residual(s),
     )
+
+
+def _computed_again(s: Shape, width: int) -> Kernels:
+    """The inner GEMM of a compiled block in fp8: torch.compile takes `_scaled_mm` for cheap, and keeps what
+    it is made of instead of what it gives (measured: the memory of a compiled Llama, 2026-11-28)."""
+    if not (s.fp8 and s.stack.compiles_blocks):
+        return ()
+    return (torch_float8.gemm(s.tokens, width, s.hidden),)
 
 
 def _block_backward(s: Shape) -> Kernels:
@@ -224,6 +285,7 @@ def _block_backward(s: Shape) -> Kernels:
     width = s.q + s.k + s.v
     return (
         *_branch(s),
+        *_computed_again(s, s.mlp_inputs * ffn),
         *_linear_backward(s, s.hidden, ffn, bias=d.mlp_bias),
         _activation_backward(s),
         *_linear_backward(s, s.mlp_inputs * ffn, s.hidden, bias=d.mlp_bias),
@@ -240,8 +302,9 @@ def _block_backward(s: Shape) -> Kernels:
 
 def _embedding_forward(s: Shape) -> Kernels:
     values = s.tokens * s.hidden
-    positions = () if _rotary(s) else (_of("add", 2 * FP32 * s.outside * s.hidden),)
-    return _of("cast", 2 * FP32 * values), *positions
+    outside = s.outside * s.hidden
+    positions = () if _rotary(s) else (_of("add", 2 * FP32 * outside),)
+    return _of("cast", 2 * FP32 * values), *positions, *_dropout(s, FP32 * outside, outside)
 
 
 def _embedding_backward(s: Shape) -> Kernels:
@@ -251,6 +314,7 @@ def _embedding_backward(s: Shape) -> Kernels:
     sums = s.added + (1.0 if s.decoder.tied_embeddings else 0.0)
     positions = () if _rotary(s) else (_of("sum", FP32 * s.outside * s.hidden, weights=True),)
     return (
+        *_dropout(s, FP32 * s.outside * s.hidden, s.outside * s.hidden, backward=True),
         _of("embedding_backward", FP32 * (table + 3 * values), weights=True),
         *positions,
         *((_of("add", sums * 3 * FP32 * table, weights=True),) if sums else ()),

@@ -7,6 +7,8 @@ two blocks of GPT-2 and of Llama, torch.cuda.memory_allocated differs from them 
 
 from __future__ import annotations
 
+from ..kernels.elementwise import MASK_BYTES
+from ..kernels.fp8 import FP8, FP8_BYTES
 from ..kernels.torch_kernels import KINDS, copies_output, without_flash
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK, EMBEDDING, HEAD
@@ -32,8 +34,9 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, policy: str) -> float:
     decoder, b = job.model.decoder, job.bytes_per_value
     tokens = strategy.micro_batch * job.seq_len / strategy.cp
     outside = strategy.tp if strategy.sequence_parallel else 1
+    mask = MASK_BYTES * decoder.hidden / outside if job.dropout else 0
     if kind == EMBEDDING:
-        return tokens * INDEX_BYTES
+        return tokens * (INDEX_BYTES + mask)
     if kind == BLOCK and policy == "full":
         return tokens * decoder.hidden * FP32_BYTES / outside
     if kind == BLOCK and policy == "selective_op":
@@ -43,10 +46,12 @@ def kept_bytes(job: Job, strategy: Strategy, kind: str, policy: str) -> float:
     normed = (FP32_BYTES * decoder.hidden + NORM_STATISTICS_BYTES) / outside + b * decoder.hidden
     if kind == HEAD:
         return tokens * (normed + INDEX_BYTES) + casts
+    read = FP8_BYTES if job.precision == FP8 else b
     inside = (
-        2 * normed
-        + _attention_bytes(decoder, strategy, job.seq_len, b, policy)
-        + _mlp_bytes(decoder, strategy, b)
+        2 * (normed + (read - b) * decoder.hidden)
+        + _attention_bytes(job, strategy, policy)
+        + _mlp_bytes(decoder, strategy, b, read)
+        + 2 * mask
     )
     return tokens * inside + casts
 
@@ -60,38 +65,58 @@ def _selective_op_bytes(decoder: Decoder, strategy: Strategy, b: int) -> float:
     return decoder.hidden * FP32_BYTES + split / strategy.tp
 
 
-def _attention_bytes(decoder: Decoder, strategy: Strategy, seq_len: int, b: int, policy: str) -> float:
+def _attention_bytes(job: Job, strategy: Strategy, policy: str) -> float:
     """Of a token. Queries, keys and values are parts of one product's result, which values keep whole; rotary
-    positions make queries and keys anew; an output that is copied stands twice."""
+    positions make queries and keys anew; an output that is copied, or cast to fp8, stands twice."""
+    decoder, b = job.model.decoder, job.bytes_per_value
     projected = decoder.q_size + decoder.kv_size + decoder.v_size
     values = projected + decoder.o_size
     turned = decoder.q_size + decoder.kv_size if decoder.positions == "rope" else 0
+    cast = FP8_BYTES * decoder.o_size if job.precision == FP8 else 0
     if policy == "selective":
-        return (values + turned) * b / strategy.tp
+        read = cast - b * decoder.o_size if cast else 0
+        return ((values + turned) * b + read) / strategy.tp
     if without_flash(decoder, b):
-        # Scaled queries, scaled keys and values for every head, and the softmax's output.
-        return (values + 3 * decoder.q_size + seq_len * decoder.heads) * b / strategy.tp
-    if copies_output(decoder, b) and not strategy.software.compiles_blocks:
+        # Scaled queries, scaled keys and values for every head, and the softmax's output; dropped out, the
+        # mask and what is left besides.
+        dropped = (b + MASK_BYTES) * job.seq_len * decoder.heads if job.dropout else 0
+        own = (values + 3 * decoder.q_size + job.seq_len * decoder.heads) * b
+        return (own + dropped) / strategy.tp
+    if copies_output(decoder, b) and not strategy.software.compiles_blocks and not cast:
         values += decoder.o_size
-    return ((values + turned) * b + LOG_SUM_BYTES * decoder.heads) / strategy.tp
+    return ((values + turned) * b + cast + LOG_SUM_BYTES * decoder.heads) / strategy.tp
 
 
-def _mlp_bytes(decoder: Decoder, strategy: Strategy, b: int) -> float:
-    """Of a token: the activation's inputs and output, of a gated one also silu's, unless blocks are compiled,
-    which compute it again."""
-    gated = decoder.mlp_matrices == 3
-    of_silu = gated and not strategy.software.compiles_blocks
-    return (decoder.mlp_matrices + of_silu) * decoder.ffn * b / strategy.tp
+def _mlp_bytes(decoder: Decoder, strategy: Strategy, b: int, read: int) -> float:
+    """Of a token: the activation's inputs, and its output as the GEMM after it reads it; of a gated one also
+    silu's, unless blocks are compiled, which compute it again. Silu's output is kept with its factor, and the
+    product of both by the GEMM alone."""
+    compiled, gated = strategy.software.compiles_blocks, decoder.mlp_matrices == 3
+    # Compiled, what a GEMM in fp8 gave is computed again (`kernels/torch_kernels.py`).
+    inputs = 0 if compiled and read < b else decoder.mlp_matrices - 1 + (gated and not compiled)
+    return (inputs * b + read) * decoder.ffn / strategy.tp
 
 
 def cast_bytes(job: Job, strategy: Strategy, kind: str) -> float:
-    """Bytes of a layer's weights in half precision; none in an fp32 job."""
+    """Bytes of a layer's weights in half precision; none in an fp32 job. Those in fp8 are kept from one
+    micro-batch to the next (`float8_weight_bytes`)."""
     b, decoder = job.bytes_per_value, job.model.decoder
+    if job.precision == FP8 and kind == BLOCK:
+        b = FP8_BYTES if strategy.software.compiles_blocks else 0
     if b == FP32_BYTES or kind == EMBEDDING:
         return 0.0
     if kind == HEAD:
         return float(b * decoder.vocab * decoder.hidden / strategy.tp)
     return b * (decoder.attention_parameters + decoder.mlp_parameters) / strategy.tp
+
+
+def float8_weight_bytes(job: Job, strategy: Strategy, kinds: tuple[str, ...]) -> float:
+    """Bytes of the blocks' weights in fp8, as they are and transposed, which eager blocks keep for a step."""
+    if job.precision != FP8 or strategy.software.compiles_blocks:
+        return 0.0
+    decoder = job.model.decoder
+    each = decoder.attention_parameters + decoder.mlp_parameters
+    return 2.0 * FP8_BYTES * kinds.count(BLOCK) * each / strategy.tp
 
 
 def uncounted_casts(job: Job, strategy: Strategy, kinds: tuple[str, ...]) -> float:

@@ -87,7 +87,8 @@ def _autocast_states(plan: Plan, held: list[Stage]) -> StateBytes:
     dense, experts = _parameters(plan, held)
     whole = dense + experts
     sharded = dense / strategy.shards + experts / max(1, strategy.shards // strategy.ep)
-    kinds = {plan.job.model.layers[i].kind for s in held for i in s.layer_indices}
+    kinds = tuple(job.model.layers[i].kind for s in held for i in s.layer_indices)
+    float8 = autocast.float8_weight_bytes(job, strategy, kinds)
     table = autocast.table_gradient_bytes(plan.job, plan.strategy) if EMBEDDING in kinds else 0.0
     tables = table * (1 + (plan.job.model.decoder.tied_embeddings and HEAD in kinds))
     several = plan.micro_batches > 1
@@ -97,7 +98,7 @@ def _autocast_states(plan: Plan, held: list[Stage]) -> StateBytes:
     copy = FP32_BYTES if width < FP32_BYTES else 0
     return StateBytes(
         parameters=whole,
-        weights=width * whole * _weight_versions(plan, held[0].index) + copy * sharded,
+        weights=width * whole * _weight_versions(plan, held[0].index) + copy * sharded + float8,
         gradients=FP32_BYTES * (sharded if reduces_every_micro_batch(strategy) else whole)
         if several
         else 0.0,

@@ -20,6 +20,11 @@ LOSS_SCALING_BYTES = 6 + 8 + 8
 infinities are looked for, and read and clipped in fp32 (NVIDIA/Megatron-LM megatron/optimizer/optimizer.py,
 `Float16OptimizerWithFloat16Params.step`)."""
 
+TORCH_LOSS_SCALING_BYTES = 8 + 4
+"""The same in plain torch, whose gradients are fp32: read and written while infinities are looked for, and
+written again divided by the scale by the fused optimizer (torch/amp/grad_scaler.py, `_check_inf_per_device`;
+ATen, native/cuda/fused_adam_utils.cuh)."""
+
 
 def bytes_per_gradient(precision: str, stack: Stack) -> int:
     """Bytes of one gradient as accumulated and reduced: in the weights' own precision where the software

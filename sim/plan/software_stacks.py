@@ -118,6 +118,10 @@ class Stack:
     host_launch_s: float = 0.0
     """Seconds of the host for one launch: interpreter, dispatcher, autograd. A layer takes no less than its
     launches; 0 where they are recorded once (CUDA graphs)."""
+    host_backward_launch_s: float = 0.0
+    """The same in a backward, which autograd runs without an interpreter; 0 is as in a forward."""
+    host_recompute_s: tuple[tuple[str, float], ...] = ()
+    """(recompute policy, seconds of the host to manage one block's checkpoint), of eager frameworks."""
 
 
 _MEGATRON = Stack(
@@ -208,10 +212,15 @@ _TORCHTITAN_COMPILED = Stack(
 
 EXECUTOR_STACK = "torch-autocast"
 """What `traincast run` is, and what it profiles on GPUs."""
-EAGER_LAUNCH_S = 30e-6
-"""Seconds of the host for a kernel of an eager block forward or backward, Python, dispatcher and autograd
-together: 8 to 9 ms for the about 290 kernels of each pass through eight tiny blocks (torch 2.11 on a virtual
-machine with an H200, benchmarks/results/gpu_nvidia-h200_2026-11-27.md)."""
+EAGER_LAUNCH_S, EAGER_BACKWARD_LAUNCH_S = 45e-6, 27e-6
+"""Seconds of the host for a kernel of an eager block. Forward: Python, dispatcher, autocast and autograd
+together, 39 to 56 us in blocks of five models whose device waited; backward: autograd's C++ alone, 25 to
+36 us (medians of profiled layers at micro-batch 2, torch 2.11 on a virtual machine with an H200,
+benchmarks/results/gpu_nvidia-h200_2026-11-27.json)."""
+EAGER_RECOMPUTE_S = (("selective", 0.4e-3), ("full", 1.9e-3))
+"""Seconds of the host to manage a checkpoint: contexts, the generator's state, a hook in Python for every
+tensor that is saved. Steps of GPT-2 of 124 million and 1.6 billion parameters that wait for the host took
+1.9 ms a block longer in full than launches explain, 0.4 ms selectively (the same record)."""
 
 _AUTOCAST = Stack(
     name=EXECUTOR_STACK,
@@ -226,6 +235,8 @@ _AUTOCAST = Stack(
     overlaps_input_gradients=False,
     recompute_stops_early=True,
     host_launch_s=EAGER_LAUNCH_S,
+    host_backward_launch_s=EAGER_BACKWARD_LAUNCH_S,
+    host_recompute_s=EAGER_RECOMPUTE_S,
 )
 
 _NVIDIA_EXAMPLES = Stack(

@@ -20,6 +20,7 @@ TINY = {
     "MEMORY_BYTES": (3 * 2**10, 3 * 2**12),
     "CACHE_BYTES": 2**14,
     "ATTENTIONS": ((1, 4, 4, 32, 16), (1, 4, 2, 32, 16), (1, 4, 4, 32, 8)),
+    "DROPPED_ATTENTIONS": ((1, 4, 4, 32, 16),),
     "EXACT_ATTENTIONS": ((1, 4, 4, 32, 16),),
     "ROWS": (32,),
     "WIDTH": 64,
@@ -28,6 +29,8 @@ TINY = {
     "LOSS_VOCAB": 128,
     "HOST_PASSES": 4,
     "HOST_BLOCKS": 2,
+    "HOST_SEQ_LEN": 16,
+    "HOST_WIDTHS": {"gelu": (64, 4, 128), "swiglu": (64, 4, 128)},
     "BATCHES": ((1, 64),),
 }
 """The grids of `gpu.py`, made small."""
@@ -44,7 +47,8 @@ def series():
         bench = Bench(torch.device("cpu"), 0, {})
         bench.dtype, bench.precision = torch.bfloat16, "bf16"
         tasks = (gpu.launch, gpu.gemm, gpu.memory, gpu.attention, gpu.elementwise, gpu.host)
-        return [one for task in tasks for one in task(bench, full=False)]
+        found = [one for task in tasks for one in task(bench, full=False)]
+        return [*found, gpu.float8_product(bench, (16, 32, 64), full=False)]  # a CPU computes them too
 
 
 def test_every_series_has_samples_above_0(series):
@@ -65,11 +69,11 @@ def test_families_are_all_that_a_block_is_made_of(series):
     known = {*measured, "add"}  # the curve of memory is one of additions
     for kind in ("embedding", "block", "head"):
         for changes in ({}, {"activation": "gelu", "norm": "layernorm", "positions": "learned"}):
-            kernels = _kernels(kind, changes)
+            kernels = [*_kernels(kind, changes), *_kernels(kind, changes, dropout=True, fp8=True)]
             assert {k.family for k in kernels if k.kind == "memory"} <= known
 
 
-def _kernels(kind: str, changes: dict):
+def _kernels(kind: str, changes: dict, **job):
     from traincast.sim.kernels.decoder_kernels import backward_kernels
     from traincast.sim.kernels.layer_shape import Shape
     from traincast.sim.model.decoder import Decoder
@@ -88,6 +92,7 @@ def _kernels(kind: str, changes: dict):
         **changes,
     )
     shape = {"micro_batch": 1, "seq_len": 32, "tp": 1, "bytes_per_value": 2, "stack": STACKS[EXECUTOR_STACK]}
+    shape |= job
     return *forward(Shape(decoder=decoder, **shape), kind), *backward_kernels(decoder, kind, **shape)
 
 
@@ -97,10 +102,13 @@ def test_a_gpu_is_fitted_to_them(series):
     facts |= {"multiprocessors": 4, "precision": "bf16", "torch": "2", "system": "Linux"}
     measurements = {"schema": "traincast.measurements/1", "machine": facts, "rounds": 1, "series": series}
     accelerator = fit_cluster(measurements, name="here", date="2026-11-27").accelerator
-    assert set(accelerator.peak_flops) == {"bf16", "tf32", "fp32"}
-    assert {"rope", "swiglu_backward", "loss", "unaligned", "head_8"} <= set(accelerator.kernel_speeds)
+    assert set(accelerator.peak_flops) == {"bf16", "tf32", "fp32", "fp8"}
+    speeds = set(accelerator.kernel_speeds)
+    assert {"rope", "swiglu_backward", "loss", "unaligned", "head_8"} <= speeds
+    assert {"attention_dropout", "attention_dropout_backward"} <= speeds
     assert set(accelerator.attention_backward_efficiency) == {"bf16", "tf32", "fp32"}
     assert accelerator.host_launch_s > 0
+    assert accelerator.host_backward_launch_s > 0
     assert set(accelerator.host_recompute_s) == {"selective", "full"}
 
 

@@ -20,12 +20,13 @@ EAGER = Strategy(stack=EXECUTOR_STACK, micro_batch=4)
 TOKENS = 4 * 1024
 
 
-def job(model=None, *, precision: str = "bf16", micro_batches: int = 1) -> Job:
+def job(model=None, *, precision: str = "bf16", micro_batches: int = 1, dropout: bool = False) -> Job:
     return Job(
         model=model or gpt(2, 768, 12, 50304),
         global_batch=4 * micro_batches,
         seq_len=1024,
         precision=precision,
+        dropout=dropout,
     )
 
 
@@ -189,3 +190,42 @@ def test_the_host_launches_a_backward_and_what_is_computed_again_in_one_go():
     assert none == pytest.approx(1e-3 * backward)
     again = sum(k.launches for k in forward[:last])
     assert full == pytest.approx(1e-3 * (backward + again) + 5e-3)
+
+
+def test_a_backward_is_launched_without_an_interpreter():
+    """The host takes less for a kernel of a backward, and for what a backward computes again as for a
+    forward's; unmeasured, a stack's own seconds count."""
+    layer = job().model.layers[1]
+    measured = gpu(host_launch_s=3e-3, host_backward_launch_s=1e-3, host_recompute_s={"selective": 5e-3})
+    costs = Costs(gpu_cluster(accelerator=measured), job(), replace(EAGER, recompute="selective")).compute
+    launches = {
+        part: sum(k.launches for k in layer_kernels(job(), EAGER, "block", part))
+        for part in ("forward", "backward")
+    }
+    again = sum(k.launches for k in layer_kernels(job(), EAGER, "block", "forward") if k.attention)
+    assert costs.forward_s(layer) == pytest.approx(3e-3 * launches["forward"])
+    assert costs.backward_s(layer) == pytest.approx(1e-3 * launches["backward"] + 3e-3 * again + 5e-3)
+    slow = Costs(gpu_cluster(accelerator=gpu(memory_bandwidth=1e18)), job(), EAGER).compute
+    stack = EAGER.software
+    assert stack.host_backward_launch_s < stack.host_launch_s
+    assert slow.backward_s(layer) >= stack.host_backward_launch_s * launches["backward"]
+
+
+def test_dropout_is_a_kernel_of_its_own_but_in_compiled_blocks():
+    """Behind both halves and the embedding: read, written, and a byte of mask; its gradient likewise."""
+    for part, family in (("forward", "dropout"), ("backward", "dropout_backward")):
+        kernels = layer_kernels(job(dropout=True), EAGER, "block", part)
+        own = [k.bytes for k in kernels if k.family == family]
+        assert own == [(2 * 2 + 1) * TOKENS * 768] * 2
+        assert families(job(dropout=True), "embedding", part)[family] == 1
+        assert family not in families(job(), "block", part)
+    compiled = replace(EAGER, stack="torch-autocast-compile")
+    assert "dropout" not in families(job(dropout=True), "block", "forward", compiled)
+    (attention,) = [k for k in kernels if k.kind == "attention"]
+    plain, slower = gpu(), gpu(kernel_speeds={"attention_dropout_backward": 0.5})
+    assert kernel_s(slower, attention, "bf16") > 1.5 * kernel_s(plain, attention, "bf16")
+
+
+def test_attention_of_tf32_runs_as_in_fp32():
+    (kernel,) = [k for k in layer_kernels(job(precision="tf32"), EAGER, "block", "forward") if k.attention]
+    assert kernel.precision == "fp32"

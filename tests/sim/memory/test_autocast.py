@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import traincast
 from tests.machines import gpu_cluster, llama
 from traincast.sim.memory.assumptions import assumptions
 from traincast.sim.memory.layer_bytes import kept_bytes
+from traincast.sim.memory.parameters import rank_states
 from traincast.sim.memory.peak import memory
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
@@ -31,15 +33,7 @@ def cases():
         from gpu_cases import Case
     finally:
         sys.path.remove(str(BENCHMARKS))
-    from dataclasses import fields
-
-    return [
-        (
-            Case(**{field.name: step[field.name] for field in fields(Case)}),
-            step["memory"]["peak_allocated"],
-        )
-        for step in RECORD["steps"]
-    ]
+    return [(Case.of(step), step["memory"]["peak_allocated"]) for step in RECORD["steps"]]
 
 
 def test_peaks_are_those_of_the_allocator(cases):
@@ -92,3 +86,34 @@ def test_gradients_stand_at_the_peak_only_where_earlier_micro_batches_left_them(
     assert several.gradients_bytes == 4 * parameters
     single = Job(model=job.model, global_batch=2, seq_len=128, precision="bf16")
     assert memory(make_plan(single, strategy), CLUSTER)[0].gradients_bytes == 0
+
+
+def test_fp8_keeps_what_was_cast_and_the_weights_copies_for_a_step():
+    """A byte for what GEMMs read, bf16 for the rest; no casts of weights, but two copies a step."""
+    (bf16, strategy), (fp8, _) = one(), one(precision="fp8")
+    d = bf16.model.decoder
+    parameters = d.attention_parameters + d.mlp_parameters
+    each = 2 * d.hidden + d.o_size + d.ffn
+    saved = 2 * 128 * each + 2 * parameters
+    assert kept_bytes(bf16, strategy, "block") - kept_bytes(fp8, strategy, "block") == pytest.approx(saved)
+    weights = [rank_states(make_plan(job, strategy), 0).weights for job in (bf16, fp8)]
+    assert weights[1] - weights[0] == pytest.approx(2 * d.layers * parameters)
+
+
+def test_dropout_keeps_its_masks():
+    job, strategy = one()
+    dropped = replace(job, dropout=True)
+    for kind, masks in (("embedding", 1), ("block", 2), ("head", 0)):
+        more = kept_bytes(dropped, strategy, kind) - kept_bytes(job, strategy, kind)
+        assert more == 2 * 128 * masks * job.model.decoder.hidden
+
+
+def test_an_offloaded_optimizer_is_not_on_the_device():
+    job, strategy = one()
+    here, away = (
+        rank_states(make_plan(job, replace(strategy, offload=offload)), 0)
+        for offload in ("none", "optimizer")
+    )
+    assert here.optimizer == 8 * job.model.parameters
+    assert away.optimizer == 0.0
+    assert away.weights == here.weights
