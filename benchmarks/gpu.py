@@ -1,14 +1,18 @@
 """How far predictions for one GPU are off: calibrate, predict, train, compare, and leave a record.
 
-    python benchmarks/gpu.py [--out DIR] [--minutes 8] [--quick]     on a machine with a GPU
-    python benchmarks/gpu.py --compare RECORD.json [--out DIR]       anywhere, from what a run left
+    python benchmarks/gpu.py [--out DIR] [--minutes 8] [--sets NAME ...]     on a machine with GPUs
+    python benchmarks/gpu.py --compare RECORD.json [--out DIR]               anywhere, from what a run left
+    python benchmarks/gpu.py --predict DEVICE [--sets NAME ...] [--out DIR]  anywhere, before any run
 
 A run measures components (kernels by shape, layers in a shallow stack, optimizer steps, what the host takes
-to launch), then trains the cases of `gpu_cases.py`, none of which it calibrated on, and compares step time
-and peak memory with predictions made in three ways: with the accelerator file that is shipped, with kernels
-as measured here, and with kernels and layers as measured here. It leaves `gpu_<device>_<date>.json` with all
-that was measured, `.md` with the comparison, and tables of kernels as CSV files. `--quick` is a tiny run on
-whatever is here.
+to launch), predicts the cases of `gpu_cases.py`, none of which it calibrated on, writes the predictions down,
+and only then trains the cases and compares step time and peak memory. Predictions are made in three ways:
+with the accelerator file that is shipped, with kernels as measured here, and with kernels and layers as
+measured here. Where there are several GPUs it also runs every strategy that the executor runs on them
+(`gpu_strategies.py`). It leaves `gpu_<device>_<date>.json` with all that was measured and predicted, `.md`
+with the comparison, and tables of kernels as CSV files. `--quick` is a tiny run on whatever is here.
+`--predict` writes what the shipped file of a device says of cases that are still to be run, for a later run
+to be held against.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -40,24 +44,61 @@ def main() -> None:
     parser.add_argument(
         "--compare", type=Path, metavar="RECORD", help="compare an earlier run's record again"
     )
+    parser.add_argument(
+        "--predict", metavar="DEVICE", help="as torch names it: predict by its shipped file, run nothing"
+    )
+    parser.add_argument("--sets", nargs="+", default=[], help="of the cases; all, the newest first, if none")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--quick", action="store_true", help="a tiny run on any device")
     parser.add_argument("--profile", action="store_true", help="also write the kernels of a step in order")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.predict:
+        print(predict_device(options.out, options.predict, options.sets))
+        return
     if options.compare:
         record = json.loads(options.compare.read_text())
         stem = options.compare.stem
     else:
-        record = run(options.out, minutes=options.minutes, quick=options.quick, profile=options.profile)
+        record = run(
+            options.out,
+            minutes=options.minutes,
+            quick=options.quick,
+            profile=options.profile,
+            sets=options.sets,
+        )
         stem = stem_of(record)
-        (options.out / f"{stem}.json").write_text(json.dumps(rounded(record), separators=(",", ":")) + "\n")
+        _write(options.out / f"{stem}.json", record)
     from gpu_report import report
 
     text = report(record)
     (options.out / f"{stem}.md").write_text(text)
     print(text)
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(rounded(record), separators=(",", ":")) + "\n")
+
+
+def predict_device(out: Path, device: str, sets: Sequence[str]) -> Path:
+    """Write what the shipped file of ``device`` says of the cases of ``sets`` into ``out``."""
+    from gpu_cases import cases
+    from gpu_predictions import CAPABILITIES, SHIPPED, predictions
+
+    if device not in SHIPPED:
+        raise SystemExit(f"no file of {device!r} is shipped; there are {', '.join(SHIPPED)}")
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "date": date.today().isoformat(),
+        "sets": list(sets),
+        "machine": {"device": device, "capability": list(CAPABILITIES[SHIPPED[device]])},
+        "series": [],
+    }
+    record["predicted"] = predictions(record, cases(*sets))
+    path = out / f"{stem_of(record)}_predicted.json"
+    _write(path, record)
+    return path
 
 
 def rounded(value: Any) -> Any:
@@ -70,9 +111,14 @@ def rounded(value: Any) -> Any:
 
 
 def stem_of(record: dict[str, Any]) -> str:
-    """`gpu_nvidia-h100-80gb-hbm3_2026-11-27`."""
+    """`gpu_nvidia-h100-80gb-hbm3_2026-11-27`, and the first of the sets that were asked for."""
     device = "-".join(record["machine"]["device"].lower().replace("(r)", "").split())
-    return f"gpu_{''.join(c for c in device if c.isalnum() or c == '-')}_{record['date']}"
+    words = [
+        "".join(c for c in device if c.isalnum() or c == "-"),
+        record["date"],
+        *record.get("sets", [])[:1],
+    ]
+    return f"gpu_{'_'.join(words)}"
 
 
 def run(
@@ -83,14 +129,21 @@ def run(
     profile: bool,
     device: Any = None,
     sustained_s: float = SUSTAINED_S,
+    sets: Sequence[str] = (),
+    devices: int | None = None,
 ) -> dict[str, Any]:
     """All that needs the device (a torch device; None is what is here); leaves the tables in ``out``.
 
-    ``sustained_s`` is how long the device is kept busy to see its clock fall, if there is so much time.
+    ``sustained_s`` is how long the device is kept busy to see its clock fall, if there is so much time;
+    ``sets`` are those of the cases, all if empty; ``devices`` how many there are to run strategies on, None
+    what is here.
     """
     import torch
-    from gpu_cases import PROFILED, QUICK_MODELS, cases, quick_cases
+    from gpu_cases import QUICK_MODELS, cases, quick_cases
+    from gpu_models import PROFILED
+    from gpu_predictions import predictions
     from gpu_run import calibrate, kernel_profile, run_case
+    from gpu_strategies import run_strategies
 
     from traincast.executor.calibrate.crew import machine
 
@@ -106,14 +159,21 @@ def run(
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "date": date.today().isoformat(),
+        "sets": list(sets),
         "machine": {**machine(), **device_facts()},
         "clocks_before": clocks(),
     }
     if profile:
         (out / "kernels.txt").write_text(kernel_profile(device))
         say("kernels of a step written")
-    chosen = quick_cases("bf16" if device.type == "cuda" else "fp32") if quick else cases()
+    chosen = quick_cases("bf16" if device.type == "cuda" else "fp32") if quick else cases(*sets)
     record["series"] = calibrate(device, say, models=QUICK_MODELS if quick else PROFILED)
+    record["predicted"] = predictions(record, chosen)
+    _write(out / f"{stem_of(record)}_predicted.json", record)
+    say(f"{len(chosen)} cases predicted, and written down")
+    count = torch.cuda.device_count() if devices is None else devices
+    if count > 1:
+        record["strategies"] = run_strategies(count, device.type, say, left_s, quick=quick)
     record["steps"] = []
     for case in chosen:
         if left_s() < (0.0 if quick else TABLES_S):
@@ -125,12 +185,13 @@ def run(
     load_s = min(sustained_s, QUICK_S if quick else max(0.0, left_s() - OTHER_TABLES_S))
     write_tables(out, record, device, load_s, say)
     record["took_s"] = time.perf_counter() - start
+    (out / f"{stem_of(record)}_predicted.json").unlink()  # it is in the record
     return record
 
 
 def _step_text(step: dict[str, Any]) -> str:
     if "median_s" not in step:
-        return f"{step['name']}: {step['out_of_memory']}"
+        return f"{step['name']}: {step.get('out_of_memory') or step['refused']}"
     return f"{step['name']}: {step['median_s']:.4f} s, {step['memory']['peak_allocated'] / 1e9:.2f} GB"
 
 

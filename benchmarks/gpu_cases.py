@@ -1,4 +1,4 @@
-"""What `gpu.py` trains to judge the simulator by, and the layers that calibration may look at.
+"""What `gpu.py` trains to judge the simulator by, in sets: no constant had seen a set when it was made.
 
 Micro-batches of the cases are never those of the profiled layers, so every judged step is of a shape that no
 layer was timed in; kernels are timed on shapes of no model at all (`executor/calibrate/gpu.py`).
@@ -6,10 +6,12 @@ layer was timed in; kernels are timed on shapes of no model at all (`executor/ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from traincast.sim.model.decoder import Decoder
+from gpu_models import MODELS, gpt2, llama
+
 from traincast.sim.model.model import Model
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.strategy import Strategy
@@ -18,66 +20,6 @@ STACK, COMPILED_STACK = "torch-autocast", "torch-autocast-compile"
 PROFILED_MICRO_BATCHES = (2, 8)
 CUDNN_ATTENTION = (9, 10)
 """Compute capabilities where torch's attention is cuDNN's, as fast as FlashAttention-3."""
-
-
-def gpt2(layers: int, hidden: int, heads: int, vocab: int = 50304) -> Decoder:
-    """GPT-2 (Radford et al. 2019), its vocabulary of 50,257 padded to whole tiles unless another is given."""
-    return Decoder(
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=hidden // heads,
-        ffn=4 * hidden,
-        vocab=vocab,
-        max_positions=1024,
-        activation="gelu",
-        norm="layernorm",
-        positions="learned",
-        attention_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-        tied_embeddings=True,
-    )
-
-
-def llama(
-    layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocab: int, *, tied: bool = False
-) -> Decoder:
-    """A Llama: RMSNorm, rotary positions, SwiGLU, grouped queries."""
-    return Decoder(
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=hidden // heads,
-        ffn=ffn,
-        vocab=vocab,
-        max_positions=16384,
-        tied_embeddings=tied,
-    )
-
-
-MODELS = {
-    "gpt2-124m": gpt2(12, 768, 12),
-    "gpt2-124m-unpadded": gpt2(12, 768, 12, vocab=50257),
-    "gpt2-355m": gpt2(24, 1024, 16),
-    "gpt2-1.6b": gpt2(48, 1600, 25),
-    "llama-271m": llama(16, 1024, 16, 16, 2816, 32000),
-    "llama-1.1b": llama(22, 2048, 32, 4, 5632, 32000),
-    "llama-3.2b": llama(28, 3072, 24, 8, 8192, 128256, tied=True),
-}
-"""GPT-2 in three sizes; a small Llama, TinyLlama (Zhang et al. 2024) and Llama 3.2 3B's shape."""
-
-PROFILED = {
-    "gpt2-124m": 1024,
-    "gpt2-355m": 1024,
-    "gpt2-1.6b": 1024,
-    "llama-271m": 2048,
-    "llama-1.1b": 2048,
-    "llama-3.2b": 2048,
-}
-"""Sequence at which layers of a model are profiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +34,14 @@ class Case:
     recompute_blocks: int = 0
     precision: str = "bf16"
     compiled: bool = False
+    optimizer: str = "adamw"
+    dropout: bool = False
+    offload: str = "none"
+
+    @classmethod
+    def of(cls, step: Mapping[str, Any]) -> Case:
+        """The case that was run as ``step`` of a record; what an older one does not say is as it was then."""
+        return cls(**{field.name: step[field.name] for field in fields(cls) if field.name in step})
 
     @property
     def name(self) -> str:
@@ -99,7 +49,12 @@ class Case:
         parts = [self.model, self.precision, f"{self.micro_batch}x{self.seq_len}", f"m{self.micro_batches}"]
         if self.recompute != "none":
             parts.append(self.recompute + (str(self.recompute_blocks) if self.recompute_blocks else ""))
-        return " ".join([*parts, *(["compiled"] if self.compiled else [])])
+        if self.optimizer != "adamw":
+            parts.append(self.optimizer)
+        if self.offload != "none":
+            parts.append(f"offload-{self.offload}")
+        words = {"compiled": self.compiled, "dropout": self.dropout}
+        return " ".join([*parts, *(word for word, said in words.items() if said)])
 
     def job(self) -> Job:
         return Job(
@@ -107,6 +62,8 @@ class Case:
             global_batch=self.micro_batch * self.micro_batches,
             seq_len=self.seq_len,
             precision=self.precision,
+            optimizer=self.optimizer,
+            dropout=self.dropout,
         )
 
     def strategy(self, attention: str = "flash") -> Strategy:
@@ -116,11 +73,12 @@ class Case:
             recompute_blocks=self.recompute_blocks,
             attention=attention,
             stack=COMPILED_STACK if self.compiled else STACK,
+            offload=self.offload,
         )
 
 
-def cases() -> list[Case]:
-    """All of them, those of most importance first: a run that is short of time stops early."""
+def first() -> list[Case]:
+    """Seen by whoever settled the constants of eager torch (2026-11-27 and 28)."""
     return [*_plain(), *_again(), *_accumulated(), *_long(), *_exact(), *_compiled()]
 
 
@@ -181,6 +139,82 @@ def _compiled() -> Iterator[Case]:
     yield Case(model="llama-1.1b", seq_len=2048, micro_batch=4, compiled=True)
 
 
+def second() -> list[Case]:
+    """Other sizes, sequences, ratios of keys to queries, precisions and optimizers, in dense models."""
+    sizes: list[tuple[str, int, int, dict[str, Any]]] = [
+        ("gpt2-774m", 1024, 4, {}),
+        ("gpt2-774m", 1024, 12, {}),
+        ("gpt2-774m", 512, 24, {"recompute": "selective"}),
+        ("gpt2-774m", 768, 10, {"recompute": "full", "micro_batches": 2}),
+        ("qwen2.5-0.5b", 2048, 3, {}),
+        ("qwen2.5-0.5b", 1024, 12, {"optimizer": "momentum"}),
+        ("qwen2.5-0.5b", 4096, 4, {"recompute": "full"}),
+        ("llama-1.2b", 2048, 3, {}),
+        ("llama-1.2b", 1024, 6, {"micro_batches": 2}),
+        ("llama-1.2b", 6144, 1, {}),
+        ("llama-1.2b", 1024, 3, {"precision": "tf32"}),
+        ("llama-mqa-0.7b", 2048, 6, {}),
+        ("llama-mqa-0.7b", 512, 5, {"micro_batches": 3}),
+        ("llama-mqa-0.7b", 12288, 1, {"recompute": "full"}),
+        ("mistral-7b-8", 2048, 1, {}),
+        ("mistral-7b-8", 4096, 3, {"recompute": "full"}),
+        ("mistral-7b-8", 1024, 5, {"optimizer": "sgd"}),
+        ("llama2-70b-2", 2048, 3, {}),
+        ("llama2-70b-2", 4096, 1, {"recompute": "selective", "micro_batches": 2}),
+        ("llama-deep-160m", 1024, 4, {}),
+        ("llama-deep-160m", 2048, 12, {"recompute": "full", "recompute_blocks": 20}),
+        ("llama-271m", 3072, 5, {"precision": "tf32"}),
+        ("gpt2-124m", 512, 12, {"precision": "fp32"}),
+        ("gpt2-355m", 768, 6, {"precision": "tf32"}),
+        ("gpt2-774m", 1024, 6, {"compiled": True}),
+        ("llama-1.2b", 2048, 5, {"compiled": True}),
+    ]
+    return [Case(model=m, seq_len=seq, micro_batch=batch, **more) for m, seq, batch, more in sizes]
+
+
+def third() -> list[Case]:
+    """fp16, fp8, dropout, offload and experts, and dense models that neither set before has."""
+    sizes: list[tuple[str, int, int, dict[str, Any]]] = [
+        ("gpt2-1.5b-wide", 1024, 6, {}),
+        ("gpt2-1.5b-wide", 512, 12, {"recompute": "full", "micro_batches": 2}),
+        ("llama-2b", 2048, 3, {}),
+        ("llama-2b", 8192, 1, {"recompute": "selective"}),
+        ("llama3-8b-6", 2048, 1, {"micro_batches": 3}),
+        ("llama3-8b-6", 4096, 1, {"recompute": "full"}),
+        ("qwen2.5-1.5b", 1024, 6, {"recompute": "full", "recompute_blocks": 14}),
+        ("qwen2.5-1.5b", 2048, 1, {"optimizer": "momentum"}),
+        ("gpt2-1.5b-wide", 1024, 4, {"precision": "fp16"}),
+        ("llama-2b", 1024, 5, {"precision": "fp16"}),
+        ("llama-2b", 2048, 4, {"precision": "fp8"}),
+        ("llama3-8b-6", 2048, 3, {"precision": "fp8"}),
+        ("llama3-8b-6", 2048, 3, {"precision": "fp8", "compiled": True}),
+        ("gpt2-1.5b-wide", 1024, 5, {"dropout": True}),
+        ("llama-2b", 2048, 3, {"dropout": True, "recompute": "full"}),
+        ("llama3-8b-6", 2048, 1, {"offload": "optimizer"}),
+        ("llama-2b", 4096, 3, {"offload": "activations"}),
+        ("gpt2-1.5b-wide", 1024, 10, {"offload": "both", "micro_batches": 2}),
+        ("moe-8x160m", 2048, 4, {}),
+        ("moe-8x160m", 1024, 12, {"recompute": "full"}),
+        ("qwen2.5-1.5b", 1024, 4, {"precision": "tf32"}),
+        ("llama-2b", 2048, 4, {"compiled": True}),
+    ]
+    return [Case(model=m, seq_len=seq, micro_batch=batch, **more) for m, seq, batch, more in sizes]
+
+
+SETS = {"third": third, "second": second, "first": first}
+"""By name, the newest first: a run that is short of time leaves out what was seen before."""
+
+
+def cases(*sets: str) -> list[Case]:
+    """Those of ``sets``, or of all, each set's of most importance first."""
+    return [case for name in sets or SETS for case in SETS[name]()]
+
+
+def set_of(case: Case) -> str:
+    """The set that ``case`` belongs to; empty for one of a quick run."""
+    return next((name for name, own in SETS.items() if case in own()), "")
+
+
 QUICK_MODELS = ("quick-gpt2", "quick-llama")
 
 
@@ -195,4 +229,6 @@ def quick_cases(precision: str) -> list[Case]:
         replace(llama_, recompute="selective"),
         replace(gpt, recompute="full", recompute_blocks=1),
         replace(llama_, precision="fp32"),
+        replace(gpt, precision="fp16"),
+        replace(gpt, dropout=True, optimizer="momentum"),
     ]

@@ -1,53 +1,49 @@
 """Predictions beside what `gpu.py` measured: from a record alone, on any machine.
 
-Three ways to predict: `shipped`, by the accelerator file of the device as it is shipped, nothing measured
-here; `kernels`, by curves and speeds of kernels fitted to this device's; `layers`, by those and by profiles
-of layers, as `traincast calibrate` makes them. The cases are in no fit.
+How they are made is in `gpu_predictions.py`. A record also holds what was predicted before anything was
+trained, by the model as it was then; that is reported beside what today's model says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from gpu_cases import CUDNN_ATTENTION, MODELS, PROFILED_MICRO_BATCHES, Case
+from gpu_cases import PROFILED_MICRO_BATCHES, SETS, Case, set_of
+from gpu_models import MODELS
+from gpu_predictions import (
+    WAYS,
+    Prediction,
+    clusters,
+    host_s,
+    model_digest,
+    predict,
+    predict_all,
+    with_host_at,
+)
 
-from traincast.sim.calibration.fit import fit_cluster
-from traincast.sim.hardware.cluster import Cluster
-from traincast.sim.hardware.cluster_file import read_cluster
-from traincast.sim.memory.peak import memory
-from traincast.sim.plan.make_plan import make_plan
-from traincast.sim.predict.simulate import simulate
-
-MEASUREMENTS = "traincast.measurements/1"
-SHIPPED = {
-    "NVIDIA H100 80GB HBM3": "hgx-h100",
-    "NVIDIA H200": "hgx-h200",
-    "NVIDIA B200": "dgx-b200",
-    "NVIDIA A100-SXM4-80GB": "dgx-a100",
-}
-"""Cluster presets with a device, by its own name."""
-WAYS = ("shipped", "kernels", "layers")
-GROUPS = {
+HOST_THEN = "kernels, the host as it was"
+"""Kernels as measured, launched by a host as fast as it was found just before the case."""
+BLIND = ("second", "third")
+"""Sets that no constant has been settled with in view."""
+GROUPS: Mapping[str, Callable[[Case], bool]] = {
     "no recomputation, one micro-batch": lambda c: (
-        c.recompute == "none" and c.micro_batches == 1 and c.precision == "bf16" and not c.compiled
+        c.recompute == "none"
+        and c.micro_batches == 1
+        and c.precision == "bf16"
+        and c.offload == "none"
+        and not c.compiled
     ),
     "recomputation": lambda c: c.recompute != "none",
     "several micro-batches": lambda c: c.micro_batches > 1,
-    "fp32, tf32": lambda c: c.precision != "bf16",
+    "fp32, tf32": lambda c: c.precision in ("fp32", "tf32"),
+    "fp16": lambda c: c.precision == "fp16",
+    "fp8": lambda c: c.precision == "fp8",
+    "offload": lambda c: c.offload != "none",
     "compiled": lambda c: c.compiled,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """Of one case, one way."""
-
-    step_s: float
-    allocated_bytes: float
-    reserved_bytes: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,71 +53,49 @@ class Row:
     case: Case
     step_s: float
     allocated_bytes: float
+    """At the peak, without what stood before the trainer was built; so are reserved bytes."""
     reserved_bytes: float
     predictions: Mapping[str, Prediction]
+    before: Mapping[str, Prediction]
+    """Of those, what was written down before the case was trained."""
 
-    def step_error(self, way: str) -> float:
-        return self.predictions[way].step_s / self.step_s - 1.0
+    def step_error(self, way: str, *, before: bool = False) -> float:
+        return self._of(before)[way].step_s / self.step_s - 1.0
 
-    def memory_error(self, way: str) -> float:
-        return self.predictions[way].allocated_bytes / self.allocated_bytes - 1.0
+    def memory_error(self, way: str, *, before: bool = False) -> float:
+        return self._of(before)[way].allocated_bytes / self.allocated_bytes - 1.0
+
+    def _of(self, before: bool) -> Mapping[str, Prediction]:
+        return self.before if before else self.predictions
 
     def reserved_error(self, way: str) -> float:
         return self.predictions[way].reserved_bytes / self.reserved_bytes - 1.0
 
 
-def clusters(record: Mapping[str, Any]) -> dict[str, Cluster]:
-    """The machine of ``record`` by way of predicting; `shipped` is left out for devices without a file."""
-    found = {}
-    preset = SHIPPED.get(record["machine"]["device"])
-    if preset:
-        found["shipped"] = read_cluster(preset)
-    whole = list(record["series"])
-    kernels = [s for s in whole if s["what"] not in ("forward", "backward", "step")]
-    for way, series in (("kernels", kernels), ("layers", whole)):
-        measured = {
-            "schema": MEASUREMENTS,
-            "machine": record["machine"],
-            "rounds": 1,
-            "series": series,
-        }
-        found[way] = fit_cluster(measured, name=f"measured-{way}", date=record["date"])
-    return found
-
-
-def predict(case: Case, cluster: Cluster, *, attention: str) -> Prediction:
-    """One step of ``case`` on one device of ``cluster``."""
-    plan = make_plan(case.job(), case.strategy(attention))
-    peak = memory(plan, cluster)[0]
-    return Prediction(
-        step_s=median(simulate(plan, cluster).step_times_s),
-        allocated_bytes=peak.allocated_bytes,
-        reserved_bytes=peak.allocator_bytes,
-    )
-
-
 def compare(record: Mapping[str, Any]) -> list[Row]:
     """All cases of ``record`` that ran, in order."""
-    machines = clusters(record)
-    cudnn = (record["machine"].get("capability") or [0])[0] in CUDNN_ATTENTION
+    machines, usual_s = clusters(record), host_s(record)
+    written = record.get("predicted", {}).get("cases", {})
     rows = []
     for step in record["steps"]:
-        case = Case(**{field.name: step[field.name] for field in fields(Case)})
+        case = Case.of(step)
         if "median_s" not in step or case.model not in MODELS:
             continue
-        # A measured curve is of the kernel that ran; the shipped one is FlashAttention-2's.
-        predictions = {
-            way: predict(case, cluster, attention="flash3" if cudnn and way == "shipped" else "flash")
-            for way, cluster in machines.items()
-        }
-        held = step["memory"]
+        found = predict_all(case, machines, record["machine"].get("capability"))
+        if not found:
+            continue
+        if usual_s and "host_s" in step and record["machine"]["kind"] == "gpu":
+            then = with_host_at(machines["kernels"], step["host_s"] / usual_s)
+            found[HOST_THEN] = predict(case, then, attention="flash")
+        held, others = step["memory"], step["memory"]["before"]
         rows.append(
             Row(
                 case=case,
                 step_s=step["median_s"],
-                allocated_bytes=held["peak_allocated"],
-                reserved_bytes=held.get("peak_reserved", held["peak_allocated"]),
-                predictions=predictions,
+                allocated_bytes=held["peak_allocated"] - others,
+                reserved_bytes=held.get("peak_reserved", held["peak_allocated"]) - others,
+                predictions=found,
+                before={way: Prediction(**one) for way, one in written.get(case.name, {}).items()},
             )
         )
     return rows
@@ -145,14 +119,23 @@ def report(record: Mapping[str, Any]) -> str:
     if not rows:
         return "No case ran.\n"
     ways = [way for way in WAYS if way in rows[0].predictions]
-    parts = [_head(record), _summary(rows, ways), _groups(rows, ways), _table(rows, ways), _fits(record)]
-    return "\n".join(parts)
+    parts = [
+        _head(record),
+        _before(record, rows, ways),
+        _summary(rows, [*ways, *([HOST_THEN] if HOST_THEN in rows[0].predictions else [])]),
+        _groups(rows, ways),
+        _table(rows, ways),
+        strategies(record),
+        _fits(record),
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def _head(record: Mapping[str, Any]) -> str:
     machine = record["machine"]
     left_out = record.get("left_out", [])
-    failed = [step["name"] for step in record["steps"] if "median_s" not in step]
+    failed = [step["name"] for step in record["steps"] if "out_of_memory" in step]
+    refused = [f"{step['name']} ({step['refused']})" for step in record["steps"] if "refused" in step]
     lines = [
         f"# One {machine['device']}: predicted and measured, {record['date']}",
         "",
@@ -172,6 +155,8 @@ def _head(record: Mapping[str, Any]) -> str:
         lines += ["", f"Left out for want of time: {', '.join(left_out)}."]
     if failed:
         lines += ["", f"Out of memory: {', '.join(failed)}."]
+    if refused:
+        lines += ["", f"Refused by the executor: {'; '.join(refused)}."]
     lines += [f"\n{note}" for note in record.get("notes", [])]
     return "\n".join([*lines, ""])
 
@@ -180,6 +165,65 @@ def _clocks(found: Mapping[str, str] | None) -> str:
     if not found:
         return "unknown"
     return f"{found['sm_mhz']} MHz, {found['power_w']} W, {found['temperature_c']} °C"
+
+
+def _before(record: Mapping[str, Any], rows: list[Row], ways: list[str]) -> str:
+    """What was predicted before the run, set by set; nothing where the record has no such predictions."""
+    if not any(row.before for row in rows):
+        return ""
+    made_by = record["predicted"]["model"]
+    same = "the one that makes the tables below" if made_by == model_digest() else "not the one of today"
+    lines = [
+        "## As predicted before the run",
+        "",
+        f"By the model with digest {made_by}, {same}. No constant had seen a case of a set that is said "
+        "to be blind here.",
+        "",
+        "| set | cases | predicted by | step time: median | 90 % | worst | bias "
+        "| peak allocated: median | worst |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in (*SETS, ""):
+        own = [row for row in rows if row.before and set_of(row.case) == name]
+        for way in ways if own else ():
+            time_ = summary(row.step_error(way, before=True) for row in own)
+            held = summary(row.memory_error(way, before=True) for row in own)
+            cells = [*(f"{time_[key]:.1%}" for key in ("median", "p90", "worst")), f"{time_['bias']:+.1%}"]
+            cells += [f"{held['median']:.1%}", f"{held['worst']:.1%}"]
+            title = f"{name or 'quick'}{', blind' if name in BLIND else ''}"
+            lines.append(f"| {title} | {len(own)} | {way} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def strategies(record: Mapping[str, Any]) -> str:
+    """Plans over several devices: what was measured and predicted, and what was refused."""
+    found = record.get("strategies", [])
+    if not found:
+        return ""
+    lines = [
+        "## Several devices",
+        "",
+        "| plan | step, ms | predicted, ms | error | peak, GB | predicted | error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        if "median_s" not in one:
+            continue
+        error, held = one["predicted_s"] / one["median_s"] - 1, one["predicted_bytes"] / one["peak_bytes"] - 1
+        cells = [
+            one["name"],
+            f"{1e3 * one['median_s']:.1f}",
+            f"{1e3 * one['predicted_s']:.1f}",
+            f"{error:+.1%}",
+        ]
+        cells += [
+            f"{one['peak_bytes'] / 1e9:.2f}",
+            f"{one['predicted_bytes'] / 1e9:.2f}",
+            f"{held:+.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    left = [f"{one['name']}: {one['refused']}" for one in found if "refused" in one]
+    return "\n".join([*lines, *(["", "Not run: " + "; ".join(left) + "."] if left else []), ""])
 
 
 def _summary(rows: list[Row], ways: list[str]) -> str:

@@ -13,15 +13,19 @@ from statistics import median
 from typing import Any
 
 import torch
-from gpu_cases import MODELS, PROFILED, PROFILED_MICRO_BATCHES, Case
+from gpu_cases import PROFILED_MICRO_BATCHES, Case
+from gpu_models import MODELS, PROFILED
 
 from traincast.executor.calibrate.bench import Bench
 from traincast.executor.calibrate.worker import tasks_of
 from traincast.executor.measure.heartbeat import Heartbeat
-from traincast.executor.measure.memory import memory_bytes, peak_memory_bytes
+from traincast.executor.measure.memory import memory_bytes, peak_memory_bytes, reset_peak_memory
 from traincast.executor.measure.recorder import CpuClock, CudaClock, Recorder
+from traincast.executor.model.workload import Workload
 from traincast.executor.parallel.process_groups import Groups
+from traincast.executor.run.environment import check_environment
 from traincast.executor.train.trainer import Trainer
+from traincast.sim.errors import TraincastError
 from traincast.sim.plan.make_plan import make_plan
 
 WARMUP, LEAST_STEPS, MOST_STEPS, STEPS_S = 2, 4, 20, 1.2
@@ -29,7 +33,9 @@ WARMUP, LEAST_STEPS, MOST_STEPS, STEPS_S = 2, 4, 20, 1.2
 KERNEL_TASKS = ("launch", "host", "memory", "elementwise", "gemm", "host", "attention")
 """The host's part at several times: on a shared machine it varies from minute to minute."""
 PROFILE_MODELS = ("gpt2-124m", "llama-1.1b")
-ALONE = Groups(pp=None, backward=None, dp=None, tied=None)
+PROBES, PROBED_CALLS = 3, 300
+"""How often the host is looked at, and launches of one look."""
+ALONE = Groups()
 """Groups of a single worker."""
 
 Say = Callable[[str], None]
@@ -43,6 +49,10 @@ def calibrate(device: torch.device, say: Say, *, models: Iterable[str]) -> list[
     names = KERNEL_TASKS if not bench.on_cpu else tuple(n for n in KERNEL_TASKS if n in tasks)
     for name in names:
         found += _timed(say, name, lambda name=name: tasks[name](bench, full=False))
+        if name == "host":
+            found.append(
+                {"what": "probe", "parameters": {}, "seconds": probe_host(device), "cpu_seconds": []}
+            )
         free(device)
     for model in models:
         decoder = asdict(MODELS[model])
@@ -77,28 +87,47 @@ def _timed(say: Say, title: str, task: Callable[[], list[dict[str, Any]]]) -> li
     return found
 
 
+def probe_host(device: torch.device) -> list[float]:
+    """Seconds of the host for one small operation, several times: how fast it is just now."""
+    x = torch.zeros(16, 16, device=device)
+    out = torch.empty_like(x)
+    found = []
+    for _ in range(PROBES):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(PROBED_CALLS):
+            torch.add(x, x, out=out)
+        found.append((time.perf_counter() - start) / PROBED_CALLS)
+    return found
+
+
 def run_case(case: Case, device: torch.device) -> dict[str, Any]:
     """Train some steps of ``case``. Plain values: every step's seconds, the loss, and memory in bytes.
 
-    `peak_allocated` and `peak_reserved` are the allocator's (torch.cuda.max_memory_allocated and
+    `host_s` is what `probe_host` found before them. What cannot be run here has `refused` instead, with the
+    reason. `peak_allocated` and `peak_reserved` are the allocator's (torch.cuda.max_memory_allocated and
     max_memory_reserved) over all steps, `states` what stands between two steps. On the CPU they are resident
     bytes.
     """
+    named = {**asdict(case), "name": case.name}
     free(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    before = memory_bytes(device)
+    reset_peak_memory(device)
+    before, host_s = memory_bytes(device), median(probe_host(device))
     try:
+        check_environment(make_plan(case.job(), case.strategy()), force=True)
         with _trainer(case, device) as (trainer, recorder):
             seconds, loss = _steps(trainer, recorder)
-            found = {"step_s": seconds, "median_s": median(seconds), "loss": loss}
+            found = {"step_s": seconds, "median_s": median(seconds), "loss": loss, "host_s": host_s}
             states = memory_bytes(device)
     except torch.OutOfMemoryError as error:
-        return {**asdict(case), "name": case.name, "out_of_memory": str(error).splitlines()[0]}
+        return {**named, "out_of_memory": str(error).splitlines()[0]}
+    except TraincastError as error:
+        return {**named, "refused": str(error)}
     memory = {"before": before, "states": states, "peak_allocated": peak_memory_bytes(device)}
     if device.type == "cuda":
         memory["peak_reserved"] = float(torch.cuda.max_memory_reserved(device))
-    return {**asdict(case), "name": case.name, **found, "memory": memory}
+    return {**named, **found, "memory": memory}
 
 
 @contextmanager
@@ -108,7 +137,8 @@ def _trainer(case: Case, device: torch.device) -> Iterator[tuple[Trainer, Record
         clock = CpuClock() if device.type == "cpu" else CudaClock()
         recorder = Recorder(0, clock, Heartbeat(Path(directory) / "heartbeat"))
         plan = make_plan(case.job(), case.strategy())
-        yield Trainer(plan, 0, device, ALONE, recorder, seed=0), recorder
+        workload = Workload(job=plan.job)
+        yield Trainer(plan, 0, device, ALONE, recorder, workload=workload), recorder
 
 
 def _steps(trainer: Trainer, recorder: Recorder) -> tuple[list[float], float]:
@@ -116,7 +146,7 @@ def _steps(trainer: Trainer, recorder: Recorder) -> tuple[list[float], float]:
     loss = 0.0
     for step in range(WARMUP + MOST_STEPS):
         recorder.step = step
-        loss = trainer.train_step(step) or 0.0
+        (loss,) = trainer.walk(step)
         ends.append(recorder.settle())
         counted = ends[WARMUP - 1 :]
         if len(counted) > LEAST_STEPS and counted[-1] - counted[0] > STEPS_S:
@@ -143,11 +173,11 @@ def kernel_profile(device: torch.device) -> str:
             case = Case(model=f"{model}-shallow", seq_len=1024, micro_batch=4, recompute=recompute)
             with _trainer(case, device) as (trainer, recorder):
                 for step in range(2):
-                    trainer.train_step(step)
+                    trainer.walk(step)
                 moments = _watched(trainer, device)
                 activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
                 with profile(activities=activities[: 2 if device.type == "cuda" else 1]) as found:
-                    trainer.train_step(2)
+                    trainer.walk(2)
                     recorder.settle()
             parts += [f"## {case.name}", *moments, *_kernels_in_order(found)]
             free(device)
@@ -165,10 +195,10 @@ def _watched(trainer: Trainer, device: torch.device) -> list[str]:
             lines.append(f"{title:<20} {memory_bytes(device) / 2**20:10.1f} MiB, {peak / 2**20:10.1f} before")
 
     handles = []
-    for place, layer in enumerate(trainer.layers.layers):
+    for place, layer in enumerate(trainer.stages[0].layers.layers):
         handles.append(layer.register_forward_pre_hook(lambda *_, p=place: note(f"forward {p}")))
         handles.append(layer.register_full_backward_pre_hook(lambda *_, p=place: note(f"backward {p}")))
-    trainer.train_step(1)
+    trainer.walk(1)
     note("end")
     for handle in handles:
         handle.remove()

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from traincast.executor.calibrate.bench import Bench
+from traincast.executor.calibrate.gpu import float8_product
+from traincast.executor.model.float8 import CAPABLE, FP8
 
 Row = dict[str, Any]
 SQUARES = (512, 1024, 2048, 4096, 8192, 16384)
@@ -58,16 +60,10 @@ def gemms(bench: Bench, series: Iterable[Mapping[str, Any]]) -> list[Row]:
         a, b = bench.random(n, n), bench.random(n, n)
         seconds = _seconds(bench, lambda a=a, b=b: a @ b.t())
         rows.append(_gemm_row(bench.precision, {"m": n, "n": n, "k": n, "layout": "nt"}, seconds))
-    if not bench.on_cpu and torch.cuda.get_device_capability(bench.device) >= (8, 9):
-        shapes = [(n, n, n) for n in SQUARES]
-        shapes += [
-            (s["parameters"]["m"], s["parameters"]["n"], s["parameters"]["k"])
-            for s in series
-            if s["what"] == "gemm"
-            and s["parameters"]["precision"] == bench.precision
-            and s["parameters"]["layout"] == "nt"
-        ]
-        rows += [_fp8_row(bench, *shape) for shape in shapes if not any(side % 16 for side in shape)]
+    if not bench.on_cpu and torch.cuda.get_device_capability(bench.device) >= CAPABLE:
+        for n in SQUARES:
+            one = float8_product(bench, (n, n, n), full=False)
+            rows.append(_gemm_row(FP8, one["parameters"], _median(one["seconds"])))
     return rows
 
 
@@ -84,25 +80,13 @@ def _gemm_row(precision: str, p: Mapping[str, Any], seconds: float) -> Row:
     }
 
 
-def _fp8_row(bench: Bench, m: int, n: int, k: int) -> Row:
-    """Scaled by tensor, bf16 out."""
-    a = torch.randn(m, k, device=bench.device).to(torch.float8_e4m3fn)
-    b = torch.randn(n, k, device=bench.device).to(torch.float8_e4m3fn)
-    one = torch.ones((), device=bench.device)
-
-    def product() -> Tensor:
-        return torch._scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
-
-    return _gemm_row("fp8", {"m": m, "n": n, "k": k}, _seconds(bench, product))
-
-
 def attentions(series: Iterable[Mapping[str, Any]]) -> list[Row]:
     """What calibration measured; FLOPs are causal ones, of two products forward and five backward."""
     rows = []
     for s in series:
         if s["what"] not in ("attention", "attention_backward"):
             continue
-        p, seconds = s["parameters"], _median(s["seconds"])
+        p, seconds = {"dropout": 0.0, **s["parameters"]}, _median(s["seconds"])
         backward = s["what"] == "attention_backward"
         flops = 0.5 * 4.0 * p["batch"] * p["heads"] * p["seq_len"] ** 2 * p["head_dim"]
         rate = flops * (2.5 if backward else 1.0) / seconds / 1e12
