@@ -32,8 +32,9 @@ def update_model(
     """What decides the updates of ``plan``; with ``sample``, as drawn for that sample."""
     s = plan.strategy
     name, count = s.protocol
-    # Holders copy an update before the next round reads it, so it takes a second round to see that.
-    gradients = max(1, count) * (2 if s.server_replicas > 1 else 1)
+    # Holders copy an update before the next round reads it, and buckets that are updated first are pulled
+    # while others are still pushed, so it takes a second round to see that.
+    gradients = max(1, count) * (2 if s.server_replicas > 1 or plan.stages[0].buckets else 1)
     if name in ("async", "stale", "backup"):
         gradients = ROUNDS
     portions = plan.portions

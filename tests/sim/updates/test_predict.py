@@ -68,6 +68,10 @@ def test_buckets_are_pushed_inside_the_last_backward(tiny_job, round_cluster):
     assert last.start < pushes["0PUSH.0"] < last.end
     assert max(pushes.values()) >= last.end
     assert trace.step_time_s <= exposed.step_time_s
+    applied = [span for span in trace.spans if span.kind == "APPLY"]
+    pulled = sorted(span.start for span in own if span.action == "0PULL.0")
+    assert len(pulled) == 2
+    assert pulled[1] < max(span.end for span in applied if span.start < last.start)
     assert {span.action for span in exposed.spans if span.kind == "PUSH"} == {
         *("0PUSH", "0PUSH0", "0PUSH1", "1PUSH0", "1PUSH1")
     }
@@ -144,6 +148,6 @@ def test_ranks_that_share_a_core_take_turns(tiny_job, host_cluster):
 def test_messages_of_one_server_go_one_after_the_other(tiny_job, host_cluster):
     """Incast: pushes that begin together end a message apart."""
     cluster = replace(host_cluster, host=replace(host_cluster.host, cores=4))
-    trace = simulate(planned(tiny_job, "sync", dp=2, servers=1), cluster)
+    trace = simulate(planned(tiny_job, "sync", dp=2, servers=1, overlap_gradients=False), cluster)
     first, second = sorted((s for s in trace.spans if s.kind == "PUSH" and s.rank == 2), key=lambda s: s.end)
     assert second.end - first.end == pytest.approx(first.end - first.start)
