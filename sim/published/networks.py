@@ -3,7 +3,9 @@
 TensorFlow's benchmarks of 2017 exchange parameters in the process of one machine: `replicated` all-reduces
 them, with NCCL or without, after backward; `parameter_server` keeps each variable on one of the GPUs, or on
 the host, which is taken for the same: either way every GPU fetches all parameters and sends all gradients
-over its PCIe once. NVIDIA's Deep Learning Examples are data-parallel with gradients reduced during backward.
+over its PCIe once, in a step of the session that begins when all of the one before is done; its gradients are
+taken to be sent after backward. NVIDIA's Deep Learning Examples are data-parallel with gradients reduced
+during backward.
 """
 
 from __future__ import annotations
@@ -91,6 +93,7 @@ def network_strategy(row: Row) -> Strategy:
         gradient_exchange="parameter_server",
         servers=gpus,
         servers_colocated=True,
+        overlap_gradients=False,
     )
 
 
