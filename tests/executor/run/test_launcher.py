@@ -253,7 +253,6 @@ def test_flash3_is_run_where_torch_leaves_attention_to_cudnn(tiny_job, monkeypat
 @pytest.mark.parametrize(
     ("precision", "algorithm", "reason"),
     [
-        ("fp16", "auto", "fp16 needs loss scaling"),
         ("tf32", "auto", "tf32 is a format of GPUs"),
         ("fp32", "tree", "gloo reduces around a ring only"),
     ],
