@@ -167,9 +167,9 @@ def test_transfers_begin_when_both_sides_are_there(sgd_job, tmp_path):
         assert spans[0, f"0F{index}"].end <= sent.start
 
 
-def test_asynchronous_updates_are_stale_and_still_learn(sgd_job, tmp_path):
+def test_asynchronous_updates_are_stale_and_still_learn(tiny_job, tmp_path):
     """Every worker goes on at its own pace; each update says how many came between."""
-    job = replace(sgd_job, learning_rate=3e-3)
+    job = replace(tiny_job, learning_rate=3e-3)
     strategy = Strategy(dp=2, servers=1, micro_batch=2, synchrony="async", **SERVER)
     plan = make_plan(job, strategy)
     trace = execute(plan, steps=20, warmup=1, out_dir=tmp_path)
@@ -195,9 +195,9 @@ def test_a_run_with_servers_is_replayed_from_its_trace(tiny_job, tmp_path, synch
     assert 0 < len(trace.step_times_s) <= STEPS
 
 
-def test_loss_falls_on_real_text(sgd_job, tmp_path):
+def test_loss_falls_on_real_text(tiny_job, tmp_path):
     """Thirty steps on English text teach a small model more than the frequency of bytes at random."""
-    job = replace(sgd_job, learning_rate=5e-3)
+    job = replace(tiny_job, learning_rate=5e-3)
     trace = execute(make_plan(job, Strategy(dp=2, micro_batch=4)), steps=30, out_dir=tmp_path)
     losses = trace.metadata["losses"]
     assert isinstance(losses, list)
