@@ -23,7 +23,11 @@ from .output import echo_json, note, progress
 @cluster_options
 @job_options
 @click.option(
-    "--top", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Plans to rank."
+    "--top",
+    type=click.IntRange(min=1, max=1000),
+    default=10,
+    show_default=True,
+    help="Plans to rank; as many asynchronous ones at most come after them, if they are faster.",
 )
 @click.option(
     "--samples",
@@ -81,7 +85,7 @@ def command(
     if as_json:
         echo_json(found.to_dict())
         return
-    from ..reports.plan_tables import ranking
-    from ..reports.table import show
+    from ..reports.plan_tables import rankings
+    from ..reports.table import show_all
 
-    show(ranking(found))
+    show_all(rankings(found))

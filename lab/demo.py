@@ -22,9 +22,10 @@ from ..sim.plan.job import Job
 from ..sim.plan.plan import Plan
 from ..sim.plan.strategy import Strategy
 from ..sim.predict.prediction import Prediction
+from ..sim.search.accuracy import Accuracy, accuracy_of
 from ..sim.search.found import Search
 from ..sim.search.planner import search
-from ..sim.search.result import Accuracy, accuracy_of, write_result
+from ..sim.search.result import write_result
 from ..sim.search.result_layout import prepare_directory
 from ..sim.search.space import strategies
 from ..sim.trace.trace import Trace, merge_traces

@@ -8,7 +8,7 @@ from itertools import product
 
 from ..sim.plan.job import Job
 from ..sim.plan.make_plan import order_faults
-from ..sim.plan.schedules import CARRIED, find_schedule, is_registered, schedules
+from ..sim.plan.schedules import CARRIED, is_registered, schedules
 from ..sim.plan.strategy import CP_EXCHANGES, Strategy
 from ..sim.plan.strategy_rules import strategy_faults
 
@@ -41,13 +41,6 @@ def family(strategy: Strategy) -> str:
     if strategy.recompute != "none":
         parts.append(f"recompute {strategy.recompute}")
     return " × ".join(parts) or "one process"
-
-
-def is_synchronous(strategy: Strategy) -> bool:
-    """Whether a step is one update with the gradients of the whole batch: what steps are compared by."""
-    name, _ = strategy.protocol
-    unflushed = strategy.pp > 1 and find_schedule(strategy.schedule).unflushed is not None
-    return name == "sync" and not unflushed
 
 
 def ways(job: Job, ranks: int) -> list[Strategy]:

@@ -1,4 +1,4 @@
-"""The report's other charts, in plotly's JSON: accuracy, breakdown, memory, losses.
+"""The report's other charts, in plotly's JSON: breakdown, memory, losses.
 
 Every chart is shown with a table of the same numbers beneath it, so what a chart says is never only said
 by colour. Names come from files and are escaped.
@@ -6,15 +6,14 @@ by colour. Names come from files and are escaped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from . import formats
 from .palette import BY_KEY, MEMORY_PARTS, PHASES, memory_parts
-from .result_file import PlanEntry, Quantiles
+from .result_file import PlanEntry
 from .timeline import Figure, plot_text
 
-BAND_PCT = 15.0
-"""The band drawn around a right prediction."""
 PREDICTED, MEASURED = "#0072B2", "#D55E00"
 LINES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
@@ -30,93 +29,6 @@ def name_of(entry: PlanEntry) -> str:
     return f"#{entry.id} {entry.label}"
 
 
-def accuracy_figure(plans: Sequence[PlanEntry]) -> Figure:
-    """Step times with their p5 to p95, and beside them the signed error with the ±15 % band."""
-    names = [plot_text(name_of(entry)) for entry in plans]
-    expected = [entry.predicted.step_time_s for entry in plans]
-    unit, unit_name = formats.axis_unit(max(times.p50 for times in expected))
-    shown = [_intervals("predicted, p5–p95", names, expected, unit, PREDICTED, "circle")]
-    layout: Figure = {
-        "height": 120 + 34 * len(plans),
-        "margin": MARGIN,
-        "legend": LEGEND,
-        "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
-        "xaxis": {"title": {"text": f"step time, {unit_name}"}, "rangemode": "tozero", "zeroline": False},
-    }
-    runs = [entry for entry in plans if entry.measured and entry.error_pct is not None]
-    if runs:
-        ran = [plot_text(name_of(entry)) for entry in runs]
-        times = [entry.measured.step_time_s for entry in runs if entry.measured]
-        shown.append(_intervals("measured, p5–p95", ran, times, unit, MEASURED, "diamond-open"))
-        errors = [round(entry.error_pct or 0.0, 2) for entry in runs]
-        reach = max(BAND_PCT * 1.4, *(abs(error) * 1.25 for error in errors))
-        shown.append(_error_bars(ran, errors))
-        layout["xaxis"]["domain"] = [0, 0.62]
-        layout["xaxis2"] = {
-            "domain": [0.67, 1],
-            "range": [-reach, reach],
-            "title": {"text": "error of the prediction, %"},
-            "zeroline": True,
-        }
-        layout["shapes"] = [_band()]
-    return {"data": shown, "layout": layout}
-
-
-def _intervals(
-    name: str, plans: list[str], times: Sequence[Quantiles], unit: float, colour: str, symbol: str
-) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "y": plans,
-        "x": [_short(t.p50 / unit) for t in times],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [_short(max(t.p95 - t.p50, 0) / unit) for t in times],
-            "arrayminus": [_short(max(t.p50 - t.p5, 0) / unit) for t in times],
-            "thickness": 1.5,
-            "color": colour,
-        },
-        "marker": {"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2, "color": colour}},
-        "customdata": [formats.seconds(t.p50) for t in times],
-        "hovertemplate": "%{y}: %{customdata}<extra>" + name + "</extra>",
-    }
-
-
-def _error_bars(plans: list[str], errors: list[float]) -> Figure:
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "xaxis": "x2",
-        "y": plans,
-        "x": errors,
-        "width": 0.5,
-        "text": [formats.error(error) for error in errors],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "showlegend": False,
-        "marker": {"color": COLOURS[4], "line": {"width": 0.5, "color": "rgba(0,0,0,0.4)"}},
-        "hovertemplate": "%{y}: %{x:+.1f} %<extra>error</extra>",
-    }
-
-
-def _band() -> Figure:
-    return {
-        "type": "rect",
-        "layer": "below",
-        "xref": "x2",
-        "x0": -BAND_PCT,
-        "x1": BAND_PCT,
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "fillcolor": "rgba(0,158,115,0.14)",
-        "line": {"width": 0},
-    }
-
-
 def breakdown_figure(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
     """Stacked bars of seconds by phase key, one for each named row, that add up to its step time."""
     names = [plot_text(name) for name, _ in rows]
@@ -127,7 +39,7 @@ def breakdown_figure(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
             "orientation": "h",
             "name": phase.label,
             "y": names,
-            "x": [_short(parts.get(phase.key, 0.0) / unit) for _, parts in rows],
+            "x": [short(parts.get(phase.key, 0.0) / unit) for _, parts in rows],
             "marker": _filled(phase.colour, phase.pattern),
             "hovertemplate": "%{y}<br>" + phase.label + " %{x:.4g} " + unit_name + "<extra></extra>",
         }
@@ -178,14 +90,15 @@ def measured_peaks(entry: PlanEntry) -> dict[int, float]:
     """Measured peak bytes by row of the plan's memory: the fullest rank of each stage or server."""
     if entry.measured is None:
         return {}
-    degrees = [entry.strategy.get(name, 1) for name in ("dp", "tp", "pp")]
+    degrees = [entry.strategy.get(name, 1) for name in ("dp", "tp", "cp", "pp")]
     if not all(isinstance(degree, int) and degree >= 1 for degree in degrees):
         return {}
-    dp, tp, pp = degrees
+    *within, pp = degrees
+    of_stage = math.prod(within)
     peaks: dict[int, float] = {}
     for text, size in entry.measured.peak_memory_bytes.items():
         rank = int(text) if text.isascii() and text.isdigit() else -1
-        row = rank // (dp * tp) if rank < dp * tp * pp else pp + rank - dp * tp * pp
+        row = rank // of_stage if rank < of_stage * pp else pp + rank - of_stage * pp
         if 0 <= row < len(entry.predicted.memory):
             peaks[row] = max(peaks.get(row, 0.0), size)
     return peaks
@@ -294,5 +207,6 @@ def phase_label(key: str) -> str:
     return BY_KEY[key].label if key in BY_KEY else key
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """Six digits: what a picture can show."""
     return float(f"{value:.6g}")

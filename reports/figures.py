@@ -13,7 +13,8 @@ from typing import Any
 from ..sim.files.writer import make_directory, replaced_together, replacing
 from ..sim.trace.trace import Span, Trace
 from . import formats
-from .charts import BAND_PCT, BARS_SHARE, MEASURED, PREDICTED, measured_peaks, memory_names, name_of
+from .accuracy_charts import BAND_PCT
+from .charts import BARS_SHARE, MEASURED, PREDICTED, measured_peaks, memory_names, name_of
 from .lanes import Picture, picture
 from .palette import MEMORY_PARTS, PHASES, memory_parts, phase_of
 from .result_file import PlanEntry, Quantiles, read_result, read_traces
@@ -103,11 +104,13 @@ def _gantt(axis: Any, shown: Picture, unit: float) -> None:
 
 
 def accuracy_png(plans: Sequence[PlanEntry], path: Path) -> None:
-    """Step times with p5 to p95; beside them, where plans were run, the signed error with its band."""
+    """Step times with p5 to p95; next to them, where plans were run, the signed errors of step time and
+    of peak memory with their band."""
     runs = [entry for entry in plans if entry.measured and entry.error_pct is not None]
-    figure = new_figure(9.0, 1.4 + 0.3 * len(plans))
-    columns = 2 if runs else 1
-    ratios = [5, 3][:columns]
+    weighed = [entry for entry in runs if entry.memory_error_pct is not None]
+    columns = 1 + bool(runs) + bool(weighed)
+    figure = new_figure(7.0 + 2.0 * (columns - 1), 1.4 + 0.3 * len(plans))
+    ratios = [5, 3, 3][:columns]
     axes = figure.subplots(1, columns, sharey=True, squeeze=False, width_ratios=ratios)[0]
     places = {entry.id: place for place, entry in enumerate(plans)}
     unit, unit_name = formats.axis_unit(max(entry.predicted.step_time_s.p50 for entry in plans))
@@ -116,7 +119,10 @@ def accuracy_png(plans: Sequence[PlanEntry], path: Path) -> None:
     if runs:
         times = [(places[e.id], e.measured.step_time_s) for e in runs if e.measured]
         _whiskers(axes[0], times, unit, "measured", MEASURED, "D")
-        _errors(axes[1], [(places[entry.id], entry.error_pct or 0.0) for entry in runs])
+        _errors(axes[1], [(places[entry.id], entry.error_pct or 0.0) for entry in runs], "step time")
+    if weighed:
+        own = [(places[entry.id], entry.memory_error_pct or 0.0) for entry in weighed]
+        _errors(axes[2], own, "peak memory")
     axes[0].set_yticks(range(len(plans)), labels=[plain(name_of(entry)) for entry in plans])
     axes[0].set_ylim(len(plans) - 0.4, -0.6)
     axes[0].set_xlim(left=0)
@@ -146,14 +152,14 @@ def _whiskers(
     )
 
 
-def _errors(axis: Any, errors: Sequence[tuple[int, float]]) -> None:
+def _errors(axis: Any, errors: Sequence[tuple[int, float]], quantity: str) -> None:
     axis.axvspan(-BAND_PCT, BAND_PCT, color="#009E73", alpha=0.14, linewidth=0)
     axis.axvline(0, color="#555555", linewidth=0.8)
     bars = axis.barh([place for place, _ in errors], [error for _, error in errors], 0.5, color="#56B4E9")
     axis.bar_label(bars, labels=[formats.error(error) for _, error in errors], padding=3, fontsize=8)
     reach = max(BAND_PCT * 1.5, *(abs(error) * 1.4 for _, error in errors))
     axis.set_xlim(-reach, reach)
-    axis.set_xlabel(f"error, % (band ±{BAND_PCT:g})")
+    axis.set_xlabel(f"error of {quantity}, % (±{BAND_PCT:g})")
 
 
 def memory_png(entry: PlanEntry, capacity_bytes: float, path: Path) -> None:

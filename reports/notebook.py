@@ -170,9 +170,9 @@ def _prediction(found: Any) -> Iterator[Table]:
 
 
 def _search(found: Any) -> Iterator[Table]:
-    from .plan_tables import ranking
+    from .plan_tables import rankings
 
-    yield ranking(found)
+    yield from rankings(found)
 
 
 def _memory(found: Any) -> Iterator[Table]:

@@ -1,19 +1,22 @@
-"""Tables for the terminal: ranked plans, memory, predicted beside measured."""
+"""Tables for the terminal: ranked plans, and predicted next to measured; asynchronous plans apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..sim.predict.prediction import Prediction
+from ..sim.search.accuracy import Accuracy, error_pct, expected_s, in_order, memory_error_pct, of_kind
 from ..sim.search.found import Search
-from ..sim.search.result import Accuracy, error_pct, expected_s
 from ..sim.trace.trace import Trace
 from .formats import seconds, size
 from .table import Table
 
+ASYNCHRONOUS = "asynchronous updates, not worth a synchronous step each"
+"""What is said of plans that are ranked apart."""
 
-def ranking(search: Search) -> Table:
-    """The ranked plans, best first."""
+
+def rankings(search: Search) -> list[Table]:
+    """The ranked plans, best first; asynchronous ones in a table of their own."""
     counts = search.counts
     rules = ", ".join(f"{rule} {count:,}" for rule, count in search.refusals.most_common())
     title = (
@@ -21,13 +24,28 @@ def ranking(search: Search) -> Table:
         + (f" ({rules})" if rules else "")
         + f", bounded {counts['bounded']:,}, simulated {counts['simulated']:,}"
     )
+    groups = _kinds(search.plans, range(len(search.plans)))
+    titles = [title, f"{ASYNCHRONOUS}; times are for as many samples"]
+    if len(groups) == 1 and not of_kind(search.plans, [0], synchronous=True):
+        titles = ["; ".join(titles)]
+    return [_ranking(search, own, title) for own, title in zip(groups, titles, strict=False)]
+
+
+def _kinds(plans: Sequence[Prediction], places: Iterable[int]) -> list[list[int]]:
+    """``places`` in order, those of synchronous plans apart from the others; none of them empty."""
+    ordered = sorted(places)
+    kinds = (of_kind(plans, ordered, synchronous=kind) for kind in (True, False))
+    return [own for own in kinds if own]
+
+
+def _ranking(search: Search, places: Sequence[int], title: str) -> Table:
     return Table(
         title=title,
         columns=(
             "#", "strategy", "step", "p5", "p95", "tokens/s", "MFU", "bubble", "exposed comm", "memory",
-            "why not #1",
+            f"why not #{places[0] + 1}",
         ),
-        rows=tuple((str(i + 1), *_ranked_row(ranked)) for i, ranked in enumerate(search.plans)),
+        rows=tuple((str(place + 1), *_ranked_row(search.plans[place])) for place in places),
         text_columns=(1, 10),
     )  # fmt: skip
 
@@ -70,27 +88,67 @@ def prediction(ranked: Prediction) -> Table:
     return Table(title=title, columns=("", "predicted"), rows=tuple(rows))
 
 
-def measured_table(ranked: Sequence[Prediction], measured: Mapping[int, Trace], accuracy: Accuracy) -> Table:
-    """Predicted step time beside measured, with the signed error."""
+def measured_tables(
+    ranked: Sequence[Prediction], measured: Mapping[int, Trace], accuracy: Accuracy
+) -> list[Table]:
+    """Predicted step time and peak memory next to measured, with signed errors; asynchronous plans in a table
+    of their own. ``measured`` is by place in the ranking."""
     title = (
         f"{accuracy.runs} plans run: step time off by {accuracy.median_abs_pct:.1f} % in the median,"
-        f" {accuracy.max_abs_pct:.1f} % at worst; predicted fastest is"
-        f" {accuracy.fastest_regret_pct:.1f} % from the measured fastest"
+        f" {accuracy.max_abs_pct:.1f} % at worst"
     )
+    if accuracy.memory_median_abs_pct is not None:
+        title += (
+            f"; peak memory {accuracy.memory_median_abs_pct:.1f} % in the median,"
+            f" {accuracy.memory_max_abs_pct:.1f} % at worst"
+        )
+    titles = [
+        f"{title}; predicted fastest is {accuracy.fastest_regret_pct:.1f} % from the measured fastest",
+        ASYNCHRONOUS,
+    ]
+    groups = _kinds(ranked, measured)
+    return [_measured(ranked, measured, own, title) for own, title in zip(groups, titles, strict=False)]
+
+
+def _measured(
+    ranked: Sequence[Prediction], measured: Mapping[int, Trace], places: Sequence[int], title: str
+) -> Table:
+    order = in_order({place: measured[place] for place in places})
     rows = tuple(
         (
+            f"{number} → {order.index(place) + 1}",
             ranked[place].plan.strategy.label,
-            seconds(expected_s(ranked[place], trace)),
-            seconds(trace.step_time_s),
-            seconds(trace.quantile(0.05)),
-            seconds(trace.quantile(0.95)),
-            f"{error_pct(ranked[place], trace):+.1f} %",
-            _loss(trace),
+            *_times(ranked[place], measured[place]),
+            *_memory(ranked[place], measured[place]),
+            _loss(measured[place]),
         )
-        for place, trace in sorted(measured.items())
+        for number, place in enumerate(places, start=1)
     )
-    columns = ("strategy", "predicted", "measured", "p5", "p95", "error", "loss")
-    return Table(title=title, columns=columns, rows=rows)
+    columns = (
+        "order", "strategy", "predicted", "measured", "p5", "p95", "error", "memory", "measured", "error",
+        "loss",
+    )  # fmt: skip
+    return Table(title=title, columns=columns, rows=rows, text_columns=(0, 1))
+
+
+def _times(ranked: Prediction, measured: Trace) -> tuple[str, ...]:
+    return (
+        seconds(expected_s(ranked, measured)),
+        seconds(measured.step_time_s),
+        seconds(measured.quantile(0.05)),
+        seconds(measured.quantile(0.95)),
+        f"{error_pct(ranked, measured):+.1f} %",
+    )
+
+
+def _memory(ranked: Prediction, measured: Trace) -> tuple[str, ...]:
+    """Of the fullest rank."""
+    error = memory_error_pct(ranked, measured)
+    return (
+        size(max(ranked.metrics.peak_memory_bytes)),
+        size(max(measured.peak_memory_bytes.values(), default=None)),
+        "–" if error is None else f"{error:+.1f} %",
+    )
 
 
 def _loss(trace: Trace) -> str:

@@ -13,9 +13,9 @@ from ..sim.errors import InputError
 from ..sim.files.writer import write_text_atomic
 from ..sim.trace.trace import Trace
 from . import calibration_view, page, views
+from .accuracy_charts import accuracy_figure, peaks_figure
 from .breakdown import exposed_seconds
 from .charts import (
-    accuracy_figure,
     breakdown_figure,
     losses_figure,
     measured_peaks,
@@ -86,6 +86,9 @@ def context(directory: Path, result: Result, span_budget: int) -> dict[str, Any]
             ]
     if breakdown:
         figures["breakdown"] = breakdown_figure(breakdown)
+    weighed = [entry for entry in result.plans if entry.memory_error_pct is not None]
+    if weighed:
+        figures["peaks"] = peaks_figure(weighed)
     trained = [entry for entry in result.plans if entry.measured and entry.measured.losses]
     if trained:
         figures["losses"] = losses_figure(trained)
@@ -96,7 +99,9 @@ def context(directory: Path, result: Result, span_budget: int) -> dict[str, Any]
         "certainty": views.certainty(result),
         "facts": views.facts(result),
         "commands": views.commands(result),
-        "plan_rows": views.plan_rows(result),
+        "plan_groups": views.plan_groups(result),
+        "accuracy_text": views.accuracy_text(result),
+        "peaks_text": views.peaks_text(result) if weighed else "",
         "ran": bool(ran),
         "panels": panels,
         "first_panel": next((panel["id"] for panel in panels if panel["measured"]), panels[0]["id"]),

@@ -61,6 +61,11 @@ class Measured(_Part):
     peak_memory_bytes: dict[str, float] = {}
     staleness: list[float] | None = None
 
+    @property
+    def peak_bytes(self) -> float | None:
+        """Of the fullest rank."""
+        return max(self.peak_memory_bytes.values(), default=None)
+
 
 class PlanEntry(_Part):
     """One ranked plan."""
@@ -68,6 +73,8 @@ class PlanEntry(_Part):
     id: int
     label: str
     strategy: dict[str, Any] = {}
+    synchronous: bool = True
+    """Its steps are compared with those of the others that are; results from before this are all together."""
     predicted: Predicted
     why_not: str = ""
     plan: str | None = None
@@ -75,6 +82,7 @@ class PlanEntry(_Part):
     measured: Measured | None = None
     measured_trace: str | None = None
     error_pct: float | None = None
+    memory_error_pct: float | None = None
 
 
 class ModelPart(_Part):
@@ -113,7 +121,12 @@ class AccuracyPart(_Part):
     median_abs_pct: float
     max_abs_pct: float
     runs: int
+    compared: int = 0
+    fastest_place: int = 0
+    """0 in results from before this was stated."""
     fastest_regret_pct: float
+    memory_median_abs_pct: float | None = None
+    memory_max_abs_pct: float | None = None
 
 
 class Result(_Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -27,6 +28,14 @@ def show(table: Table, file: TextIO | None = None) -> None:
         _show_rich(table, out)
     else:
         print(plain(table), file=out)
+
+
+def show_all(tables: Iterable[Table], file: TextIO | None = None) -> None:
+    """Print several tables, with an empty line between them."""
+    for number, table in enumerate(tables):
+        if number:
+            print(file=sys.stdout if file is None else file)
+        show(table, file)
 
 
 def _show_rich(table: Table, file: TextIO) -> None:

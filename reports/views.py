@@ -8,9 +8,11 @@ from statistics import mean
 from typing import Any
 
 from ..sim.hardware.cluster import Cluster
+from ..sim.search.verdict import ordinal
 from . import formats
 from .result_file import PlanEntry, Result
 
+ASYNCHRONOUS = "Asynchronous: an update is not worth a synchronous step; times are for as many samples"
 GLOSSARY = (
     (
         "step",
@@ -37,6 +39,12 @@ GLOSSARY = (
     (
         "parameter server (ps)",
         "A rank that keeps parameters: workers push gradients to it and pull parameters from it.",
+    ),
+    (
+        "synchronous",
+        "A step is one update with the gradients of the whole batch. Asynchronous updates (of parameter "
+        "servers that do not wait, of replicas that average now and then, of pipelines never drained) are "
+        "each worth less, so they are ranked apart.",
     ),
     ("staleness", "How many updates of others came between a worker's pull and its own update."),
     ("recompute", "Activations that are computed again in backward instead of being kept."),
@@ -82,6 +90,14 @@ def tiles(result: Result) -> list[tuple[str, str, str]]:
                 f"median of {accuracy.runs} run{plural}, worst {accuracy.max_abs_pct:.1f} %",
             )
         )
+        if accuracy.memory_median_abs_pct is not None:
+            found.append(
+                (
+                    "memory error",
+                    f"{accuracy.memory_median_abs_pct:.1f} %",
+                    f"median peak, worst {accuracy.memory_max_abs_pct:.1f} %",
+                )
+            )
     else:
         found.append(("measured error", "not measured", "no plan was run"))
     return found
@@ -142,18 +158,63 @@ def commands(result: Result) -> list[tuple[str, str]]:
     return [(what, formats.printable(command)) for what, command in found]
 
 
-def plan_rows(result: Result) -> list[dict[str, Any]]:
-    """The ranked plans as the table shows them."""
+def plan_groups(result: Result) -> list[dict[str, Any]]:
+    """The ranked plans as the table shows them: the synchronous ones, then the others, each with its title;
+    the title of one group alone is empty, unless it is asynchronous."""
+    kinds = {True: "Synchronous: every step is one update with the whole batch", False: ASYNCHRONOUS}
+    groups = [
+        {"title": title, "rows": _plan_rows([e for e in result.plans if e.synchronous == kind])}
+        for kind, title in kinds.items()
+    ]
+    found = [group for group in groups if group["rows"]]
+    if len(found) == 1 and found[0]["title"] != ASYNCHRONOUS:
+        found[0]["title"] = ""
+    return found
+
+
+def _plan_rows(plans: Sequence[PlanEntry]) -> list[dict[str, Any]]:
+    """Plans that are compared with each other, and the place at which each was measured."""
+    times = {entry.id: entry.measured.step_time_s.p50 for entry in plans if entry.measured}
+    order = sorted(times, key=lambda number: (times[number], number))
     return [
         {
             "entry": entry,
+            "place": f"{ordinal(order.index(entry.id) + 1)} of {len(order)}"
+            if entry.id in times and len(order) > 1
+            else "",
             "grade": grade(entry.error_pct),
-            "share": (entry.predicted.peak_bytes or 0.0) / result.cluster.memory_bytes
-            if result.cluster.memory_bytes
-            else None,
+            "memory_grade": grade(entry.memory_error_pct),
         }
-        for entry in result.plans
+        for entry in plans
     ]
+
+
+def accuracy_text(result: Result) -> str:
+    """How far step times were off, and where the plan predicted fastest came in; empty where nothing was
+    run."""
+    found = result.accuracy
+    if not found:
+        return ""
+    text = (
+        f"Over {found.runs} run{'s' if found.runs != 1 else ''}, the median error was"
+        f" {found.median_abs_pct:.1f} % and the worst {found.max_abs_pct:.1f} %. The plan predicted fastest"
+        " was, when run,"
+    )
+    if found.fastest_regret_pct <= 0:
+        return f"{text} the fastest of all that are compared with it."
+    place = f"{ordinal(found.fastest_place)} of {found.compared}, " if found.fastest_place else ""
+    return f"{text} {place}{found.fastest_regret_pct:.1f} % behind the fastest."
+
+
+def peaks_text(result: Result) -> str:
+    """How far peak memory was off; empty where it was not measured."""
+    found = result.accuracy
+    if not found or found.memory_median_abs_pct is None or found.memory_max_abs_pct is None:
+        return ""
+    return (
+        f"Peak memory of the fullest rank was off by {found.memory_median_abs_pct:.1f} % in the median and"
+        f" {found.memory_max_abs_pct:.1f} % at worst."
+    )
 
 
 def grade(error_pct: float | None) -> str:

@@ -47,6 +47,8 @@ def plan(
 ) -> Search:
     """The ``top`` fastest ways to train ``job`` on ``cluster``, proven by bounds.
 
+    Asynchronous updates are not worth synchronous steps, so they are ranked apart: up to ``top`` come after
+    these, if they take less than the slowest of them.
     ``strategies`` are those of the whole space where none are given; ``arguments`` are the fields of a Job
     where ``job`` is a model. Plans, traces and a report are written to the directory ``output`` if given;
     with ``force`` an earlier result in it is replaced. ``progress`` is called with a text and the fraction
@@ -73,7 +75,7 @@ def plan(
     machine = inputs.cluster(cluster)
     whole = job_on(machine, job, **arguments)
     if output is not None:
-        prepare_directory(Path(output), force, plans=top)
+        prepare_directory(Path(output), force, plans=2 * top)
     tried = space(whole, machine) if strategies is None else map(typed, strategies)
     found = search(whole, machine, tried, top=top, samples=samples, seed=seed, progress=progress)
     if output is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..display import Shown
 from ..hardware.cluster import Cluster
 from ..plan.plan import Plan
+from ..plan.synchrony import is_synchronous
 from ..trace.trace import Trace
 from .metrics import Metrics, metrics
 
@@ -20,7 +21,8 @@ class Prediction(Shown):
     trace: Trace
     metrics: Metrics
     why_not: str = ""
-    """In a ranking, what it loses against the best; empty for the best."""
+    """In a ranking, what it loses against the best, of the synchronous or of the asynchronous; empty for
+    these."""
 
     def __repr__(self) -> str:
         numbers = self.metrics
@@ -32,6 +34,7 @@ class Prediction(Shown):
         return {
             "label": self.plan.strategy.label,
             "strategy": self.plan.strategy.to_dict(),
+            "synchronous": is_synchronous(self.plan.strategy),
             "world_size": self.plan.world_size,
             **self.metrics.to_dict(),
             "why_not": self.why_not,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..display import Shown
 from ..hardware.cluster import Cluster
 from ..plan.job import Job
+from ..plan.synchrony import is_synchronous
 from ..predict.prediction import Prediction
 from ..units import format_quantity
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Search(Shown):
-    """Ranked plans, best first, and what became of all the others."""
+    """Ranked plans, synchronous ones first and each kind best first, and what became of all the others."""
 
     job: Job
     cluster: Cluster
@@ -31,7 +32,7 @@ class Search(Shown):
 
     @property
     def best(self) -> Prediction:
-        """The plan ranked first."""
+        """The plan ranked first: the fastest synchronous one, where there is any."""
         return self.plans[0]
 
     @property
@@ -50,12 +51,13 @@ class Search(Shown):
         return f"Search({found}: {self.best!r})" if self.plans else f"Search({found}: none)"
 
     def frame(self) -> DataFrame:
-        """A row for each plan, best first: strategy, step time, throughput, utilisation, memory."""
+        """A row for each plan in order of rank: strategy, step time, throughput, utilisation, memory."""
         from pandas import DataFrame
 
         rows = [
             {
                 "strategy": one.plan.strategy.label,
+                "synchronous": is_synchronous(one.plan.strategy),
                 **{f"step_{name}_s": value for name, value in one.metrics.step_time_s.items()},
                 "samples_per_s": one.metrics.samples_per_s,
                 "tokens_per_s": one.metrics.tokens_per_s,
@@ -97,14 +99,14 @@ class Search(Shown):
 
 
 def explain(ranked: list[Prediction]) -> list[Prediction]:
-    """Say of every plan but the first what costs it the place."""
-    if not ranked:
-        return ranked
-    first = _parts(ranked[0])
-    explained = [ranked[0]]
-    for other in ranked[1:]:
-        why = _difference(first, _parts(other))
-        explained.append(replace(other, why_not=why))
+    """Say of every plan but the first synchronous and the first asynchronous what costs it the place."""
+    firsts: dict[bool, dict[str, float]] = {}
+    explained = []
+    for one in ranked:
+        parts, kind = _parts(one), is_synchronous(one.plan.strategy)
+        why = _difference(firsts[kind], parts) if kind in firsts else ""
+        firsts.setdefault(kind, parts)
+        explained.append(replace(one, why_not=why))
     return explained
 
 

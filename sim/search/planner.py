@@ -1,12 +1,14 @@
 """Search for the best plan: enumerate, refuse what cannot be, bound from below, simulate best first.
 
 Simulation goes on until no bound can beat the plans already found, so the best ones of the space are
-found for certain, without simulating the rest or asking how much memory they need. The result explains
-itself: what was refused by which rule, what was bounded away, and why each runner-up lost.
+found for certain, without simulating the rest or asking how much memory they need. Synchronous and
+asynchronous plans are ranked apart. The result explains itself: what was refused by which rule, what was
+bounded away, and why each runner-up lost.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from ..costs.costs import Costs
@@ -21,6 +23,7 @@ from ..plan.make_plan import make_plan, order_faults, sketch
 from ..plan.plan import Plan
 from ..plan.strategy import Strategy
 from ..plan.strategy_rules import strategy_faults
+from ..plan.synchrony import is_synchronous
 from ..predict.prediction import prediction_of
 from ..predict.simulate import simulate
 from ..trace.trace import Trace
@@ -40,7 +43,8 @@ def search(
     seed: int = 0,
     progress: Progress = lambda text, fraction: None,
 ) -> Search:
-    """The ``top`` fastest of ``strategies`` for ``job`` on ``cluster``, proven by bounds.
+    """The ``top`` fastest of ``strategies`` for ``job`` on ``cluster``, proven by bounds; after them up to
+    ``top`` asynchronous ones that take less than the slowest synchronous one listed.
 
     Raises:
         NoPlanError: nothing fits; says which came closest and what it is short of.
@@ -60,14 +64,19 @@ def _search(
 ) -> Search:
     result = Search(job=job, cluster=cluster)
     bounds = _bounded(job, cluster, strategies, result, progress)
-    best: list[tuple[float, str, Plan, Trace]] = []
+    fastest = {synchronous: _Fastest(top) for synchronous in (True, False)}
+    leading = fastest[any(is_synchronous(strategy) for _, _, strategy in bounds)]
     closest: tuple[float, str] | None = None
     # Without jitter the samples cost nothing; with it, only the best are sampled, afterwards.
     sampled_later = cluster.jitter > 0
     for done, (bound, label, strategy) in enumerate(bounds):
-        if len(best) >= top and bound >= best[top - 1][0]:
-            result.bounded = len(bounds) - done
+        if bound >= leading.slowest_s:
+            result.bounded += len(bounds) - done
             break
+        own = fastest[is_synchronous(strategy)]
+        if bound >= own.slowest_s:
+            result.bounded += 1
+            continue
         progress(f"simulated {done} of at most {len(bounds)}", 0.3 + 0.6 * done / len(bounds))
         short = max(place.short_bytes for place in memory(sketch(job, strategy), cluster))
         if short > 0:
@@ -76,9 +85,8 @@ def _search(
             continue
         plan = make_plan(job, strategy, cluster.facts())
         trace = simulate(plan, cluster, seed=seed, samples=0 if sampled_later else samples)
-        best.append((trace.deterministic_step_time_s, label, plan, trace))
-        best.sort(key=lambda item: item[:2])
-        del best[top:]
+        own.add(trace.deterministic_step_time_s, label, plan, trace)
+    best = [item for own in fastest.values() for item in own.found if item[0] <= leading.slowest_s]
     if not best:
         raise NoPlanError(_nothing_fits(cluster, closest, result))
     ranked = []
@@ -86,9 +94,28 @@ def _search(
         trace = simulate(plan, cluster, seed=seed, samples=samples) if sampled_later else first
         ranked.append(prediction_of(plan, cluster, trace))
     # Jitter costs most where many wait for each other, so it may change the order of near ties.
-    ranked.sort(key=lambda one: one.trace.step_time_s)
+    ranked.sort(key=lambda one: (not is_synchronous(one.plan.strategy), one.trace.step_time_s))
     result.plans = explain(ranked)
     return result
+
+
+class _Fastest:
+    """Of the plans simulated so far the ``top`` fastest that are compared with each other."""
+
+    def __init__(self, top: int):
+        self.top = top
+        self.found: list[tuple[float, str, Plan, Trace]] = []
+
+    @property
+    def slowest_s(self) -> float:
+        """What a plan must take less than to be among them."""
+        return self.found[-1][0] if len(self.found) >= self.top else math.inf
+
+    def add(self, seconds: float, label: str, plan: Plan, trace: Trace) -> None:
+        """Take it in, if it is among them; ties go by label."""
+        self.found.append((seconds, label, plan, trace))
+        self.found.sort(key=lambda item: item[:2])
+        del self.found[self.top :]
 
 
 def _bounded(

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import platform
 import shlex
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,11 +23,12 @@ from typing import Any
 from ..files.writer import make_directory, replaced_together, write_json_atomic
 from ..hardware.cluster_writer import write_cluster
 from ..plan.plan_file import write_plan
+from ..plan.synchrony import is_synchronous
 from ..predict.prediction import Prediction
 from ..trace.chrome_trace import write_trace
-from ..trace.load import LOAD, slowdown
+from ..trace.load import LOAD
 from ..trace.trace import Trace
-from ..units import format_quantity
+from .accuracy import accuracy_of, error_pct, memory_error_pct
 from .found import Search
 from .result_layout import (
     CLUSTER,
@@ -40,19 +40,9 @@ from .result_layout import (
     plan_name,
     trace_name,
 )
+from .verdict import verdict
 
 _PACKAGES = ("numpy", "simpy", "torch")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """How far predictions were from measurements."""
-
-    median_abs_pct: float
-    max_abs_pct: float
-    runs: int
-    fastest_regret_pct: float
-    """Measured time of the plan predicted fastest, over the fastest measured, minus 1."""
 
 
 def write_result(
@@ -107,7 +97,6 @@ def _write_plans(directory: Path, ranked: Sequence[Prediction], measured: Mappin
 
 def _document(search: Search, seed: int, measured: Mapping[int, Trace]) -> dict[str, Any]:
     """`result.json` but for what calibration left and the list of files."""
-    accuracy = accuracy_of(search.plans, measured) if measured else None
     result = {
         **search.to_dict(),
         "schema": SCHEMA,
@@ -115,12 +104,12 @@ def _document(search: Search, seed: int, measured: Mapping[int, Trace]) -> dict[
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "versions": versions(),
-        "verdict": verdict(search, accuracy),
+        "verdict": verdict(search, measured),
         "plans": [
             _entry(place + 1, ranked, measured.get(place)) for place, ranked in enumerate(search.plans)
         ],
         "measurements": None,
-        "accuracy": asdict(accuracy) if accuracy else None,
+        "accuracy": asdict(accuracy_of(search.plans, measured)) if measured else None,
     }
     result["cluster"]["file"] = CLUSTER
     return result
@@ -131,6 +120,7 @@ def _entry(number: int, ranked: Prediction, measured: Trace | None) -> dict:
         "id": number,
         "label": ranked.plan.strategy.label,
         "strategy": ranked.plan.strategy.to_dict(),
+        "synchronous": is_synchronous(ranked.plan.strategy),
         "predicted": ranked.metrics.to_dict(),
         "why_not": ranked.why_not,
         "plan": plan_name(number),
@@ -138,6 +128,7 @@ def _entry(number: int, ranked: Prediction, measured: Trace | None) -> dict:
         "measured": None,
         "measured_trace": None,
         "error_pct": None,
+        "memory_error_pct": None,
     }
     if measured is not None:
         entry["measured"] = {
@@ -149,56 +140,8 @@ def _entry(number: int, ranked: Prediction, measured: Trace | None) -> dict:
         }
         entry["measured_trace"] = trace_name("measured", number)
         entry["error_pct"] = error_pct(ranked, measured)
+        entry["memory_error_pct"] = memory_error_pct(ranked, measured)
     return entry
-
-
-def expected_s(ranked: Prediction, measured: Trace) -> float:
-    """The predicted step time, for the cores that other programs left while it was measured."""
-    return ranked.metrics.step_time_s["p50"] * slowdown(ranked.trace, measured)
-
-
-def error_pct(ranked: Prediction, measured: Trace) -> float:
-    """Signed error of the predicted step time, percent of the measured."""
-    return 100 * (expected_s(ranked, measured) / measured.step_time_s - 1)
-
-
-def accuracy_of(ranked: Sequence[Prediction], measured: Mapping[int, Trace]) -> Accuracy:
-    """Errors over the plans that were run."""
-    errors = [abs(error_pct(ranked[place], trace)) for place, trace in measured.items()]
-    fastest = min(measured, key=lambda place: ranked[place].metrics.step_time_s["p50"])
-    best = min(trace.step_time_s for trace in measured.values())
-    return Accuracy(
-        median_abs_pct=statistics.median(errors),
-        max_abs_pct=max(errors),
-        runs=len(measured),
-        fastest_regret_pct=100 * (measured[fastest].step_time_s / best - 1),
-    )
-
-
-def verdict(search: Search, accuracy: Accuracy | None) -> str:
-    """The result in a sentence or two, with its error where it was measured."""
-    best = search.plans[0]
-    step = {name: format_quantity(value, "time") for name, value in best.metrics.step_time_s.items()}
-    text = (
-        f"{best.plan.strategy.label} is the fastest of {search.considered:,} ways to train"
-        f" {best.plan.job.model.name} on {search.cluster.name}:"
-        f" {step['p50']} a step predicted ({step['p5']} to {step['p95']}),"
-        f" {best.metrics.tokens_per_s:,.0f} tokens/s, {best.metrics.mfu:.1%} MFU."
-    )
-    if len(search.plans) > 1:
-        runner_up = search.plans[1]
-        text += f" Next is {runner_up.plan.strategy.label}, {runner_up.why_not}."
-    if accuracy:
-        text += (
-            f" Over {accuracy.runs} plans run here, predicted step time was off by"
-            f" {accuracy.median_abs_pct:.1f} % in the median and {accuracy.max_abs_pct:.1f} % at worst;"
-            f" the plan predicted fastest was {_within(accuracy.fastest_regret_pct)}."
-        )
-    return text
-
-
-def _within(regret_pct: float) -> str:
-    return "the fastest measured" if regret_pct <= 0 else f"within {regret_pct:.1f} % of the fastest measured"
 
 
 def versions() -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from result_directory import MIB, plan
 
+from traincast.reports.accuracy_charts import accuracy_figure, peaks_figure
 from traincast.reports.charts import (
-    accuracy_figure,
     breakdown_figure,
     losses_figure,
     measured_peaks,
@@ -39,6 +39,20 @@ def test_accuracy_shows_both_sides_and_the_signed_error() -> None:
     assert found[""]["text"] == ["-4.0 %", "+25.0 %"]
     assert figure["layout"]["xaxis2"]["range"] == [-31.25, 31.25]
     assert (figure["layout"]["shapes"][0]["x0"], figure["layout"]["shapes"][0]["x1"]) == (-15.0, 15.0)
+
+
+def test_peaks_are_compared_as_times_are() -> None:
+    """The fullest rank of each run, with the signed error."""
+    found = parts(peaks_figure([entry(1, "a", -4.0), entry(3, "c", 25.0)]))
+    assert found["predicted"]["x"] == [75.0, 75.0]
+    assert found["measured"]["x"] == [80.0, 80.0]
+    assert found[""]["text"] == ["-6.2 %", "-6.2 %"]
+
+
+def test_ranks_of_context_parallelism_are_of_one_stage() -> None:
+    """Measured peaks of dp × cp × tp ranks belong to a stage."""
+    run = entry(1, "a", 1.0, pp=1, cp=2)
+    assert measured_peaks(run) == {0: 80.0 * MIB}
 
 
 def test_breakdown_stacks_the_phases_that_occur() -> None:
@@ -89,6 +103,7 @@ def test_plotly_takes_them_as_they_are() -> None:
     run = entry(1, "a", 3.0)
     for figure in (
         accuracy_figure([run]),
+        peaks_figure([run]),
         breakdown_figure([("a", {"forward": 1.0})]),
         memory_figure(run, 1e9),
         memory_figure(run, 1e15),

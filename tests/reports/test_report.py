@@ -53,6 +53,9 @@ def test_a_full_report_says_everything(tmp_path: Path) -> None:
         "-4.4 %",
         "+12.5 %",
         "+20.0%: pipeline bubble",
+        "Asynchronous: an update is not worth a synchronous step",
+        "Peak memory of the fullest rank was off by 6.2 % in the median and 6.2 % at worst.",
+        "-6.2 %",
         "tiny, 4.56 M parameters (layers 6, hidden 256)",
         "global batch 16 × 128 tokens, adamw, fp32",
         "traincast demo -o out",
@@ -67,7 +70,35 @@ def test_a_full_report_says_everything(tmp_path: Path) -> None:
         assert words.lower() in page.text.lower(), words
     shown = {attrs["data-figure"] for _, attrs in page.tags if "data-figure" in attrs}
     assert shown == set(figures(text))
-    assert {"accuracy", "breakdown", "losses", "timeline-1", "memory-3", "transports", "residuals"} <= shown
+    assert {
+        "accuracy",
+        "peaks",
+        "breakdown",
+        "losses",
+        "timeline-1",
+        "memory-3",
+        "transports",
+        "residuals",
+    } <= shown
+
+
+def test_plans_that_are_not_compared_stand_apart(tmp_path: Path) -> None:
+    """The asynchronous one comes last under a title of its own, and places are counted within each kind."""
+    plans = [plan(1, "pp2 1f1b mb1", 20.0), plan(2, "pp2 gpipe mb2", 35.0), plan(3, "ps-async dp1+1", 90.0)]
+    plans[2]["why_not"] = ""
+    text, _ = report(write_directory(tmp_path, plans))
+    table = text[text.index('<table class="plans">') : text.index("</table>")]
+    order = [
+        "Synchronous: every",
+        "pp2 1f1b",
+        "second of 2",
+        "pp2 gpipe",
+        "the fastest of 2",
+        "Asynchronous:",
+    ]
+    places = [table.index(words) for words in [*order, "ps-async"]]
+    assert places == sorted(places)
+    assert table.count("predicted fastest") == 2
 
 
 def test_a_report_of_plans_alone_claims_no_measurement(tmp_path: Path) -> None:
@@ -218,6 +249,7 @@ def test_a_browser_shows_it_without_network_or_errors(scheme: str, tmp_path: Pat
         )
         assert {name for name, drawings in shown if drawings} == {
             "accuracy",
+            "peaks",
             "timeline-1",
             "breakdown",
             "memory-1",
