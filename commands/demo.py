@@ -18,6 +18,13 @@ from .output import echo_json, note, progress
     "--ranks", type=click.IntRange(min=2, max=64), default=4, show_default=True, help="Processes at most."
 )
 @click.option(
+    "--plans",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Plans to run: the best of each family, the most different first.",
+)
+@click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=3,
@@ -45,6 +52,7 @@ def command(
     global_batch: int,
     seq_len: int,
     ranks: int,
+    plans: int,
     rounds: int,
     minutes: float,
     steps: int,
@@ -53,7 +61,8 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Calibrate this machine, rank the ways to train MODEL on it, run the best of each kind, compare.
+    """Calibrate this machine, rank the ways to train MODEL on it, run the best of each family,
+    compare.
 
     \b
     Example:
@@ -66,6 +75,7 @@ def command(
         global_batch=global_batch,
         seq_len=seq_len,
         ranks=ranks,
+        plans=plans,
         rounds=rounds,
         minutes=minutes,
         steps=steps,
@@ -78,11 +88,10 @@ def command(
     if as_json:
         echo_json(found.result)
     else:
-        from ..reports.plan_tables import measured_table, ranking
-        from ..reports.table import show
+        from ..reports.plan_tables import measured_tables, rankings
+        from ..reports.table import show_all
 
-        show(ranking(found.search))
-        click.echo()
-        show(measured_table(found.search.plans, found.measured, found.accuracy))
+        measured = measured_tables(found.search.plans, found.measured, found.accuracy)
+        show_all([*rankings(found.search), *measured])
         click.echo(f"\n{found.result['verdict']}")
     note(f"wrote {output}/report.html")

@@ -1,4 +1,4 @@
-"""End to end on this machine: calibrate, rank, run the best of each kind, compare.
+"""End to end on this machine: calibrate, rank, run the best of each family, compare.
 
 Calibration and measurement take turns, since a shared machine changes its speed from minute to minute;
 predictions come from the calibration alone, never from the runs that judge them.
@@ -8,36 +8,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..executor.calibrate.calibrate import Measurements, merge
+from ..executor.calibrate.calibrate import merge
 from ..sim.api.inputs import ModelLike
 from ..sim.display import draw
-from ..sim.files.writer import check_places
+from ..sim.errors import RunError
 from ..sim.hardware.cluster import Cluster
 from ..sim.plan.job import Job
-from ..sim.plan.plan import Plan
 from ..sim.plan.strategy import Strategy
-from ..sim.predict.prediction import Prediction
 from ..sim.search.accuracy import Accuracy, accuracy_of
-from ..sim.search.found import Search
+from ..sim.search.found import Search, in_rank
 from ..sim.search.planner import search
 from ..sim.search.result import write_result
 from ..sim.search.result_layout import prepare_directory
-from ..sim.search.space import strategies
-from ..sim.trace.trace import Trace, merge_traces
+from ..sim.trace.trace import Trace
 from .calibrate import Titled, fitted, measure_round, silent
-from .needs import needs, usual_needs
+from .choice import choose, runnable
+from .families import ways
+from .needs import usual_needs
+from .trial import Turns, take_turns
 
-MICRO_BATCHES = (1, 2, 4, 8, 16)
-"""Sizes whose layers are profiled."""
 FIRST_S = 10.0
 """Seconds in which layers are profiled before anything is ranked."""
 TOP = 10
-"""Best plans that are written, whether they were run or not."""
+"""Best plans, synchronous and asynchronous, that are written whether they were run or not."""
+NOT_HERE = "cannot run here"
+"""The rule that refuses what the executor cannot do on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,8 @@ class Demonstration:
     """By place in the ranking."""
     result: dict[str, Any]
     """What result.json holds."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By label of a plan that did not run: why."""
 
     @property
     def accuracy(self) -> Accuracy:
@@ -62,6 +64,7 @@ def demo(
     global_batch: int = 16,
     seq_len: int = 128,
     ranks: int = 4,
+    plans: int = 16,
     rounds: int = 3,
     minutes: float = 6.5,
     steps: int = 8,
@@ -71,11 +74,11 @@ def demo(
     progress: Titled = silent,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Demonstration:
-    """Calibrate this machine, rank the ways to train ``model`` on it, run the best of each kind, compare.
+    """Calibrate this machine, rank the ways to train ``model`` on it, run the best of each family, compare.
 
-    ``ranks`` are processes at most; ``rounds`` are turns of calibration and runs, of which none begins that
-    would not end within ``minutes``; each run measures ``steps`` steps. All is written to ``output``. Needs
-    torch, and some minutes.
+    ``ranks`` are processes at most; ``plans`` are how many are run, the most different families first;
+    ``rounds`` are turns of calibration and runs, of which none begins that would not end within ``minutes``;
+    each run measures ``steps`` steps. All is written to ``output``. Needs torch, and some minutes.
 
     >>> import traincast as tc
     >>> tc.demo(output="out").accuracy.median_abs_pct  # doctest: +SKIP
@@ -83,107 +86,73 @@ def demo(
 
     Raises:
         UsageError: ``output`` holds results and ``force`` is not given, or cannot be written.
-        RunError, HangError: a run failed.
+        RunError: a process of the calibration died, or none of the plans ran.
     """
     directory = Path(output)
     job = Job(model, global_batch=global_batch, seq_len=seq_len, precision="fp32")
-    prepare_directory(directory, force, plans=TOP, measured=True)
-    sizes = tuple(size for size in MICRO_BATCHES if size <= global_batch)
+    prepare_directory(directory, force, plans=2 * TOP + plans, measured=True)
     began = time.monotonic()
+    every = ways(job, ranks)
+    with progress("what runs here") as say:
+        space = runnable(job, every, say)
+    sizes = sorted({strategy.micro_batch for strategy in space})
     usual = usual_needs([job.model], seq_len, sizes, range(2, ranks + 1))
-    measurements = [measure_round(usual, 0, 1, progress, seconds=FIRST_S)]
-    chosen = choose(rank(job, fitted(measurements, ranks), seed, progress))
-    wanted = needs(chosen)
-    announce(f"running {len(chosen)} plans, {steps} steps each in up to {rounds} turns")
-    runs: dict[Strategy, list[Trace]] = {plan.strategy: [] for plan in chosen}
-    for number in range(rounds):
-        turns_s = time.monotonic() - began
-        if number and turns_s * (number + 1) / number > minutes * 60:
-            break
-        if number:
-            measurements.append(measure_round(wanted, number, rounds, progress))
-        for plan in chosen:
-            runs[plan.strategy].append(run_plan(plan, steps, directory, seed, progress))
-    found = rank(job, fitted(measurements, ranks), seed, progress)
-    return _written(directory, found, runs, measurements, seed=seed, force=force)
+    first = measure_round(usual, 0, 1, progress, seconds=FIRST_S)
+    ranked = rank(job, fitted([first], ranks), space, len(space), seed, progress, samples=1)
+    chosen = choose((one.plan for one in ranked.plans), plans)
+    announce(f"running {len(chosen)} of {len(space)} plans, {steps} steps each in up to {rounds} turns")
+    turns = take_turns(
+        chosen,
+        rounds=rounds,
+        steps=steps,
+        ranks=ranks,
+        minutes=minutes - (time.monotonic() - began) / 60,
+        before=[first],
+        seed=seed,
+        directory=directory,
+        progress=progress,
+        announce=announce,
+    )
+    if not turns.tried:
+        raise RunError("no plan ran: " + "; ".join(f"{label}: {why}" for label, why in turns.failed.items()))
+    found = rank(job, turns.cluster, space, TOP, seed, progress)
+    found.considered += len(every) - len(space)
+    found.refusals[NOT_HERE] += len(every) - len(space)
+    ran = [one.plan.strategy for one in turns.tried]
+    predicted = rank(job, turns.cluster, ran, len(ran), seed, progress).plans
+    best = [one for one in found.plans if one.plan.strategy not in ran]
+    found.plans = in_rank([*best, *predicted])
+    return _written(directory, found, turns, seed=seed, force=force)
 
 
-def _written(
-    directory: Path,
-    found: Search,
-    runs: dict[Strategy, list[Trace]],
-    measurements: list[Measurements],
-    *,
+def rank(
+    job: Job,
+    cluster: Cluster,
+    space: Sequence[Strategy],
+    top: int,
     seed: int,
-    force: bool,
-) -> Demonstration:
-    """Join the prediction with what was measured, and write both."""
-    found.plans = keep(found, runs)
+    progress: Titled,
+    samples: int = 32,
+) -> Search:
+    """The ``top`` best of ``space``, with progress."""
+    with progress("plan") as say:
+        return search(job, cluster, space, top=top, samples=samples, seed=seed, progress=say)
+
+
+def _written(directory: Path, found: Search, turns: Turns, *, seed: int, force: bool) -> Demonstration:
+    """Join the predictions with what was measured, and write both."""
+    runs = {one.plan.strategy: one.measured for one in turns.tried}
     measured = {
-        place: merge_traces(runs[one.plan.strategy])
-        for place, one in enumerate(found.plans)
-        if one.plan.strategy in runs
+        place: runs[one.plan.strategy] for place, one in enumerate(found.plans) if one.plan.strategy in runs
     }
     result = write_result(
         directory,
         found,
         seed=seed,
         measured=measured,
-        measurements=merge(measurements).to_dict(),
+        failed=turns.failed,
+        measurements=merge(turns.measurements).to_dict(),
         page=lambda results, path: draw("page", results, path),
         force=force,
     )
-    return Demonstration(search=found, measured=measured, result=result)
-
-
-def rank(job: Job, cluster: Cluster, seed: int, progress: Titled) -> Search:
-    """Every strategy that the demo shows, simulated."""
-    space = [strategy for strategy in strategies(job, cluster) if is_shown(strategy, job)]
-    with progress("plan") as say:
-        return search(job, cluster, space, top=len(space), seed=seed, progress=say)
-
-
-def is_shown(strategy: Strategy, job: Job) -> bool:
-    """What runs here and has a point: several workers to a server, several micro-batches to a pipeline."""
-    if strategy.tp > 1 or strategy.recompute != "none" or (strategy.servers and strategy.dp == 1):
-        return False
-    return strategy.pp == 1 or strategy.micro_batches(job) > 1
-
-
-def kind(strategy: Strategy) -> tuple:
-    """What kind of strategy it is: the best of each kind is run."""
-    schedule = strategy.schedule if strategy.pp > 1 else ""
-    exchange = (strategy.gradient_exchange, strategy.synchrony) if strategy.dp > 1 else ()
-    return (strategy.dp > 1, strategy.pp > 1, schedule, exchange)
-
-
-def choose(found: Search) -> list[Plan]:
-    """The best plan of each kind, in order of rank."""
-    best: dict[tuple, Plan] = {}
-    for one in found.plans:
-        best.setdefault(kind(one.plan.strategy), one.plan)
-    return list(best.values())
-
-
-def keep(found: Search, runs: dict[Strategy, list[Trace]]) -> list[Prediction]:
-    """The ten best plans and all that were run."""
-    return [one for place, one in enumerate(found.plans) if place < TOP or one.plan.strategy in runs]
-
-
-def run_plan(plan: Plan, steps: int, output: Path, seed: int, progress: Titled = silent) -> Trace:
-    """Execute one plan for real."""
-    from ..executor.run.launcher import execute
-
-    name = plan.strategy.label.replace(" ", "-")
-    logs = [f"logs/{name}/rank{rank}.log" for rank in range(plan.world_size)]
-    check_places(output, logs, replaces=logs)
-    with progress(plan.strategy.label) as say:
-        return execute(
-            plan,
-            steps=steps,
-            warmup=2,
-            out_dir=output / "logs" / name,
-            seed=seed,
-            timeout_s=60,
-            on_progress=say,
-        )
+    return Demonstration(search=found, measured=measured, result=result, failed=turns.failed)

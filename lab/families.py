@@ -8,8 +8,8 @@ from itertools import product
 
 from ..sim.plan.job import Job
 from ..sim.plan.make_plan import order_faults
-from ..sim.plan.schedules import CARRIED, is_registered, schedules
-from ..sim.plan.strategy import CP_EXCHANGES, Strategy
+from ..sim.plan.schedules import CARRIED, find_schedule, is_registered, schedule_names, schedules
+from ..sim.plan.strategy import CP_EXCHANGES, RECOMPUTES, Strategy
 from ..sim.plan.strategy_rules import strategy_faults
 
 SERVER = {"gradient_exchange": "parameter_server", "servers": 1}
@@ -22,6 +22,11 @@ def family(strategy: Strategy) -> str:
     >>> family(Strategy(dp=2, pp=2, micro_batch=4)), family(Strategy(dp=4, sharding="fsdp"))
     ('ddp × 1f1b', 'fsdp')
     """
+    return " × ".join(_parts(strategy)) or "one process"
+
+
+def _parts(strategy: Strategy) -> list[str]:
+    """What shares the work out, in order."""
     parts = []
     name, _ = strategy.protocol
     if strategy.servers:
@@ -40,7 +45,41 @@ def family(strategy: Strategy) -> str:
         parts.append(strategy.schedule)
     if strategy.recompute != "none":
         parts.append(f"recompute {strategy.recompute}")
-    return " × ".join(parts) or "one process"
+    return parts
+
+
+def kind(strategy: Strategy) -> tuple[str, ...]:
+    """Its family in coarse words, a word for each thing that shares the work out: families of one kind differ
+    in detail, as zero1 and fsdp do, and kinds in what they must wait for.
+
+    >>> from traincast.sim.plan.strategy import Strategy
+    >>> kind(Strategy(dp=4, sharding="fsdp")), kind(Strategy(dp=2, pp=2, schedule="zb-h1"))
+    (('sharded parameters',), ('replicas', 'halved backwards'))
+    """
+    return tuple(_coarse(part) for part in _parts(strategy))
+
+
+_COARSE = {
+    "ddp": "replicas",
+    **dict.fromkeys(("zero1", "zero2"), "sharded states"),
+    **dict.fromkeys(("fsdp", "hsdp"), "sharded parameters"),
+    **{f"parameter server {name}": "servers" for name in ("sync", "backup")},
+    **{f"parameter server {name}": "asynchronous servers" for name in ("async", "stale")},
+    **{f"context parallel {exchange}": "context parallel" for exchange in CP_EXCHANGES},
+    **{f"recompute {what}": "recompute" for what in RECOMPUTES},
+}
+
+
+def _coarse(part: str) -> str:
+    """A part of a family in coarse words; of a pipeline what tells its schedule from others."""
+    if part not in schedule_names():
+        return _COARSE.get(part, part)
+    schedule = find_schedule(part)
+    if schedule.unflushed:
+        return "undrained pipeline"
+    if schedule.splits_backward:
+        return "halved backwards"
+    return "pipeline" if schedule.virtual_stages == 1 else "several stages a rank"
 
 
 def ways(job: Job, ranks: int) -> list[Strategy]:

@@ -82,6 +82,7 @@ def take_turns(
     steps: int,
     ranks: int = 0,
     minutes: float = float("inf"),
+    before: Sequence[Measurements] = (),
     seed: int = 0,
     directory: Path | None = None,
     progress: Titled = silent,
@@ -89,14 +90,14 @@ def take_turns(
     alongside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Turns:
     """Calibrate for ``plans`` and run each ``steps`` steps, ``rounds`` times over; no round begins that would
-    not end within ``minutes``. Logs of ranks go to ``directory``. ``alongside`` holds while plans run, not
-    while the machine is calibrated.
+    not end within ``minutes``. What was measured ``before`` counts for predictions too. Logs of ranks go to
+    ``directory``. ``alongside`` holds while plans run, not while the machine is calibrated.
 
     Raises:
         RunError: a process of the calibration died or raised.
     """
     wanted, began = needs(plans), time.monotonic()
-    measurements: list[Measurements] = []
+    measurements = list(before)
     runs: dict[int, list[Trace]] = {number: [] for number in range(len(plans))}
     failed: dict[str, str] = {}
     for turn in range(rounds):
@@ -104,13 +105,15 @@ def take_turns(
         if turn and spent_s * (turn + 1) / turn > minutes * 60:
             break
         measurements.append(measure_round(wanted, turn, rounds, progress))
+        announce(f"turn {turn + 1} of at most {rounds}: {len(plans) - len(failed)} plans")
         with alongside():
             for number, plan in enumerate(plans):
                 label = plan.strategy.label
                 if label in failed:
                     continue
                 try:
-                    runs[number].append(run_plan(plan, steps, directory, seed, progress))
+                    title = f"{number + 1}/{len(plans)} {label}"
+                    runs[number].append(run_plan(plan, steps, directory, seed, progress, title))
                 except TraincastError as error:
                     failed[label] = str(error)
                     announce(f"{label} did not run: {error}")
@@ -129,15 +132,18 @@ def _tried(plan: Plan, cluster: Cluster, runs: Sequence[Trace]) -> Tried:
     return Tried(plan=plan, predicted=beside(simulate(plan, cluster), measured), measured=measured)
 
 
-def run_plan(plan: Plan, steps: int, directory: Path | None, seed: int, progress: Titled = silent) -> Trace:
-    """Execute one plan for real; logs of its ranks go to ``directory``."""
+def run_plan(
+    plan: Plan, steps: int, directory: Path | None, seed: int, progress: Titled = silent, title: str = ""
+) -> Trace:
+    """Execute one plan for real; logs of its ranks go to ``directory``. Progress has ``title``, or the plan's
+    label."""
     from ..executor.run.launcher import execute
 
     name = plan.strategy.label.replace(" ", "-")
     if directory is not None:
         logs = [f"logs/{name}/rank{rank}.log" for rank in range(plan.world_size)]
         check_places(directory, logs, replaces=logs)
-    with progress(plan.strategy.label) as say:
+    with progress(title or plan.strategy.label) as say:
         return execute(
             plan,
             steps=steps,

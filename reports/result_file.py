@@ -144,6 +144,8 @@ class Result(_Part):
     counts: dict[str, int] = {}
     refusals: dict[str, int] = {}
     plans: list[PlanEntry] = Field(min_length=1)
+    failed: dict[str, str] = {}
+    """By label of a plan that was to be run and did not: why."""
     measurements: str | None = None
     accuracy: AccuracyPart | None = None
     files: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -98,8 +99,12 @@ class Search(Shown):
         }
 
 
-def explain(ranked: list[Prediction]) -> list[Prediction]:
-    """Say of every plan but the first synchronous and the first asynchronous what costs it the place."""
+def in_rank(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Synchronous plans first, each kind fastest first; each but the first of its kind says what costs it the
+    place."""
+    ranked = sorted(
+        predictions, key=lambda one: (not is_synchronous(one.plan.strategy), one.trace.step_time_s)
+    )
     firsts: dict[bool, dict[str, float]] = {}
     explained = []
     for one in ranked:

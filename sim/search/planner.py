@@ -27,7 +27,7 @@ from ..plan.synchrony import is_synchronous
 from ..predict.prediction import prediction_of
 from ..predict.simulate import simulate
 from ..trace.trace import Trace
-from .found import Search, explain
+from .found import Search, in_rank
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction done."""
@@ -94,8 +94,7 @@ def _search(
         trace = simulate(plan, cluster, seed=seed, samples=samples) if sampled_later else first
         ranked.append(prediction_of(plan, cluster, trace))
     # Jitter costs most where many wait for each other, so it may change the order of near ties.
-    ranked.sort(key=lambda one: (not is_synchronous(one.plan.strategy), one.trace.step_time_s))
-    result.plans = explain(ranked)
+    result.plans = in_rank(ranked)
     return result
 
 

@@ -51,15 +51,16 @@ def write_result(
     *,
     seed: int,
     measured: Mapping[int, Trace] | None = None,
+    failed: Mapping[str, str] | None = None,
     measurements: Mapping | None = None,
     page: Callable[[Path, Path], None] | None = None,
     force: bool = False,
 ) -> dict:
     """Write everything, or nothing, and return what `result.json` holds.
 
-    ``measured`` is by place in the ranking. ``page`` writes the report of the directory that is its first
-    argument to the path that is its second. With ``force``, an earlier result in ``directory`` is replaced:
-    the files that it lists, and no other.
+    ``measured`` is by place in the ranking; ``failed`` says by label why a plan did not run. ``page`` writes
+    the report of the directory that is its first argument to the path that is its second. With ``force``, an
+    earlier result in ``directory`` is replaced: the files that it lists, and no other.
 
     Raises:
         UsageError: as `prepare_directory`.
@@ -72,6 +73,7 @@ def write_result(
             write_json_atomic(new / MEASUREMENTS, dict(measurements))
             files.append(MEASUREMENTS)
         result = _document(search, seed, measured or {})
+        result["failed"] = dict(failed or {})
         result["measurements"] = MEASUREMENTS if measurements else None
         result["files"] = [*files, *([REPORT] if page else []), RESULT]
         write_json_atomic(new / RESULT, result)

@@ -35,8 +35,9 @@ def test_plan_ranks_and_explains():
     steps = [plan["step_time_s"]["p50"] for plan in plans]
     assert steps == sorted(steps)
     expected = {
-        "label", "strategy", "synchronous", "world_size", "step_time_s", "samples_per_s", "tokens_per_s", "mfu", "hfu",
-        "compute_s", "bubble_fraction", "exposed_comm_s", "peak_memory_bytes", "memory", "fits", "why_not",
+        "label", "strategy", "synchronous", "world_size", "step_time_s", "samples_per_s", "tokens_per_s",
+        "mfu", "hfu", "compute_s", "bubble_fraction", "exposed_comm_s", "peak_memory_bytes", "memory", "fits",
+        "why_not",
     }  # fmt: skip
     assert set(plans[0]) == expected
     assert all(0 < plan["mfu"] <= plan["hfu"] < 1 for plan in plans)

@@ -147,7 +147,7 @@ def test_pictures_of_a_report_are_written_together(tmp_path):
 
 def test_a_linked_folder_of_logs_is_not_entered(tmp_path, tiny_job):
     """`demo` keeps its logs in a folder of its own directory."""
-    from traincast.lab.demo import run_plan
+    from traincast.lab.trial import run_plan
     from traincast.sim.plan.make_plan import make_plan
     from traincast.sim.plan.strategy import Strategy
 
