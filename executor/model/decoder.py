@@ -64,6 +64,9 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
 class Layers(nn.Module):
     """A run of a model's layers, in order."""
 
+    elsewhere: frozenset[nn.Parameter] = frozenset()
+    """Parameters that another stage of the same rank looks after."""
+
     def __init__(
         self,
         decoder: Decoder,
@@ -162,8 +165,9 @@ class Layers(nn.Module):
         }
 
     def layer_parameters(self) -> dict[int, list[nn.Parameter]]:
-        """Parameters by layer index; a matrix shared with the embedding is the embedding's alone."""
-        seen: set[nn.Parameter] = set()
+        """Parameters by layer index; a matrix shared with the embedding is the embedding's alone, here or in
+        another stage of the rank."""
+        seen: set[nn.Parameter] = set(self.elsewhere)
         found: dict[int, list[nn.Parameter]] = {}
         for index, layer in zip(self.indices, self.layers, strict=True):
             found[index] = [p for p in layer.parameters() if p not in seen]

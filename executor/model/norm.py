@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...sim.model.decoder import Decoder
 
@@ -17,8 +18,20 @@ class RmsNorm(nn.RMSNorm):
         super().__init__(size, eps=NORM_EPSILON)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Of ``size`` values, in the precision of what is normalised: sharded parameters are gathered in half
+    precision, which the kernel of CPUs does not mix."""
+
+    def __init__(self, size: int):
+        super().__init__(size, eps=NORM_EPSILON)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        weight, bias = (x.to(input.dtype) for x in (self.weight, self.bias))
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
 def make_norm(decoder: Decoder) -> nn.Module:
     """The norm of ``decoder`` over its hidden size."""
     if decoder.norm == "layernorm":
-        return nn.LayerNorm(decoder.hidden, eps=NORM_EPSILON)
+        return LayerNorm(decoder.hidden)
     return RmsNorm(decoder.hidden)

@@ -25,7 +25,8 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tenso
     if _by_gemms(q):
         return _attend_by_gemms(q, *_for_every_head(q, k, v), causal, scale)
     width = v.shape[-1]
-    k, v = _for_every_head(q, k, _padded(v, q))
+    q, k, v = (_padded(x, max(width, q.shape[-1])) for x in (q, k, v))
+    k, v = _for_every_head(q, k, v)
     if q.device.type == "cpu":
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
     else:
@@ -44,19 +45,20 @@ def attend_part_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v from this part of the keys; ``out`` and ``lse`` are those of all parts."""
-    scale, width = q.shape[-1] ** -0.5, v.shape[-1]
+    scale, width, own = q.shape[-1] ** -0.5, v.shape[-1], q.shape[-1]
     if _by_gemms(q):
         found = _backward_by_gemms(grad, q, *_for_every_head(q, k, v), out, lse, causal, scale)
         return found[0], _for_each_group(found[1], k), _for_each_group(found[2], v)
-    grad, out, padded = _padded(grad, q), _padded(out, q), _padded(v, q)
-    keys, values = _for_every_head(q, k, padded)
+    grad, out, q, k, v = (_padded(x, max(width, own)) for x in (grad, out, q, k, v))
+    keys, values = _for_every_head(q, k, v)
     if q.device.type == "cpu":
         found = aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, q, keys, values, out, lse, 0.0, causal, scale=scale
         )
     else:
         found = _backward_on_gpu(grad, q, keys, values, out, lse, causal, scale)
-    return found[0], _for_each_group(found[1], k), _for_each_group(found[2], padded)[..., :width]
+    of_keys, of_values = _for_each_group(found[1], k), _for_each_group(found[2], v)
+    return found[0][..., :own], of_keys[..., :own], of_values[..., :width]
 
 
 def _backward_on_gpu(
@@ -77,8 +79,9 @@ def _by_gemms(q: Tensor) -> bool:
     return q.device.type != "cpu" and q.dtype not in HALF
 
 
-def _padded(x: Tensor, q: Tensor) -> Tensor:
-    return F.pad(x, (0, q.shape[-1] - x.shape[-1])) if x.shape[-1] < q.shape[-1] else x
+def _padded(x: Tensor, width: int) -> Tensor:
+    """torch's kernels want queries, keys and values to be as wide as each other."""
+    return F.pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x
 
 
 def _for_every_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

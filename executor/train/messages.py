@@ -109,9 +109,11 @@ class Messages:
         issued = self.recorder.clock.stamp()
         work = dist.isend(x, self._global(target), group=self._group(self.pp, target), tag=_tag(passed))
         assert work is not None
-        self.sends = [(one, kept) for one, kept in self.sends if not one.is_completed()]
-        self.sends.append((work, x))
-        if not self.plan.strategy.overlap_transfers:
+        if self.plan.strategy.overlap_transfers:
+            self.sends = [(one, kept) for one, kept in self.sends if not one.is_completed()]
+            self.sends.append((work, x))
+        else:
+            # Once: gloo has a second wait for the same send wait for another one.
             with self.recorder.heartbeat.waiting():
                 work.wait()
         self._note(action, passed, issued, None)

@@ -8,8 +8,8 @@ to the version they were tested with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ class _Kept:
     """The output of the first layer of the first stage, whose backward is a weight gradient alone."""
     groups: list[dict[str, Any]] | None = None
     """Between the halves of a backward: where the gradients of the weights begin."""
+    weights: tuple[Tensor, ...] = ()
+    """Those that its forward used, where they may be stepped before its backward."""
 
 
 class Stage:
@@ -75,7 +77,8 @@ class Stage:
                 if not self._takes_inputs:
                     entry.requires_grad_()
                 out = self._forward(entry)
-        self._kept[index] = _Kept(entry, out, first)
+        weights = tuple(p.data for p in self._parameters()) if self._stashes else ()
+        self._kept[index] = _Kept(entry, out, first, weights=weights)
         return out
 
     def ends_in(self, index: int, loss: Tensor) -> None:
@@ -86,7 +89,8 @@ class Stage:
         """The whole backward, from the ``gradient`` of the output, or from the loss. Returns that of the
         input; None on the first stage."""
         kept = self._kept.pop(index)
-        torch.autograd.backward(kept.out, gradient)
+        with self._with(kept.weights):
+            torch.autograd.backward(kept.out, gradient)
         if kept.first is not None:
             torch.autograd.backward(kept.first, kept.entry.grad)
             return None
@@ -116,6 +120,20 @@ class Stage:
         if self._stashes and self._kept:
             for parameter in self._parameters():
                 parameter.data = parameter.data.clone()
+
+    @contextmanager
+    def _with(self, weights: Sequence[Tensor]) -> Iterator[None]:
+        """What is computed again is so with the ``weights`` of its forward, if there are any."""
+        latest = [p.data for p in self._parameters()] if weights else []
+        self._use(weights)
+        try:
+            yield
+        finally:
+            self._use(latest)
+
+    def _use(self, weights: Sequence[Tensor]) -> None:
+        for parameter, values in zip(self._parameters() if weights else (), weights, strict=True):
+            parameter.data = values
 
     def _stashing(self) -> AbstractContextManager[object]:
         """Autograd keeps aliases, which go on holding a parameter's storage when it gets another."""

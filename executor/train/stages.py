@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -64,7 +64,8 @@ class HeldStage:
         """The summed gradients by name (`Layers.named`), whole; called by all ranks alike."""
         if isinstance(self.buckets, StageShards):
             found = self.buckets.gradients()
-            return {name: found[p] for name, p in self.layers.named().items() if p in found}
+            named = self.layers.named().items()
+            return {name: found[p] for name, p in named if p in found and p.requires_grad}
         return {name: p.grad for name, p in self.layers.named().items() if p.grad is not None}
 
     def parameters(self) -> dict[str, Tensor]:
@@ -102,11 +103,21 @@ class HeldStage:
         return self.layers.first(tokens), self.layers.rest
 
 
+def share_table(layers: Mapping[int, Layers], plan: Plan) -> None:
+    """Where one rank has both ends of a pipeline, tied embeddings are one matrix, which the first stage looks
+    after. ``layers`` are those of a rank's stages, by their numbers."""
+    last = len(plan.stages) - 1
+    if plan.job.model.decoder.tied_embeddings and last > 0 and {0, last} <= layers.keys():
+        table = tied_matrix(layers[0], 0)
+        layers[last].layers[-1].output.weight = table  # type: ignore[union-attr]
+        layers[last].elsewhere = frozenset({table})
+
+
 def loss_scale(plan: Plan) -> float:
-    """Of a micro-batch's mean: gradients are then sums over micro-batches and those who share an update, the
-    replicas or, where each makes steps of its own (local SGD), the ranks of one."""
+    """Of a micro-batch's mean: gradients are then sums over micro-batches and the replicas who share an
+    update; none do where each makes steps of its own (local SGD)."""
     strategy = plan.strategy
-    sharing = strategy.cp if strategy.protocol[0] == "local" else strategy.replicas
+    sharing = 1 if strategy.protocol[0] == "local" else strategy.replicas
     return 1.0 / (plan.micro_batches * sharing)
 
 

@@ -20,7 +20,7 @@ from .handlers import Handlers, walk
 from .messages import Messages
 from .passes import Passes
 from .stage import use_products_of
-from .stages import HeldStage, boundaries
+from .stages import HeldStage, boundaries, share_table
 from .updates import Updates
 
 
@@ -49,6 +49,7 @@ class Trainer:
         """Optimizer steps of one walk through the actions."""
         self.stages = {stage.index: HeldStage(stage, here) for stage in plan.rank_stages(pp)}
         layers = {index: held.layers for index, held in self.stages.items()}
+        share_table(layers, plan)
         sharding, activations = sharded.apply(layers, here), offload.apply(layers, here)
         for held in self.stages.values():
             held.share(sharding, activations)

@@ -30,7 +30,8 @@ class Updates:
         keeps_gradients: bool,
     ):
         self.here, self.stages, self.passes, self.recorder = here, stages, passes, here.recorder
-        parameters = [p for held in stages.values() for p in held.layers.parameters() if p.requires_grad]
+        trained = (p for held in stages.values() for p in held.layers.parameters() if p.requires_grad)
+        parameters = list(dict.fromkeys(trained))
         if sharding is not None:
             parameters = sharding.parameters()
         self.optimizer = on_host(here.plan, make_optimizer(here.plan.job, parameters))
