@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from ...sim.errors import TraincastError
+from ...sim.plan.action import Kind
 from ...sim.plan.plan import Plan
 from ...sim.plan.software_stacks import EXECUTOR_STACK
 from ...sim.plan.strategy import Strategy
 from .networks.program import Call, Program
 from .workload import Workload
+
+RECURRENT = ("lstm",)
+"""Calls whose weights have all their gradients from one node of the graph."""
 
 
 def refusals(plan: Plan) -> list[str]:
@@ -51,6 +55,11 @@ def _of_program(program: Program, plan: Plan) -> list[str]:
     name, found = plan.job.model.name, []
     if any(call.arguments.get("sparse") for call in program.calls if call.name == "lookup"):
         found.append(f"{name} has tables with sparse gradients, which are simulated but not run yet")
+    if any(call.name in RECURRENT for call in program.calls) and _is_halved(plan):
+        found.append(
+            f"schedule {plan.strategy.schedule}: the recurrent layers of {name} are differentiated in one "
+            "go, not in halves; run a schedule of whole backwards"
+        )
     found += _cut_tables(program, plan)
     for call in program.losses[:-1]:
         if _stage_of(call, plan) != _stage_of(program.losses[-1], plan):
@@ -59,6 +68,11 @@ def _of_program(program: Program, plan: Plan) -> list[str]:
                 " does not carry: run it with both on one stage"
             )
     return found
+
+
+def _is_halved(plan: Plan) -> bool:
+    """Whether a backward comes in halves."""
+    return any(part.kind is Kind.WEIGHT_GRADIENT for own in plan.actions for a in own for part in a.passes)
 
 
 def _cut_tables(program: Program, plan: Plan) -> list[str]:

@@ -28,8 +28,14 @@ from .wire import Pending, Wire
 
 
 def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
-    """What of the context parallelism of ``plan`` cannot be run here: nothing that a plan may say."""
-    return []
+    """What of the context parallelism of ``plan`` cannot be run here, and why."""
+    strategy = plan.strategy
+    if strategy.cp == 1 or strategy.protocol[0] != "local":
+        return []
+    return [
+        f"synchrony {strategy.synchrony} with cp {strategy.cp} (a step of its own needs the gradients of "
+        "whole samples, and the plan does not sum those of the ranks that share one)"
+    ]
 
 
 def apply(layers: Layers, here: RankContext) -> None:

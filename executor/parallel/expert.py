@@ -38,9 +38,17 @@ def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
     """What of the plan's expert parallelism cannot be run here. Dispatch `per_node` can: all ranks are on one
     node, where a token travels to each of its experts as with `all_to_all`."""
     del surroundings
-    if not plan.strategy.overlap_experts:
-        return []
-    return ["overlap_experts: passes of two micro-batches do not run next to each other here; run it without"]
+    strategy, found = plan.strategy, []
+    if strategy.overlap_experts:
+        found.append(
+            "overlap_experts: passes of two micro-batches do not run next to each other here; run it without"
+        )
+    if strategy.ep > 1 and strategy.protocol[0] == "local":
+        found.append(
+            f"synchrony {strategy.synchrony} with ep {strategy.ep} (replicas that share experts cannot each "
+            "make steps of their own)"
+        )
+    return found
 
 
 def apply(layers: Layers, here: RankContext) -> None:

@@ -10,7 +10,7 @@ from ...sim.plan.strategy import Strategy
 from ..model.decoder import STACKS
 from ..model.refusals import refusals
 from ..parallel import context, expert, offload, pipeline, precision, recompute, sharded, tensor
-from ..parallel.process_groups import device_kind, devices
+from ..parallel.process_groups import devices
 from ..parallel.surroundings import Surroundings
 from ..servers import refusals as servers
 from ..train import loss_scaling
@@ -29,32 +29,34 @@ def check_environment(plan: Plan, *, force: bool = False) -> None:
 
     ``force`` lets a plan that was made for other hardware run on what is here.
     """
-    faults = _cannot_run(plan)
+    faults = refused(plan)
     if not force:
         faults += _made_for_another(plan)
     if faults:
         raise EnvironmentMismatchError("; ".join(faults))
 
 
-def _cannot_run(plan: Plan) -> list[str]:
-    """Faults that --force cannot override."""
-    strategy = plan.strategy
-    faults = []
-    simulated_only = _simulated_only(strategy)
-    if simulated_only:
-        named = ", ".join(simulated_only)
-        faults.append(f"{named}: simulated but not run yet")
+def refused(plan: Plan) -> list[str]:
+    """What of ``plan`` cannot be run here, whatever it was made for: one sentence each, which names the field
+    of the strategy or job, and says why."""
     surroundings = Surroundings.of(plan)
+    faults = _simulated_only(plan.strategy)
     faults += [fault for one in PARALLELISMS for fault in one.refusals(plan, surroundings)]
-    faults += refusals(plan)
-    if plan.job.precision == "tf32" and device_kind(plan) == "cpu":
-        faults.append("tf32 is a format of GPUs; run fp32 or bf16 on the CPU")
-    algorithm = strategy.collective_algorithm
-    if strategy.workers > 1 and algorithm not in ("auto", "ring") and device_kind(plan) == "cpu":
-        faults.append(f"{algorithm}: gloo reduces around a ring only; run plans with auto or ring")
+    return faults + refusals(plan) + _of_machine(plan, surroundings)
+
+
+def _of_machine(plan: Plan, surroundings: Surroundings) -> list[str]:
+    strategy, faults = plan.strategy, []
+    if plan.job.precision == "tf32" and surroundings.kind == "cpu":
+        faults.append("precision tf32 is a format of GPUs; run fp32 or bf16 on the CPU")
+    algorithm, gpus = strategy.collective_algorithm, len(surroundings.devices)
+    if strategy.workers > 1 and algorithm not in ("auto", "ring") and surroundings.kind == "cpu":
+        faults.append(
+            f"collective_algorithm {algorithm}: gloo reduces around a ring only; run plans with auto or ring"
+        )
     # Parameter servers hold their parameters on the CPU.
-    if device_kind(plan) == "gpu" and strategy.workers > torch.cuda.device_count():
-        faults.append(f"{strategy.workers} workers, but {torch.cuda.device_count()} GPUs here")
+    if surroundings.kind == "gpu" and strategy.workers > gpus:
+        faults.append(f"dp × tp × pp × cp: {strategy.workers} workers, but {gpus} GPUs here")
     return faults
 
 
@@ -65,7 +67,7 @@ def _simulated_only(strategy: Strategy) -> list[str]:
         found.append(f"attention {strategy.attention}")
     if strategy.stack not in (Strategy().stack, *STACKS):
         found.append(f"stack {strategy.stack}")
-    return found
+    return [f"{', '.join(found)}: simulated but not run yet"] if found else []
 
 
 def _attentions() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...sim.plan.plan import Plan
+from ..model.float8 import FP8
 from ..parallel.surroundings import Surroundings
 from .server_worker import HANDLED
 
@@ -22,5 +23,11 @@ def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
         found.append(
             f"offload {plan.strategy.offload}: parameter servers keep optimizer states, and their workers "
             "keep activations where they compute"
+        )
+    if plan.job.dropout:
+        found.append("dropout with parameter servers, whose workers drop nothing; run plans without")
+    if plan.job.precision == FP8:
+        found.append(
+            "precision fp8 with parameter servers, whose workers' layers are not made for it; run bf16"
         )
     return found

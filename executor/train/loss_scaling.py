@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...sim.plan.plan import Plan
+from ...sim.plan.step_counts import is_unflushed
 from ..model.decoder import Layers
 from ..parallel.surroundings import Surroundings
 
@@ -38,6 +39,13 @@ def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
         found.append("fp16 with sharded states: run bf16, or ddp")
     if plan.strategy.offload in ("optimizer", "both"):
         found.append("fp16 with an optimizer in host memory: run bf16")
+    if plan.job.model.decoder.experts:
+        found.append("fp16 with experts, whose balance loss is added where no scale is: run bf16")
+    if is_unflushed(plan.strategy):
+        found.append(
+            f"fp16 with schedule {plan.strategy.schedule}, which steps between a loss and its gradients, so "
+            "that the scale may be another: run bf16"
+        )
     return found
 
 

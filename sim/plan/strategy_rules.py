@@ -140,9 +140,11 @@ def _pipeline_faults(s: Strategy, job: Job) -> list[Fault]:
         found.append(_fault("pp", f"pp {s.pp} × vp {s.vp}", f"at most {blocks} stages, the model's layers"))
     if s.recompute_blocks and s.recompute == "none":
         found.append(_fault("recompute_blocks", s.recompute_blocks, "0 where nothing is computed again"))
-    given = s.stage_layers
-    if given and (len(given) != s.stages or sum(given) != blocks or min(given) < 0 or 0 in given[1:-1]):
-        expected = f"{s.stages} numbers that add up to the model's {blocks} layers, 0 at the ends alone"
+    given, is_decoder = s.stage_layers, job.model.network is None
+    full = given[1:-1] if is_decoder else given
+    if given and (len(given) != s.stages or sum(given) != blocks or min(given) < 0 or 0 in full):
+        zeros = "0 at the ends alone" if is_decoder else "none of them 0"
+        expected = f"{s.stages} numbers that add up to the model's {blocks} layers, {zeros}"
         found.append(_fault("stage_layers", list(given), expected))
     if find_schedule(s.schedule).unflushed:
         if s.vp > 1:
