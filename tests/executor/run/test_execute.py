@@ -12,7 +12,6 @@ from agreement import assert_agrees  # noqa: E402
 from agreement import run as run_plan  # noqa: E402
 
 from traincast.executor.model.reference import Outcome, single_process  # noqa: E402
-from traincast.executor.run.launcher import execute  # noqa: E402
 from traincast.executor.servers.replay import Order, replay  # noqa: E402
 from traincast.sim.model.model import Model  # noqa: E402
 from traincast.sim.plan.job import Job  # noqa: E402
@@ -51,6 +50,14 @@ SYNCHRONOUS = {
     "recompute": Strategy(dp=2, micro_batch=2, recompute="full"),
     "recompute × zero bubble": Strategy(pp=2, micro_batch=2, recompute="selective", schedule="zb-h1"),
     "uneven stages": Strategy(pp=2, stage_layers=(3, 1), micro_batch=2),
+    "zero1": Strategy(dp=2, micro_batch=2, sharding="zero1", bucket_bytes=9000),
+    "zero2": Strategy(dp=2, micro_batch=2, sharding="zero2", bucket_bytes=9000),
+    "fsdp": Strategy(dp=2, micro_batch=2, sharding="fsdp"),
+    "fsdp, kept and not fetched ahead": Strategy(
+        dp=2, micro_batch=2, sharding="fsdp", reshard_after_forward=False, prefetch=0
+    ),
+    "zb-1p": Strategy(pp=2, schedule="zb-1p"),
+    "zb-2p": Strategy(pp=2, schedule="zb-2p"),
     "one server": Strategy(dp=2, servers=1, micro_batch=2, **SERVER),
     "two servers": Strategy(dp=2, servers=2, micro_batch=4, **SERVER),
 }
@@ -105,7 +112,7 @@ def test_tied_embeddings_stay_one_matrix(sgd_job, tmp_path, strategy):
 def test_measured_spans_are_the_plans_actions(sgd_job, tmp_path, strategy):
     """What was predicted and what was measured can be joined by action, on every rank and step."""
     plan = make_plan(sgd_job, strategy)
-    trace = execute(plan, steps=2, warmup=1, out_dir=tmp_path)
+    trace, _ = run_plan(plan, tmp_path, steps=2, warmup=1)
     for step in range(2):
         for rank in range(plan.world_size):
             actions = {span.action for span in trace.of_step(step) if span.rank == rank}
@@ -132,7 +139,7 @@ def test_measured_spans_are_the_plans_actions(sgd_job, tmp_path, strategy):
 def test_buckets_are_the_plans(sgd_job, tmp_path, strategy):
     """DDP reduces the layers that the plan puts together, no more and no less, a message for each bucket."""
     plan = make_plan(sgd_job, strategy)
-    trace = execute(plan, steps=2, warmup=1, out_dir=tmp_path)
+    trace, _ = run_plan(plan, tmp_path, steps=2, warmup=1)
     reduced = {
         (span.step, span.rank, span.action): span.bytes for span in trace.spans if span.kind == "REDUCE_GRAD"
     }
@@ -159,7 +166,7 @@ def test_mixed_precision_is_near_fp32_and_sends_half_the_bytes(sgd_job, referenc
 
 def test_transfers_begin_when_both_sides_are_there(sgd_job, tmp_path):
     """A message is the same span on both ranks, and computing follows receiving."""
-    trace = execute(make_plan(sgd_job, Strategy(pp=2, micro_batch=2)), steps=2, out_dir=tmp_path)
+    trace, _ = run_plan(make_plan(sgd_job, Strategy(pp=2, micro_batch=2)), tmp_path, steps=2, warmup=1)
     spans = {(span.step, span.action): span for span in trace.spans}
     for index in range(4):
         sent, received = spans[0, f"0SEND_F{index}"], spans[0, f"1RECV_F{index}"]
@@ -172,7 +179,7 @@ def test_asynchronous_updates_are_stale_and_still_learn(tiny_job, tmp_path):
     job = replace(tiny_job, learning_rate=3e-3)
     strategy = Strategy(dp=2, servers=1, micro_batch=2, synchrony="async", **SERVER)
     plan = make_plan(job, strategy)
-    trace = execute(plan, steps=20, warmup=1, out_dir=tmp_path)
+    trace, _ = run_plan(plan, tmp_path, steps=20, warmup=1)
     stale = trace.metadata["staleness"]
     assert isinstance(stale, list)
     assert len(stale) == 2 * 21
@@ -198,7 +205,7 @@ def test_a_run_with_servers_is_replayed_from_its_trace(tiny_job, tmp_path, synch
 def test_loss_falls_on_real_text(tiny_job, tmp_path):
     """Thirty steps on English text teach a small model more than the frequency of bytes at random."""
     job = replace(tiny_job, learning_rate=5e-3)
-    trace = execute(make_plan(job, Strategy(dp=2, micro_batch=4)), steps=30, out_dir=tmp_path)
+    trace, _ = run_plan(make_plan(job, Strategy(dp=2, micro_batch=4)), tmp_path, steps=30, warmup=2)
     losses = trace.metadata["losses"]
     assert isinstance(losses, list)
     assert sum(losses[-5:]) / 5 < losses[0] - 0.5
