@@ -36,13 +36,13 @@ def check_environment(plan: Plan, *, force: bool = False) -> None:
         raise EnvironmentMismatchError("; ".join(faults))
 
 
-def refused(plan: Plan) -> list[str]:
-    """What of ``plan`` cannot be run here, whatever it was made for: one sentence each, which names the field
-    of the strategy or job, and says why."""
-    surroundings = Surroundings.of(plan)
-    faults = _simulated_only(plan.strategy)
-    faults += [fault for one in PARALLELISMS for fault in one.refusals(plan, surroundings)]
-    return faults + refusals(plan) + _of_machine(plan, surroundings)
+def refused(plan: Plan, surroundings: Surroundings | None = None) -> list[str]:
+    """What of ``plan`` cannot be run here, or on a machine like ``surroundings``, whatever it was made for:
+    one sentence each, which names the field of the strategy or job, and says why."""
+    there = surroundings or Surroundings.of(plan)
+    faults = _simulated_only(plan.strategy, there)
+    faults += [fault for one in PARALLELISMS for fault in one.refusals(plan, there)]
+    return faults + refusals(plan) + _of_machine(plan, there)
 
 
 def _of_machine(plan: Plan, surroundings: Surroundings) -> list[str]:
@@ -60,21 +60,20 @@ def _of_machine(plan: Plan, surroundings: Surroundings) -> list[str]:
     return faults
 
 
-def _simulated_only(strategy: Strategy) -> list[str]:
+def _simulated_only(strategy: Strategy, surroundings: Surroundings) -> list[str]:
     """What of a strategy the executor cannot do."""
     found = []
-    if strategy.attention not in _attentions():
+    if strategy.attention not in _attentions(surroundings):
         found.append(f"attention {strategy.attention}")
     if strategy.stack not in (Strategy().stack, *STACKS):
         found.append(f"stack {strategy.stack}")
     return [f"{', '.join(found)}: simulated but not run yet"] if found else []
 
 
-def _attentions() -> tuple[str, ...]:
-    """What torch's own attention is here: on Hopper and Blackwell it is cuDNN's kernel (ATen,
+def _attentions(surroundings: Surroundings) -> tuple[str, ...]:
+    """What torch's own attention is there: on Hopper and Blackwell it is cuDNN's kernel (ATen,
     native/transformers/cuda/sdp_utils.cpp, `check_prefer_cudnn_attention`)."""
-    recent = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in CUDNN_GENERATIONS
-    return ("flash", "flash3") if recent else ("flash",)
+    return ("flash", "flash3") if surroundings.capability[0] in CUDNN_GENERATIONS else ("flash",)
 
 
 def _made_for_another(plan: Plan) -> list[str]:
