@@ -64,8 +64,9 @@ class StageLayers(Layers):
         return self._go(x, 0, 1)
 
     def rest(self, x: Tensor, *, first: int = 1) -> Any:
-        """The output of all, from the message of the layers before number ``first``."""
-        return self._go(x, first, len(self.indices))
+        """The output of all, from the message of the layers before number ``first``; it is that message where
+        those are all."""
+        return self._go(x, first, len(self.indices)) if first < len(self.indices) else x
 
     def _go(self, x: Tensor, begin: int, end: int) -> Any:
         state = self.enter(x) if begin == 0 else self.reenter(x, begin)
