@@ -98,9 +98,11 @@ def _networks(draw: st.DrawFn) -> Job:
 
 @st.composite
 def _training(draw: st.DrawFn) -> dict[str, Any]:
+    optimizer = draw(st.sampled_from(["sgd", "sgd", "momentum", "adamw"]))
     return {
-        "optimizer": draw(st.sampled_from(["sgd", "sgd", "momentum", "adamw"])),
-        "learning_rate": 0.02,
+        "optimizer": optimizer,
+        # Adam makes steps of this size of whatever is rounding.
+        "learning_rate": 1e-3 if optimizer == "adamw" else 0.02,
         "precision": draw(
             _seldom(draw(st.sampled_from([*["fp32"] * 9, "bf16"])), ("fp16", "fp16", "fp8", "tf32"))
         ),

@@ -48,6 +48,7 @@ def test_what_can_be_run_is_not_refused(name, fields, changes):
         ("bert-tiny", {"pp": 2}, {"seq_len": 16}, "share the table of layer 0"),
         ("bert-tiny", {"dp": 2, "sharding": "fsdp"}, {"seq_len": 16}, "sharding fsdp: layers of bert-tiny"),
         ("inception-v3-aux", {"pp": 2, "stage_layers": LAST_ALONE}, {}, "has an output before its last"),
+        ("gnmt-tiny", {"schedule": "zb-h1"}, {"seq_len": 6}, "the recurrent layers of gnmt-tiny"),
         ("bert-tiny", {"recompute": "selective"}, {"seq_len": 16}, "recompute selective needs to know"),
         ("resnet-digits", {}, {"data": "text"}, "expected digits | synthetic for resnet-digits"),
         ("resnet-digits", {}, {"loss": "mine:loss"}, "loss mine:loss: resnet-digits has its own"),

@@ -72,6 +72,15 @@ CASES = {
     ),
     "resnet computed again": (job("resnet-digits"), {"dp": 2, "micro_batch": 2, "recompute": "full"}),
     "vgg, which drops values": (job("vgg-tiny"), {"dp": 2, "pp": 2, "micro_batch": 2}),
+    "mlp with its first layer alone, in halves": (
+        job("mlp-digits"),
+        {
+            "pp": 2,
+            "micro_batch": 2,
+            "schedule": "zb-h1",
+            "stage_layers": (1, job("mlp-digits").model.blocks - 1),
+        },
+    ),
     "mlp": (job("mlp-digits"), {"dp": 2, "pp": 2, "micro_batch": 2}),
     "dlrm with tables behind the cut": (
         job("dlrm-tiny"),

@@ -256,6 +256,9 @@ def test_what_divides_decoders_is_refused():
     assert {"strategy.sequence_parallel", "strategy.recompute"} <= paths
     assert [f.path for f in job(seq_len=128).faults()] == ["job.seq_len"]
     assert "at most 54 stages" in str(strategy_faults(Strategy(pp=64, micro_batch=1), own)[0])
+    layers = own.model.blocks
+    (fault,) = strategy_faults(Strategy(pp=2, micro_batch=1, stage_layers=(0, layers)), own)
+    assert "none of them 0" in str(fault)
 
 
 def test_memory_counts_what_is_kept():
