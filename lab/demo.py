@@ -116,8 +116,9 @@ def demo(
     if not turns.tried:
         raise RunError("no plan ran: " + "; ".join(f"{label}: {why}" for label, why in turns.failed.items()))
     found = rank(job, turns.cluster, space, TOP, seed, progress)
-    found.considered += len(every) - len(space)
-    found.refusals[NOT_HERE] += len(every) - len(space)
+    if left_out := len(every) - len(space):
+        found.considered += left_out
+        found.refusals[NOT_HERE] += left_out
     ran = [one.plan.strategy for one in turns.tried]
     predicted = rank(job, turns.cluster, ran, len(ran), seed, progress).plans
     best = [one for one in found.plans if one.plan.strategy not in ran]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from ..predict.prediction import Prediction
 from ..trace.trace import Trace
 from ..units import format_quantity
-from .accuracy import Accuracy, Standing, accuracy_of, of_kind, standing
+from .accuracy import Accuracy, Standing, accuracy_of, expected_s, of_kind, standing
 from .found import Search
 
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -98,14 +98,17 @@ def _asynchronous(plans: Sequence[Prediction], places: Sequence[int], measured: 
     runs = _of(places, measured)
     found = standing(plans, runs) if runs else None
     chosen = found.first if found else places[0]
-    times = [f"{_time(plans[chosen].metrics.step_time_s['p50'])} predicted"]
+    one = plans[chosen]
     if found:
-        times.append(f"{_time(runs[chosen].step_time_s)} measured")
+        run = runs[chosen]
+        times = [f"{_time(expected_s(one, run))} predicted", f"{_time(run.step_time_s)} measured"]
+    else:
+        times = [f"{_time(one.metrics.step_time_s['p50'])} predicted"]
     facts = [*([_standing(plans, found, "asynchronous")] if found else []), *_staleness(plans, chosen, runs)]
     remark = f" ({'; '.join(facts)})" if facts else ""
     return (
         "Ranked apart, since an asynchronous update is not worth a synchronous step:"
-        f" {plans[chosen].plan.strategy.label} takes {', '.join(times)} for as many samples{remark}."
+        f" {one.plan.strategy.label} takes {', '.join(times)} for as many samples{remark}."
     )
 
 
