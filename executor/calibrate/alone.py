@@ -53,7 +53,7 @@ class Division:
             tp=self.tp,
             sequence_parallel=self.sequence_parallel,
             cp=self.cp,
-            **({"cp_exchange": self.cp_exchange} if self.cp_exchange else {}),
+            cp_exchange=self.cp_exchange or Strategy().cp_exchange,
             ep=self.ep,
             dp=max(1, self.ep // self.cp),
         )

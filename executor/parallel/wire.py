@@ -97,7 +97,7 @@ class Wire:
         """Fill each (whole, part) from every rank's part, which may lie in the whole; all are noted as the
         one collective that they are in a plan."""
 
-        def start() -> dist.Work:
+        def start() -> dist.Work | None:
             works = [
                 dist.all_gather_into_tensor(whole, part, group=self.group, async_op=True)
                 for whole, part in pairs
@@ -188,7 +188,7 @@ class Wire:
         if self.group is None:
             raise ValueError(f"{self.name} is a group of one")
         counted = whole if noted is None else noted
-        size = counted if isinstance(counted, float) else float(counted.nbytes)
+        size = float(counted.nbytes if isinstance(counted, Tensor) else counted)
         mark = _Mark(action or self.recorder.current, self.recorder.clock.stamp(), size, self.next_key())
         work = call()
         assert work is not None, "every member is in its group"
