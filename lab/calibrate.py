@@ -102,6 +102,11 @@ def calibrate_from_runs(directory: str | os.PathLike[str]) -> tuple[Cluster, Cor
     """The cluster of a directory of results, with what its runs say of it as stated factors; and what these
     are worth on families of plans that they were not made from.
 
+    >>> import traincast as tc
+    >>> cluster, found = tc.calibrate_from_runs("out")  # doctest: +SKIP
+    >>> found.factors["optimizer"]  # doctest: +SKIP
+    1.04
+
     Raises:
         InputError: the directory holds no result, or none with runs of at least two families.
     """
