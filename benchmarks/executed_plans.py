@@ -24,7 +24,7 @@ from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan import Plan
 
-MODELS = {"tiny-llama-bytes": 19, "tiny-moe-bytes": 4, "small-gpt2-bytes": 19}
+MODELS = {"tiny-llama-bytes": 19, "tiny-moe-bytes": 4, "tiny-gpt2-bytes": 19}
 """How many plans of each."""
 BUSY = "while True: pass"
 

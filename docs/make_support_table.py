@@ -49,7 +49,7 @@ SERVERS = {"gradient_exchange": "parameter_server", "servers": 1, "dp": 4}
 PRODUCTS_OF = 4
 """Ranks of the products."""
 MODELS = (
-    *("tiny-llama-bytes", "small-gpt2-bytes", "tiny-moe-bytes", "tiny-mla-bytes"),
+    *("tiny-llama-bytes", "tiny-gpt2-bytes", "tiny-moe-bytes", "tiny-mla-bytes"),
     *("resnet50", "inception-v3-aux", "bert-base", "gnmt", "dlrm", "mlp"),
 )
 MOST_NAMED = 16

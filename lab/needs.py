@@ -124,12 +124,12 @@ def _memories(plans: Sequence[Plan]) -> tuple[MemoryNeed, ...]:
     found: dict[tuple, list[MemoryNeed]] = defaultdict(list)
     for plan in plans:
         need = MemoryNeed(
-            decoder=plan.job.model.decoder,
+            **_model(plan),
             seq_len=plan.job.seq_len,
             micro_batch=plan.strategy.micro_batch,
             micro_batches=min(plan.micro_batches, USUAL_MEMORY_BATCHES),
         )
-        found[need.decoder, need.seq_len, need.micro_batches > 1].append(need)
+        found[need.decoder, need.trained, need.seq_len, need.micro_batches > 1].append(need)
     chosen = []
     for (*_, several), own in found.items():
         ordered = sorted(own, key=lambda need: need.micro_batch)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..sim.errors import Fault, InputError
 from .result_file import MAX_FAULTS, place_of, read_json
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Series(BaseModel):
@@ -24,6 +25,13 @@ class Series(BaseModel):
     """What it depends on: sizes, shapes, ranks."""
     seconds: list[Seconds] = []
     """None of what has bytes instead."""
+    bytes: list[Bytes] = []
+
+    @model_validator(mode="after")
+    def _is_measured(self) -> Series:
+        if not self.seconds and not self.bytes:
+            raise ValueError(f"a series of {self.what} without samples")
+        return self
 
 
 class Measurements(BaseModel):

@@ -39,4 +39,5 @@ def test_valid_pairs_vary_every_field_of_both():
 
     look()
     wanted = {f"{kind.__name__}.{field.name}" for kind in (Job, Strategy) for field in fields(kind)}
+    wanted -= {"Job.data", "Job.loss"}  # what a run reads and computes; nothing is predicted by their names
     assert {name for name, values in seen.items() if len(values) > 1} == wanted

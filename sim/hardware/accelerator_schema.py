@@ -13,13 +13,13 @@ from .form_types import (
     BytesCurve,
     BytesOrNone,
     Compute,
-    FactorCurve,
     FlopsCurve,
     Name,
     Number,
     Power,
     Precision,
     Price,
+    ShareCurve,
     Strict,
     Text,
     TimeOrNone,
@@ -93,7 +93,7 @@ class AcceleratorForm(Strict):
     optimizer_costs: dict[Name, OptimizerCostForm] = Field(default_factory=dict)
     layer_profiles: tuple[LayerProfileForm, ...] = ()
     reserved_memory: BytesOrNone = 0.0
-    allocator_loss: FactorCurve = ()
+    allocator_loss: ShareCurve = ()
     basis: Literal["", "measured", "datasheet"] = Field(
         default="", description="measured | datasheet, or nothing"
     )

@@ -91,6 +91,7 @@ TimeCurve = Annotated[tuple[tuple[Bytes, Time], ...], AfterValidator(_rising)]
 ProcessorCurve = Annotated[tuple[tuple[Bytes, TimeOrNone], ...], AfterValidator(_rising)]
 FractionCurve = Annotated[tuple[tuple[Fraction, SlowFactor], ...], AfterValidator(_rising)]
 FactorCurve = Annotated[tuple[tuple[Number, Number], ...], AfterValidator(_rising)]
+ShareCurve = Annotated[tuple[tuple[Number, NumberOrNone], ...], AfterValidator(_rising)]
 
 
 class Strict(BaseModel):

@@ -32,7 +32,10 @@ FILES = [
     ("report", "results", "-o"),
 ]
 DIRECTORIES = [("plan", *LLAMA, "-o"), ("demo", "-o"), ("validate", "torchtitan", "-o")]
-INPUTS = {("memory", "schedule_csv"), ("simulate", "schedule_csv"), ("goodput", "schedule_csv")}
+INPUTS = {
+    *(("memory", "schedule_csv"), ("simulate", "schedule_csv"), ("goodput", "schedule_csv")),
+    *(("calibrate", "plans"), ("calibrate", "results")),
+}
 
 
 def traincast(*arguments: object) -> None:

@@ -103,7 +103,7 @@ CALIBRATED = Cluster(
             ),
         ),
         reserved_bytes=1e6,
-        allocator_loss=((1, 0.25), (2, 0.5)),
+        allocator_loss=((1, 0.0), (2, 0.5)),
         price_per_hour=0.1,
         power_w=12.5,
         source="measured here",
