@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.machines import gpt, llama  # noqa: E402
+from machines import gpt, llama  # noqa: E402
+
 from traincast.executor.model import dropout  # noqa: E402
 from traincast.executor.model.decoder import Layers, build_layers, loss  # noqa: E402
 

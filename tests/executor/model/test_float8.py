@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.machines import llama  # noqa: E402
+from machines import llama  # noqa: E402
+
 from traincast.executor.model.decoder import build_layers, loss  # noqa: E402
 from traincast.executor.model.float8 import E4M3, E5M2, Float8Linear, to_float8, use_float8  # noqa: E402
 

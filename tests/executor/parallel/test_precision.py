@@ -9,7 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.machines import llama  # noqa: E402
+from machines import llama  # noqa: E402
+
 from traincast.executor.model.decoder import Layers, build_layers  # noqa: E402
 from traincast.executor.model.float8 import Float8Linear  # noqa: E402
 from traincast.executor.parallel import precision  # noqa: E402

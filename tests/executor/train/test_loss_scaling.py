@@ -7,7 +7,8 @@ from ranks import run_ranks
 
 torch = pytest.importorskip("torch")
 
-from tests.machines import llama  # noqa: E402
+from machines import llama  # noqa: E402
+
 from traincast.executor.model.decoder import build_layers  # noqa: E402
 from traincast.executor.parallel.surroundings import Surroundings  # noqa: E402
 from traincast.executor.train import loss_scaling  # noqa: E402

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from machines import gpu, llama
 
-from tests.machines import gpu, llama
 from traincast.sim.kernels.kernel import Kernel
 from traincast.sim.kernels.layer_kernels import layer_kernels
 from traincast.sim.kernels.roofline import kernels_s

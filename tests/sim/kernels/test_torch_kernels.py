@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from machines import gpt, gpu, gpu_cluster, llama
 
-from tests.machines import gpt, gpu, gpu_cluster, llama
 from traincast.sim.costs.costs import Costs
 from traincast.sim.hardware.cluster import LayerProfile
 from traincast.sim.kernels.layer_kernels import layer_kernels

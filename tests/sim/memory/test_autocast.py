@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from machines import gpu_cluster, llama
 
 import traincast
-from tests.machines import gpu_cluster, llama
 from traincast.sim.memory.assumptions import assumptions
 from traincast.sim.memory.layer_bytes import kept_bytes
 from traincast.sim.memory.parameters import rank_states
