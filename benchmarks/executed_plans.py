@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from traincast.lab.families import family, spread, ways
+from traincast.lab.families import spread, ways
 from traincast.lab.trial import Tried, Turns, quantile, take_turns
+from traincast.sim.plan.family import family
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan import Plan

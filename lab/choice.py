@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 
 from ..sim.errors import EnvironmentMismatchError
+from ..sim.plan.family import family
 from ..sim.plan.job import Job
 from ..sim.plan.make_plan import make_plan
 from ..sim.plan.plan import Plan
 from ..sim.plan.strategy import Strategy
 from .calibrate import Progress
-from .families import family, kind
+from .families import kind
 
 
 def runnable(job: Job, strategies: Sequence[Strategy], say: Progress) -> list[Strategy]:

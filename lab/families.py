@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 
+from ..sim.plan.family import family, family_parts
 from ..sim.plan.job import Job
 from ..sim.plan.make_plan import order_faults
 from ..sim.plan.schedules import CARRIED, find_schedule, is_registered, schedule_names, schedules
@@ -13,39 +14,6 @@ from ..sim.plan.strategy import CP_EXCHANGES, RECOMPUTES, Strategy
 from ..sim.plan.strategy_rules import strategy_faults
 
 SERVER = {"gradient_exchange": "parameter_server", "servers": 1}
-
-
-def family(strategy: Strategy) -> str:
-    """The name of its family: what shares the work out, in the order of the strategy's label.
-
-    >>> from traincast.sim.plan.strategy import Strategy
-    >>> family(Strategy(dp=2, pp=2, micro_batch=4)), family(Strategy(dp=4, sharding="fsdp"))
-    ('ddp × 1f1b', 'fsdp')
-    """
-    return " × ".join(_parts(strategy)) or "one process"
-
-
-def _parts(strategy: Strategy) -> list[str]:
-    """What shares the work out, in order."""
-    parts = []
-    name, _ = strategy.protocol
-    if strategy.servers:
-        parts.append(f"parameter server {name}")
-    elif name == "local":
-        parts.append("local SGD")
-    elif strategy.dp > 1 and not strategy.ep > 1:
-        parts.append(strategy.sharding)
-    if strategy.tp > 1:
-        parts.append("sequence parallel" if strategy.sequence_parallel else "tensor parallel")
-    if strategy.cp > 1:
-        parts.append(f"context parallel {strategy.cp_exchange}")
-    if strategy.ep > 1:
-        parts.append("expert parallel")
-    if strategy.pp > 1:
-        parts.append(strategy.schedule)
-    if strategy.recompute != "none":
-        parts.append(f"recompute {strategy.recompute}")
-    return parts
 
 
 def kind(strategy: Strategy) -> tuple[str, ...]:
@@ -56,7 +24,7 @@ def kind(strategy: Strategy) -> tuple[str, ...]:
     >>> kind(Strategy(dp=4, sharding="fsdp")), kind(Strategy(dp=2, pp=2, schedule="zb-h1"))
     (('sharded parameters',), ('replicas', 'halved backwards'))
     """
-    return tuple(_coarse(part) for part in _parts(strategy))
+    return tuple(_coarse(part) for part in family_parts(strategy))
 
 
 _COARSE = {

@@ -17,9 +17,10 @@ from ..executor.calibrate.needs import (
     thinned,
 )
 from ..executor.calibrate.trained import trained_text
-from ..sim.calibration.needs import MESSAGE, OPERATIONS, communicated, division, splits_backward
+from ..sim.calibration.needs import MESSAGE, OPERATIONS, communicated, division
 from ..sim.model.model import Model
 from ..sim.plan.job import OPTIMIZER_STATES
+from ..sim.plan.joined_backward import has_halves
 from ..sim.plan.plan import Plan
 
 USUAL_RANKS = (2, 4)
@@ -80,7 +81,7 @@ def _layers(plans: Sequence[Plan]) -> tuple[LayerNeed, ...]:
     found: dict[LayerNeed, bool] = {}
     for plan in plans:
         need = _layer_need(plan)
-        found[need] = found.get(need, False) or (not need.trained and splits_backward(plan))
+        found[need] = found.get(need, False) or (not need.trained and has_halves(plan.actions))
     ordered = sorted(found.items(), key=lambda item: item[0].tp * item[0].cp * item[0].ep > 1)
     return tuple(replace(need, splits_backward=splits) for need, splits in ordered)
 

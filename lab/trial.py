@@ -16,13 +16,13 @@ from ..executor.calibrate.calibrate import Measurements
 from ..sim.errors import TraincastError
 from ..sim.files.writer import check_places
 from ..sim.hardware.cluster import Cluster
+from ..sim.plan.family import family
 from ..sim.plan.plan import Plan
 from ..sim.plan.synchrony import is_synchronous
 from ..sim.predict.simulate import simulate
 from ..sim.trace.load import beside
 from ..sim.trace.trace import Trace, merge_traces
 from .calibrate import Titled, fitted, measure_round, silent
-from .families import family
 from .needs import needs
 
 WARMUP = 2

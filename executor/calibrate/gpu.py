@@ -25,8 +25,9 @@ from ..model.data.text import Text
 from ..model.decoder import build_layers
 from ..model.decoder import loss as token_loss
 from ..model.dropout import PROBABILITY
+from ..model.dtypes import DTYPES
 from ..model.rope import rotate
-from ..train.stage import DTYPES, precision, use_products_of
+from ..train.stage import precision, use_products_of
 from .bench import SAMPLES, Bench, LaidOut, Moment, series
 
 GEMMS = tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...sim.errors import TraincastError
-from ...sim.plan.action import Kind
+from ...sim.plan.joined_backward import has_halves
 from ...sim.plan.plan import Plan
 from ...sim.plan.software_stacks import EXECUTOR_STACK
 from ...sim.plan.strategy import Strategy
@@ -55,7 +55,7 @@ def _of_program(program: Program, plan: Plan) -> list[str]:
     name, found = plan.job.model.name, []
     if any(call.arguments.get("sparse") for call in program.calls if call.name == "lookup"):
         found.append(f"{name} has tables with sparse gradients, which are simulated but not run yet")
-    if any(call.name in RECURRENT for call in program.calls) and _is_halved(plan):
+    if any(call.name in RECURRENT for call in program.calls) and has_halves(plan.actions):
         found.append(
             f"schedule {plan.strategy.schedule}: the recurrent layers of {name} are differentiated in one "
             "go, not in halves; run a schedule of whole backwards"
@@ -68,11 +68,6 @@ def _of_program(program: Program, plan: Plan) -> list[str]:
                 " does not carry: run it with both on one stage"
             )
     return found
-
-
-def _is_halved(plan: Plan) -> bool:
-    """Whether a backward comes in halves."""
-    return any(part.kind is Kind.WEIGHT_GRADIENT for own in plan.actions for a in own for part in a.passes)
 
 
 def _cut_tables(program: Program, plan: Plan) -> list[str]:

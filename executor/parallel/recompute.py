@@ -5,7 +5,7 @@ The policies themselves are built into the layers (`executor/model/recompute.py`
 
 from __future__ import annotations
 
-from ...sim.plan.action import Kind
+from ...sim.plan.joined_backward import has_halves
 from ...sim.plan.plan import Plan
 from ..model.decoder import COMPILED
 from .surroundings import Surroundings
@@ -26,14 +26,9 @@ def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
                 "recompute selective_op with sequence or context parallelism (what they exchange would have "
                 "to be kept, but is no operation of torch's that a policy sees)"
             )
-    if strategy.recompute == "selective" and strategy.stack == COMPILED and _is_halved(plan):
+    if strategy.recompute == "selective" and strategy.stack == COMPILED and has_halves(plan.actions):
         found.append(
             f"recompute selective under {COMPILED} with schedule {strategy.schedule} (a compiled block is "
             "checkpointed by torch, whose checkpoint cannot be differentiated in halves)"
         )
     return found
-
-
-def _is_halved(plan: Plan) -> bool:
-    """Whether a backward comes in halves."""
-    return any(part.kind is Kind.WEIGHT_GRADIENT for own in plan.actions for a in own for part in a.passes)

@@ -26,14 +26,12 @@ from ...sim.plan.mixed_precision import bytes_per_gradient
 from ...sim.plan.plan import Plan, Stage
 from ...sim.plan.sharding import gathers_parameters
 from ..model.decoder import COMPILED, Layers
+from ..model.dtypes import DTYPES
 from ..model.embedding import Embedding
 from .gathers import PassGathers, pass_gathers
 from .rank_context import RankContext
 from .shard import Shard
 from .surroundings import Surroundings
-
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What parameters are gathered in, and computed with, in a job of this precision."""
 
 
 def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
@@ -42,11 +40,6 @@ def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
     if strategy.sharding == "ddp" or strategy.replicas == 1:
         return []
     found = []
-    if plan.job.precision not in DTYPES:
-        found.append(
-            f"sharding {strategy.sharding} in {plan.job.precision} (parameters are gathered in "
-            f"{', '.join(DTYPES)})"
-        )
     vocab = plan.job.model.decoder.vocab
     if plan.job.model.network is None and vocab % strategy.tp:
         found.append(

@@ -18,13 +18,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ...sim.plan.job import Job
+from ..model.dtypes import DTYPES
 
 TESTED_TORCH = "2.13"
-DTYPES = {
-    **{"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16},
-    **dict.fromkeys(("bf16", "fp8"), torch.bfloat16),
-}
-"""What a job of this precision computes with and passes on; of fp8 what is between linear layers."""
 
 
 @dataclass(slots=True)

@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from ...sim.plan.action import Action, Kind
+from ...sim.plan.joined_backward import has_halves
 from ...sim.plan.plan import Plan
 from ...sim.plan.plan import Stage as PlannedStage
 from ...sim.plan.step_counts import is_unflushed
 from ..model.decoder import COMPILED, Layers
+from ..model.dtypes import DTYPES
 from ..parallel import context, expert, precision, tensor
 from ..parallel.data import Buckets
 from ..parallel.offload import ActivationOffload
 from ..parallel.rank_context import RankContext
 from ..parallel.sharded import Sharding, StageShards, tied_matrix
 from ..parallel.tensor import whole_parameters
-from .stage import DTYPES, Stage
+from .stage import Stage
 
 
 class HeldStage:
@@ -27,11 +29,12 @@ class HeldStage:
     def __init__(self, planned: PlannedStage, here: RankContext):
         self.planned, self.here = planned, here
         self.layers = _build(planned, here)
+        is_halved = has_halves([here.plan.actions[here.plan.stage_ranks[planned.index]]])
         self.stage = Stage(
             self.layers,
             lambda: [p for p in self.layers.parameters() if p.requires_grad],
             takes_inputs=planned.index == 0,
-            split_after=self._after_first if planned.index == 0 and self._is_halved() else None,
+            split_after=self._after_first if planned.index == 0 and is_halved else None,
             stashes_weights=is_unflushed(here.plan.strategy),
         )
 
@@ -92,12 +95,6 @@ class HeldStage:
         gradient = tied_matrix(self.layers, self.planned.index).grad
         assert gradient is not None
         return gradient
-
-    def _is_halved(self) -> bool:
-        """Whether the stage's backward comes in halves."""
-        pp = self.here.plan.stage_ranks[self.planned.index]
-        halves = (Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
-        return any(p.kind in halves for a in self.here.plan.actions[pp] for p in a.passes)
 
     def _after_first(self, tokens: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         return self.layers.first(tokens), self.layers.rest

@@ -30,12 +30,6 @@ def division(plan: Plan) -> Shard:
     return shard_of(plan.strategy, MOE_BLOCK)
 
 
-def splits_backward(plan: Plan) -> bool:
-    """Whether ranks compute the halves of a backward one by one."""
-    halves = (Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
-    return any(part.kind in halves for actions in plan.actions for a in actions for part in a.passes)
-
-
 def communicated(plan: Plan) -> dict[tuple[str, int], set[float]]:
     """Bytes of everything that ranks of ``plan`` say to each other, by operation and number of ranks."""
     sizes: dict[tuple[str, int], set[float]] = defaultdict(set)

@@ -18,6 +18,7 @@ import numpy as np
 from ..hardware.cluster import Cluster
 from ..network.transport import SEND_RECV, SHIFT
 from ..plan.action import Kind
+from ..plan.family import family
 from ..plan.plan import Plan
 from ..plan.strategy import Strategy
 from ..trace.load import beside
@@ -42,7 +43,7 @@ class Run:
     @property
     def family(self) -> str:
         """What kind of plan it is, whatever its micro-batch."""
-        return family_of(self.plan.strategy)
+        return family(self.plan.strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,20 +76,6 @@ class Correction:
     def after_pct(self) -> float:
         """The same with factors that did not see the run's family."""
         return statistics.median(abs(one.after_pct) for one in self.shown)
-
-
-def family_of(strategy: Strategy) -> str:
-    """The kinds of parallelism of ``strategy``, as `tp+sp dp` or `pp 1f1b`; `single` without any."""
-    s = strategy
-    parts = ["tp+sp" if s.sequence_parallel else "tp"] if s.tp > 1 else []
-    parts += [f"cp {s.cp_exchange}"] if s.cp > 1 else []
-    parts += ["ep"] if s.ep > 1 else []
-    parts += [f"pp {s.schedule}"] if s.pp > 1 else []
-    if s.dp > 1:
-        exchange = "ps" if s.gradient_exchange == "parameter_server" else s.sharding
-        parts.append(exchange if s.synchrony == "sync" else f"{exchange} {s.protocol[0]}")
-    parts += [f"recompute {s.recompute}"] if s.recompute != "none" else []
-    return " ".join(parts) or "single"
 
 
 def correction(runs: Sequence[Run], cluster: Cluster, predict: Predict) -> Correction:

@@ -4,8 +4,9 @@ import pytest
 
 from traincast.executor.run import environment
 from traincast.lab.choice import choose, runnable
-from traincast.lab.families import family, kind, ways
+from traincast.lab.families import kind, ways
 from traincast.sim.errors import EnvironmentMismatchError
+from traincast.sim.plan.family import family
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.strategy import Strategy
 

@@ -13,7 +13,6 @@ from traincast.sim.calibration.residuals import (
     Run,
     correction,
     factors_of,
-    family_of,
     phase_seconds,
 )
 from traincast.sim.plan.make_plan import make_plan
@@ -49,7 +48,7 @@ def test_factors_come_back_and_help_families_they_did_not_see():
     assert found.factors["all_reduce"] == pytest.approx(1.5, rel=0.05)
     assert found.before_pct > 10
     assert found.after_pct < 1
-    assert [one.family for one in found.shown] == ["single", "ddp", "tp", "pp 1f1b"]
+    assert [one.family for one in found.shown] == ["one process", "ddp", "tensor parallel", "1f1b"]
     assert all(one.before_pct < 0 for one in found.shown), "predictions were too short"
 
 
@@ -81,20 +80,3 @@ def test_phases_are_those_that_factors_are_for():
     assert set(found) == {"compute", "optimizer", "all_reduce", "send_recv"}
     busy = sum(s.duration for s in trace.spans if s.stream == "compute" and s.kind in "FB")
     assert found["compute"] == pytest.approx(busy / 4)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "family"),
-    [
-        (Strategy(), "single"),
-        (Strategy(tp=2, sequence_parallel=True, dp=2), "tp+sp ddp"),
-        (Strategy(cp=2, cp_exchange="all_to_all"), "cp all_to_all"),
-        (Strategy(pp=2, schedule="zb-h1", recompute="full"), "pp zb-h1 recompute full"),
-        (Strategy(dp=2, sharding="fsdp"), "fsdp"),
-        (Strategy(dp=2, gradient_exchange="parameter_server", servers=1, synchrony="stale:2"), "ps stale"),
-        (Strategy(dp=2, synchrony="local:4"), "ddp local"),
-    ],
-)
-def test_a_family_is_what_kinds_of_parallelism_there_are(strategy: Strategy, family: str):
-    """Whatever the micro-batch."""
-    assert family_of(strategy) == family == family_of(replace(strategy, micro_batch=4))
