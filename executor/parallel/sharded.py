@@ -28,6 +28,7 @@ from ...sim.plan.sharding import gathers_parameters
 from ..model.decoder import COMPILED, Layers
 from ..model.dtypes import DTYPES
 from ..model.embedding import Embedding
+from ..model.norm import LayerNorm, RmsNorm
 from .gathers import PassGathers, pass_gathers
 from .rank_context import RankContext
 from .shard import Shard
@@ -46,6 +47,12 @@ def refusals(plan: Plan, surroundings: Surroundings) -> list[str]:
             f"sharding {strategy.sharding} with tp {strategy.tp} of a vocabulary of {vocab} (tensor-parallel "
             "ranks then have unequal rows, and share out unlike parts)"
         )
+    if plan.job.model.network is not None and _drops_before_weights(plan):
+        found.append(
+            f"sharding {strategy.sharding} of {plan.job.model.name} under schedule {strategy.schedule} "
+            "(gradients of its norms' weights are made when the weights are dropped again); run zero1, zero2 "
+            "or whole backwards"
+        )
     ranks = plan.stage_ranks
     if plan.job.model.decoder.tied_embeddings and len(ranks) > 1 and ranks[0] == ranks[-1]:
         found.append(
@@ -61,7 +68,17 @@ def apply(stages: Mapping[int, Layers], here: RankContext) -> Sharding | None:
     strategy = here.plan.strategy
     if strategy.sharding == "ddp" or strategy.replicas == 1:
         return None
+    if _drops_before_weights(here.plan):
+        for norm in (module for layers in stages.values() for module in layers.modules()):
+            if isinstance(norm, RmsNorm | LayerNorm):
+                norm.apart = True
     return Sharding(stages, here)
+
+
+def _drops_before_weights(plan: Plan) -> bool:
+    """Whether parameters are dropped behind the first half of a backward, before the second."""
+    halved = any(part.kind is Kind.WEIGHT_GRADIENT for own in plan.actions for a in own for part in a.passes)
+    return halved and gathers_parameters(plan.strategy) and plan.strategy.reshard_after_forward
 
 
 class StageShards:

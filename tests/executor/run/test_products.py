@@ -64,6 +64,7 @@ TIED = {
     "tp × cp": Strategy(tp=2, cp=2, sequence_parallel=True),
     "cp × pp": Strategy(cp=2, pp=2),
     "fsdp × pp": Strategy(dp=2, pp=2, sharding="fsdp"),
+    "fsdp × zero bubble": Strategy(dp=2, pp=2, schedule="zb-h1", sharding="fsdp"),
     "zero1 × tp": Strategy(dp=2, tp=2, sharding="zero1"),
     "one rank at both ends": Strategy(tp=2, pp=2, vp=2, schedule="zbv"),
 }
