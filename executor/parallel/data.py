@@ -104,7 +104,7 @@ def average(layers: Layers, action: Action, here: RankContext) -> None:
         if not parameters or wire.size == 1:
             continue
         flat = torch.cat([p.detach().reshape(-1) for p in parameters])
-        mean = wire.all_reduce(flat, action=action).wait() / wire.size
+        mean = wire.all_reduce(flat, action=action).wait().div_(wire.size)
         with torch.no_grad():
             for parameter, part in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
                 parameter.copy_(part.view_as(parameter))

@@ -129,7 +129,9 @@ class Division:
         return scattered(x, self.wire) if self.split_tokens else summed(x, self.wire)
 
     def describe(self, layers: Layers) -> None:
-        """Tell ``layers`` what its parameters are parts of, and which gradients are summands."""
+        """Tell ``layers`` what its parameters are parts of, and which gradients are summands; forget the
+        wholes."""
+        self._cut.clear()
         for name, parameter in layers.named_parameters():
             piece = self.pieces.get(parameter)
             if piece is not None:

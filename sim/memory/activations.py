@@ -237,3 +237,38 @@ def layer_weight_gradient_bytes(
         split += decoder.mlp_matrices * decoder.ffn
     values = (whole + 4 * decoder.hidden) / outside + everywhere + split / tp
     return float(tokens * bytes_per_value * values)
+
+
+def layer_output_gradient_bytes(
+    decoder: Decoder,
+    layer_kind: str,
+    *,
+    micro_batch: int,
+    seq_len: int,
+    tp: int,
+    bytes_per_value: int,
+    cp: int = 1,
+    ep: int = 1,
+    sequence_parallel: bool = False,
+    expert_imbalance: float = 1.0,
+    **_: object,
+) -> float:
+    """Bytes of the gradients of what comes out of each GEMM of a layer and out of each norm, from which those
+    of its weights are made."""
+    tokens = micro_batch * seq_len / cp
+    outside = tp if sequence_parallel else 1
+    if layer_kind not in BLOCKS:
+        values = decoder.hidden / outside
+        return float(
+            tokens * bytes_per_value * (values if layer_kind == EMBEDDING else values + decoder.vocab / tp)
+        )
+    split, everywhere = _attention_values(decoder) - decoder.o_size, 0.0
+    whole = 4 * decoder.hidden + _latent_values(decoder)
+    if layer_kind == MOE_BLOCK:
+        visits = busiest_visits(decoder, ep, expert_imbalance)
+        split += (decoder.mlp_matrices - 1) * (visits * decoder.expert_ffn + decoder.shared_ffn)
+        everywhere = visits * decoder.hidden
+        whole += decoder.experts
+    else:
+        split += (decoder.mlp_matrices - 1) * decoder.ffn
+    return float(tokens * bytes_per_value * (whole / outside + everywhere + split / tp))

@@ -9,7 +9,12 @@ from ..model.layer import BLOCKS
 from ..plan.job import Job
 from ..plan.strategy import FLASH, Strategy
 from . import autocast
-from .activations import layer_activation_bytes, layer_weight_gradient_bytes, layer_workspace_bytes
+from .activations import (
+    layer_activation_bytes,
+    layer_output_gradient_bytes,
+    layer_weight_gradient_bytes,
+    layer_workspace_bytes,
+)
 
 
 def kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str | None = None) -> float:
@@ -44,6 +49,15 @@ def weight_gradient_bytes(job: Job, strategy: Strategy, kind: str) -> float:
     if job.model.network is not None:
         return _network_kept_bytes(job, strategy, kind, "none")
     return layer_weight_gradient_bytes(job.model.decoder, kind, **rank_shape(job, strategy))
+
+
+def output_gradient_bytes(job: Job, strategy: Strategy, kind: str) -> float:
+    """Bytes of the gradients from which those of a layer's weights are made; of a network that of what it
+    passes on."""
+    if job.model.network is not None:
+        layer = job.model.network.by_kind[kind]
+        return float(strategy.micro_batch * job.seq_len * layer.passed * job.bytes_per_value)
+    return layer_output_gradient_bytes(job.model.decoder, kind, **rank_shape(job, strategy))
 
 
 def _network_kept_bytes(job: Job, strategy: Strategy, kind: str, recompute: str) -> float:

@@ -27,7 +27,7 @@ from .layer_bytes import kept_bytes, weight_gradient_bytes, workspace_bytes
 from .loss import loss_bytes
 from .parameters import rank_states, state_bytes
 from .pass_timeline import NOTHING, Moment, StageBytes, Walk, in_flight, walk
-from .profiled import allocator_loss_bytes, as_profiled
+from .profiled import allocator_loss_bytes, as_profiled, reduced_copies_bytes
 
 COMMUNICATOR_BYTES = {2: 544 * 2**20}
 MANY_RANKS_COMMUNICATOR_BYTES = 688 * 2**20
@@ -114,7 +114,8 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
     """Peak memory of the workers of one pipeline rank; or what stands there ``at`` another moment."""
     held = plan.rank_stages(pipeline_rank)
     accelerator = _smallest_accelerator(plan, cluster, pipeline_rank)
-    buffers = _buffer_bytes(plan, pipeline_rank, held)
+    on_host = accelerator.kind == "cpu"
+    buffers = _buffer_bytes(plan, pipeline_rank, held, copies=on_host)
     states = rank_states(plan, pipeline_rank)
     moment = at or _peak_of(rank_walk(plan, pipeline_rank, accelerator).peak, states.copies)
     allocated = states.weights + states.gradients + states.optimizer + moment.total_bytes + buffers
@@ -133,7 +134,7 @@ def rank_memory(plan: Plan, cluster: Cluster, pipeline_rank: int, at: Moment | N
         workspace_bytes=moment.workspace_bytes,
         fragmentation_bytes=_unusable(plan.strategy, allocated, moment)
         if is_gpu
-        else allocator_loss_bytes(accelerator, plan.micro_batches, moment.activations_bytes),
+        else allocator_loss_bytes(accelerator, plan),
         communicators_bytes=_communicator_bytes(plan.strategy) if is_gpu else 0.0,
         reserved_bytes=accelerator.reserved_bytes,
         capacity_bytes=accelerator.memory_bytes,
@@ -268,14 +269,17 @@ def _server_memory(plan: Plan, cluster: Cluster, number: int) -> RankMemory:
     )
 
 
-def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage]) -> float:
+def _buffer_bytes(plan: Plan, pipeline_rank: int, held: list[Stage], *, copies: bool) -> float:
     """A message each way to every neighbour stage; and, where parameters are sharded, the largest bucket of
     gradients, which is copied before it is reduced. Others are reduced where they were accumulated (Megatron
-    Core's distributed/param_and_grad_buffer.py)."""
+    Core's distributed/param_and_grad_buffer.py). With ``copies`` there are those of `reduced_copies_bytes`
+    instead."""
     ranks, last = plan.stage_ranks, len(plan.stages) - 1
     neighbours = {(s.index, n) for s in held for n in (s.index - 1, s.index + 1) if 0 <= n <= last}
     far = sum(ranks[n] != pipeline_rank for _, n in neighbours)
     messages = 2.0 * far * message_bytes(plan.job, plan.strategy)
+    if copies:
+        return messages + reduced_copies_bytes(plan, held)
     if not gathers_parameters(plan.strategy):
         return messages
     layers = plan.job.model.layers

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("torch")
 
+import torch
 from divided_layers import GPT2, LATENT, LLAMA, check, plan_of
 
+from traincast.executor.calibrate.alone import Division, divided
+from traincast.executor.model.workload import Workload
 from traincast.executor.parallel import tensor
 from traincast.executor.parallel.surroundings import Surroundings
 from traincast.sim.model.decoder import Decoder
@@ -52,6 +57,19 @@ def test_what_is_computed_again_is_sent_again(recompute: str, sequence: bool):
 def test_half_precision_is_exchanged_as_it_is_computed_with(decoder: Decoder, sequence: bool):
     """Two bytes a value, but four of the residual stream and the loss."""
     check(plan_of(decoder, tp=2, sequence_parallel=sequence, precision="bf16"))
+
+
+def test_whole_matrices_go_when_they_are_cut():
+    """Of a lone rank's layers: nothing holds them any more."""
+    job = plan_of(LLAMA, tp=2).job
+    workload = Workload(job=job)
+    layers = workload.layers(range(LLAMA.layers + 2))
+    wholes = [weakref.ref(p) for p in layers.parameters() if p.dim() == 2]
+    part = divided(layers, workload, Division(tp=2), torch.device("cpu"))
+    gc.collect()
+    assert wholes
+    assert [whole() for whole in wholes] == [None] * len(wholes)
+    assert sum(p.dim() == 2 for p in part.layers.parameters()) == len(wholes)
 
 
 @pytest.mark.slow

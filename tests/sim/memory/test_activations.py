@@ -10,6 +10,7 @@ from machines import gpt, llama
 from traincast.sim.memory.activations import (
     block_activation_bytes,
     layer_activation_bytes,
+    layer_output_gradient_bytes,
     layer_weight_gradient_bytes,
     layer_workspace_bytes,
 )
@@ -137,6 +138,14 @@ def test_gradients_of_weights_need_32_sbh(t: int):
     shape = {"micro_batch": B, "seq_len": S, "tp": t, "sequence_parallel": True, "bytes_per_value": 2}
     assert layer_weight_gradient_bytes(GPT, BLOCK, **shape) == 32 * S * B * H / t
     assert layer_weight_gradient_bytes(GPT, HEAD, **shape) == 2 * S * B * (H + 51200) / t
+
+
+def test_gradients_of_outputs_by_hand():
+    """Of both norms, of queries, keys and values, of attention's output, of the MLP's two GEMMs."""
+    shape = {"micro_batch": B, "seq_len": S, "tp": 2, "sequence_parallel": True, "bytes_per_value": 2}
+    block = layer_output_gradient_bytes(GPT, BLOCK, **shape)
+    assert block == 2 * S * B * (2 * H + 3 * H + H + 4 * H + H) / 2
+    assert layer_output_gradient_bytes(GPT, HEAD, **shape) == 2 * S * B * (H + 51200) / 2
 
 
 def test_fp8_keeps_inputs_of_products_as_they_were_cast():
