@@ -32,7 +32,8 @@ def assumptions(job: Job, strategy: Strategy) -> tuple[str, ...]:
         *(_of_network() if job.model.network is not None else _of_decoder(job, strategy)),
         "buffers are two messages for each neighbour stage and the largest gradient bucket",
         f"on GPUs the allocator holds {stack.fragmentation:.0%} beside what is allocated, and each dimension "
-        "of parallelism has a communicator",
+        "of parallelism has a communicator; on hosts the heap loses a share, found by calibration, of what "
+        "one micro-batch keeps, and gradients stand once more where they are reduced",
     ]
     if strategy.recompute != "none":
         said.append("one block's activations stand whole while it is computed again")
