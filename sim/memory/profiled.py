@@ -66,13 +66,18 @@ def allocator_loss_bytes(accelerator: Accelerator, plan: Plan) -> float:
 def reduced_copies_bytes(plan: Plan, held: list[Stage]) -> float:
     """Of the flat copies in which gradients of ``held``, or parameters after local steps, are reduced: when
     they are made again the heap has no room where they were. Where states are shared out, this rank's part of
-    the sums is another."""
+    the sums is another. A worker of parameter servers has messages of all its gradients, and buffers that all
+    parameters arrive in.
+    """
     strategy, layers = plan.strategy, plan.job.model.layers
-    if strategy.replicas == 1 or strategy.servers:
+    if strategy.replicas == 1 and not strategy.servers:
         return 0.0
     copied = sum(held_parameters(layers[i], strategy) for s in held for own in s.buckets for i in own)
+    width = bytes_per_gradient(plan.job.precision, strategy.software)
+    if strategy.servers:
+        return copied * (width + plan.job.bytes_per_value)
     parts = 0.0 if strategy.sharding == "ddp" else 1.0 / strategy.shards
-    return (1.0 + parts) * copied * bytes_per_gradient(plan.job.precision, strategy.software)
+    return (1.0 + parts) * copied * width
 
 
 def _seen(plan: Plan, kinds: list[str], accelerator: Accelerator) -> dict[str, float] | None:

@@ -94,6 +94,13 @@ def test_reduced_gradients_stand_once_more():
     assert zero2.buffers_bytes == pytest.approx(1.5 * ddp.gradients_bytes)
 
 
+def test_workers_of_servers_have_messages_both_ways():
+    """Gradients packed, and where parameters arrive."""
+    strategy = Strategy(dp=2, gradient_exchange="parameter_server", servers=1)
+    worker, _ = memory(make_plan(JOB, strategy), seen())
+    assert worker.buffers_bytes == pytest.approx(worker.gradients_bytes + worker.weights_bytes)
+
+
 def test_between_the_halves_of_a_backward_the_graph_stays():
     """On the last rank two micro-batches wait for their second halves at once."""
     whole, halves = (
