@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..measure.recorder import CpuClock, CudaClock
+from ..measure.speed import SpeedProbe
 
 SAMPLE_S = 0.02
 """A sample repeats a short kernel until about this much time has gone."""
@@ -58,11 +59,16 @@ class Bench:
         self.precision = "fp32" if self.on_cpu else "bf16"
         self.dtype = torch.float32 if self.on_cpu else torch.bfloat16
         self.clock = CpuClock() if self.on_cpu else CudaClock()
+        self._probe = SpeedProbe() if self.on_cpu else None
 
     def now(self) -> Moment:
         """With everything issued so far done."""
         self.clock.settle()
         return Moment(time.perf_counter(), time.process_time() if self.on_cpu else 0.0)
+
+    def probe(self) -> float:
+        """Seconds of the speed probe now; 0 on GPUs."""
+        return self._probe() if self._probe is not None else 0.0
 
     def stamp(self) -> Any:
         """A moment in the course of the device's work, which goes on; `resolve` reads it."""
@@ -120,12 +126,26 @@ def sizes(what: str, parameters: Mapping[str, Any], values: list[float]) -> Laid
     return {"what": what, "parameters": dict(parameters), "seconds": [], "bytes": values}
 
 
-def series(what: str, parameters: Mapping[str, Any], samples: list[Moment]) -> LaidOut:
-    """A series as plain values."""
+def series(
+    what: str, parameters: Mapping[str, Any], samples: list[Moment], probes: Sequence[float] = ()
+) -> LaidOut:
+    """A series as plain values; ``probes`` are the speed probe's seconds around each sample, where the task
+    itself took them."""
     walls, cpus = [sample.wall for sample in samples], [sample.cpu for sample in samples]
     return {
         "what": what,
         "parameters": dict(parameters),
         "seconds": walls,
         "cpu_seconds": cpus if any(cpus) else [],
+        **({"probes": list(probes)} if any(probes) else {}),
     }
+
+
+def probed(found: list[LaidOut], before: float, after: float, company: int) -> list[LaidOut]:
+    """``found`` of one task, with what the speed probe took on ``company`` ranks at once before it and after
+    it, for samples that have no probes of their own; those were taken likewise."""
+    mean = (before + after) / 2
+    for one in found if mean else ():
+        one["company"] = company
+        one.setdefault("probes", [mean] * len(one["seconds"]))
+    return found

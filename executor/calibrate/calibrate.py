@@ -38,6 +38,10 @@ class Series:
     """Processor seconds of one rank, all its threads together; empty where it was not asked."""
     bytes: tuple[float, ...] = ()
     """Of what has a size instead."""
+    probes: tuple[float, ...] = ()
+    """Seconds of the speed probe around each sample: how fast the processor was; empty where unknown."""
+    company: int = 1
+    """Ranks that took the probe at once."""
 
     @property
     def key(self) -> str:
@@ -67,6 +71,7 @@ class Measurements:
                     "seconds": list(s.seconds),
                     "cpu_seconds": list(s.cpu_seconds),
                     **({"bytes": list(s.bytes)} if s.bytes else {}),
+                    **({"probes": list(s.probes), "company": s.company} if s.probes else {}),
                 }
                 for s in self.series
             ],
@@ -88,6 +93,8 @@ def _series(data: Mapping[str, Any]) -> Series:
         seconds=tuple(data["seconds"]),
         cpu_seconds=tuple(data.get("cpu_seconds", ())),
         bytes=tuple(data.get("bytes", ())),
+        probes=tuple(data.get("probes", ())),
+        company=data.get("company", 1),
     )
 
 
@@ -106,12 +113,12 @@ def merge(rounds: Iterable[Measurements]) -> Measurements:
 
 
 def _pool(first: Series, second: Series) -> Series:
-    return Series(
-        what=first.what,
-        parameters=first.parameters,
+    return replace(
+        first,
         seconds=first.seconds + second.seconds,
         cpu_seconds=first.cpu_seconds + second.cpu_seconds,
         bytes=first.bytes + second.bytes,
+        probes=first.probes + second.probes,
     )
 
 
@@ -203,7 +210,7 @@ def _smallest(needs: Needs) -> LayerNeed | None:
 
 
 def _together_tasks(needs: Needs) -> list[Task]:
-    """The same step on one rank, and on several at once."""
+    """The same step on one rank and on several at once, in turns."""
     need = _smallest(needs)
     if need is None:
         return []
@@ -214,7 +221,7 @@ def _together_tasks(needs: Needs) -> list[Task]:
             "step",
             _stack(need, processes=count),
         )
-        for count in sorted({1, *needs.ranks})
+        for count in sorted({*needs.ranks} - {1})
     ]
 
 

@@ -7,6 +7,7 @@ kernels measured alone is 11-21 % short of a step.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from ...sim.model.decoder import NO_DECODER, Decoder
 from ..model.optimizer import make_optimizer
 from .alone import Division
-from .bench import SAMPLES, Bench, LaidOut, series, sizes
+from .bench import SAMPLES, Bench, LaidOut, Moment, series, sizes
 from .halves import halves
 from .stack import Stack, kind_shape, shape_of
 
@@ -23,7 +24,7 @@ LAYERS_S = 0.8
 """Steps are profiled for at least so long: short ones more often, since they vary more."""
 NORMED = 2
 """Samples without which a norm over them cannot be."""
-TOGETHER_STEPS = 2
+TOGETHER_STEPS = 3
 """Steps of one visit; there are several visits in a round."""
 
 
@@ -46,21 +47,22 @@ def layers(
     stack.stamped(0)
     stack.plain(0)  # memory is as it stays only after a second step
     stamped, plain, split = [], [], []
-    start = bench.now()
+    start, probes = bench.now(), [bench.probe()]
     while len(stamped) < 2 or bench.now().since(start).wall < seconds:
         stamped.append(stack.stamped(2 * len(stamped) + 1))
-        if len(plain) < len(stamped) - 1 or not plain:
-            plain.append(stack.plain(2 * len(stamped)))
+        plain.append(stack.plain(2 * len(stamped)))
         if splits_backward:
             split.append(halves(stack, 2 * len(stamped)))
+        probes.append(bench.probe())
+    around = [(before + after) / 2 for before, after in pairwise(probes)]
     shape = {**shape_of(stack, shared), "micro_batch": micro_batch}
     found = [
-        series(name, kind_shape(stack, shape, kind), [means[name, kind] for means in several])
-        for several in (stamped, split[1:] or split)
+        series(name, kind_shape(stack, shape, kind), [means[name, kind] for means in several], around[first:])
+        for several, first in ((stamped, 0), (split[1:], 1))
         for name, kind in (several[0] if several else ())
     ]
     found += [sizes("kept", kind_shape(stack, shape, kind), [size]) for kind, size in kept.items()]
-    return [*found, *([series("step", _step(stack, shape, 1), plain)] if shared.is_whole else [])]
+    return [*found, *([series("step", _step(stack, shape, 1), plain, around)] if shared.is_whole else [])]
 
 
 def step(
@@ -72,13 +74,28 @@ def step(
     processes: int,
     trained: str = "",
 ) -> list[LaidOut]:
-    """Whole steps while ``processes`` ranks do the same."""
+    """Whole steps while ``processes`` ranks do the same, and what they take longer than the same step of a
+    rank by itself just before: of one rank after the other, with a speed probe each."""
     stack = _kept_stack(bench, Decoder(**decoder), seq_len, micro_batch, trained)
-    if processes > 1:
-        dist.barrier(bench.groups[processes])
-    samples = [stack.plain(repeat + 1) for repeat in range(TOGETHER_STEPS)]
+    group, visits = bench.groups[processes], bench.kept.setdefault(("visits", processes), [0])
+    samples, probes, ratios = [], [], []
+    for repeat in range(TOGETHER_STEPS):
+        dist.barrier(group)
+        is_first = (visits[0] + repeat) % processes == bench.rank
+        alone = (bench.probe(), stack.plain(repeat + 1).cpu) if is_first else None
+        dist.barrier(group)
+        probe, sample = bench.probe(), stack.plain(repeat + 1)
+        samples.append(sample)
+        probes.append(probe)
+        if alone is not None:
+            ratios.append((probe + sample.cpu) / sum(alone))
+    visits[0] += TOGETHER_STEPS
     shape = {**shape_of(stack, Division()), "micro_batch": micro_batch}
-    return [series("together", _step(stack, shape, processes), samples)]
+    compared = series("concurrency", {"processes": processes}, [Moment(ratio, ratio) for ratio in ratios])
+    return [
+        series("together", _step(stack, shape, processes), samples, probes),
+        *([compared] if ratios else []),
+    ]
 
 
 def _kept_stack(bench: Bench, decoder: Decoder, seq_len: int, micro_batch: int, trained: str) -> Stack:

@@ -45,9 +45,11 @@ def transport(
     for size in sizes or SIZES:
         x = torch.zeros(max(1, size // 4 // count) * count, device=bench.device)
         call(x, group, count)
+        before = bench.probe()
         samples = _timed(bench, size, full, lambda x=x: call(x, group, count))
         own = [sample.times(share) for sample in samples]
-        found.append(series(operation, {"ranks": count, "bytes": x.numel() * 4}, own))
+        probes = [(before + bench.probe()) / 2] * len(own)
+        found.append(series(operation, {"ranks": count, "bytes": x.numel() * 4}, own, probes))
     return found
 
 
@@ -126,14 +128,18 @@ def traffic(
 
     calls = {"transport": reduce, "compute": compute, "both": both}
     samples: dict[str, list[Moment]] = {name: [] for name in calls}
+    probes = []
     for number in range(TRAFFIC_SAMPLES + 1):
+        if number:
+            probes.append(bench.probe())
         for name, call in calls.items():  # in turns, since the machine's speed changes
             dist.barrier(group)
             start = bench.now()
             call()
             if number:
                 samples[name].append(bench.now().since(start))
-    return [series("traffic", {"of": name, "ranks": len(bench.ranks)}, own) for name, own in samples.items()]
+    facts = {"ranks": len(bench.ranks)}
+    return [series("traffic", {"of": name, **facts}, own, probes) for name, own in samples.items()]
 
 
 def _timed(bench: Bench, size: int, full: bool, call: Callable[[], object]) -> list[Moment]:

@@ -22,7 +22,7 @@ from . import gpu as gpu
 from . import kernels as kernels
 from . import layers as layers
 from . import transport as transport
-from .bench import Bench
+from .bench import Bench, probed
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -69,7 +69,9 @@ def main(rank: int, world_size: int, directory: str, kind: str) -> None:
         request = json.loads(line)
         try:
             bench.ranks = tuple(request["ranks"])
-            result = tasks[request["task"]](bench, **request["arguments"])
+            before = bench.probe()
+            found = tasks[request["task"]](bench, **request["arguments"])
+            result = probed(found, before, bench.probe(), len(bench.ranks))
         except Exception as error:
             _say(answers, {"error": f"{request['task']}: {type(error).__name__}: {error}"})
         else:

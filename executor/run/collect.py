@@ -1,7 +1,7 @@
 """What the ranks of a run wrote, as one measured Trace.
 
-A step's time is from the moment the last rank ended the walk before to the moment the last rank ends it, over
-the steps of a walk: no barrier stands between walks, so this is the period of the steady state. In a pipeline
+A step's time is from the moment the last rank begins a walk to the moment the last rank ends it, over the
+steps of a walk: no barrier stands between walks, so this is the period of the steady state. In a pipeline
 that is never drained it is that of the steps in which it is full, by the first rank's updates. With parameter
 servers it is what `servers/measured.py` says.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import platform
-from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ...sim.plan.action import Action, Kind
 from ...sim.plan.plan import Plan
 from ...sim.plan.rank_groups import Groups
 from ...sim.plan.step_counts import filling_steps, is_unflushed, steps_played
-from ...sim.trace.load import LOAD
+from ...sim.trace.load import LOAD, PROBE
 from ...sim.trace.trace import Span, Trace
 from ..measure.load import Reading, load_between
 from ..measure.recorder import COMPUTE, Mark, align_spans
@@ -52,9 +52,12 @@ def collect(plan: Plan, directory: Path, *, warmup: int, seed: int) -> Trace:
 
 
 def _walk_times(parts: list[dict[str, Any]], warmup: int) -> list[float]:
-    """Every rank ends every walk."""
-    ends = [max(together) for together in zip(*(part["ends"] for part in parts), strict=True)]
-    return [now - before for before, now in pairwise(ends[warmup:])]
+    """Every rank begins and ends every walk."""
+    begins, ends = (
+        [max(together) for together in zip(*(part[what] for part in parts), strict=True)]
+        for what in ("begins", "ends")
+    )
+    return [end - begin for begin, end in zip(begins[warmup:], ends[warmup + 1 :], strict=True)]
 
 
 def _full_step_times(plan: Plan, parts: list[dict[str, Any]]) -> list[float]:
@@ -72,7 +75,7 @@ def _full_step_times(plan: Plan, parts: list[dict[str, Any]]) -> list[float]:
 
 
 def _begins(parts: list[dict[str, Any]], spans: list[Span], warmup: int) -> dict[tuple[int, int], float]:
-    """(step, rank) to the moment its spans count from: when the last rank had ended the step before.
+    """(step, rank) to the moment its spans count from: when the last rank began the step.
 
     A rank that was ahead may have begun earlier; then that is the moment.
     """
@@ -80,9 +83,9 @@ def _begins(parts: list[dict[str, Any]], spans: list[Span], warmup: int) -> dict
     for span in spans:
         first_start[span.step] = min(span.start, first_start.get(span.step, span.start))
     begins = {}
-    for step in range(warmup, len(parts[0]["ends"]) - 1):
-        ends = [part["ends"][step] for part in parts]
-        common = min(max(ends), first_start.get(step, max(ends)))
+    for step in range(warmup, len(parts[0]["begins"])):
+        last = max(part["begins"][step] for part in parts)
+        common = min(last, first_start.get(step, last))
         for part in parts:
             begins[step, part["rank"]] = common
     return begins
@@ -107,7 +110,8 @@ def _metadata(plan: Plan, parts: list[dict[str, Any]], warmup: int, seed: int) -
     }
     before, after = ([Reading(*part["load"][place]) for part in parts] for place in (0, -1))
     if load := load_between(before, after, parts[0]["cores"]):
-        metadata[LOAD] = load
+        probes = [seconds for part in parts for seconds in part["probes"]]
+        metadata[LOAD] = load | ({PROBE: median(probes)} if probes else {})
     if plan.strategy.ep > 1:
         metadata["expert_imbalance"] = _expert_imbalance(plan, parts)
     return metadata

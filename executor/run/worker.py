@@ -26,6 +26,7 @@ from ..measure.heartbeat import Heartbeat
 from ..measure.load import Reading, read_load, usable_cores
 from ..measure.memory import peak_memory_bytes, reset_peak_memory
 from ..measure.recorder import CpuClock, CudaClock, Recorder
+from ..measure.speed import SpeedWatch
 from ..model.references import look_in
 from ..model.workload import Workload
 from ..parallel.process_groups import device_kind, join, make_groups
@@ -33,6 +34,9 @@ from ..servers.server_rank import ServerRank, paces
 from ..train.trainer import Trainer
 from .process import die_with_parent, pin
 from .walks import walks
+
+BRACKET = 8
+"""Looks at the speed before and after a run with servers, whose workers come to no end together between."""
 
 
 class Rank:
@@ -46,10 +50,13 @@ class Rank:
             look_in(self.spec["import_from"])
         if device_kind(self.plan) == "cpu":
             pin(rank)
-        self.walks = walks(self.plan, self.spec["warmup"]) + walks(self.plan, self.spec["steps"])
+        self.warmup = walks(self.plan, self.spec["warmup"])
+        self.walks = self.warmup + walks(self.plan, self.spec["steps"])
         """Times through the plan's actions."""
+        self.begins: list[float] = []
+        """When each walk began: after the one before and a look at the processor's speed."""
         self.ends: list[float] = []
-        """When the first walk began, then when each ended."""
+        """When the first walk could begin, then when each ended."""
         self.losses: list[float] = []
         self.step = -1
         self.cores = usable_cores()
@@ -61,7 +68,9 @@ class Rank:
         self.heartbeat = Heartbeat(self.directory / f"heartbeat.{self.rank}", paces(plan, self.rank))
         store = FileStore(str(self.directory / "store"), plan.world_size)
         self.device = join(plan, self.rank, store)
-        clock = CpuClock() if self.device.type == "cpu" else CudaClock()
+        on_cpu = self.device.type == "cpu"
+        clock = CpuClock() if on_cpu else CudaClock()
+        self.speed = SpeedWatch() if on_cpu else None
         self.recorder = Recorder(self.rank, clock, self.heartbeat)
         if plan.strategy.servers:
             workload = Workload(job=plan.job, seed=seed)
@@ -71,6 +80,7 @@ class Rank:
             reset_peak_memory(self.device)
             self._start()
             self.actor.run(self._served)
+            self._look_at_speed(times=BRACKET)
         else:
             groups = make_groups(plan, self.rank)
             keeps = self.spec["keep_state"]
@@ -88,6 +98,7 @@ class Rank:
             for walk in range(self.walks):
                 self._begin(walk)
                 self._end(self.actor.walk(walk))
+            self._look_at_speed()
         self._write()
         with self.heartbeat.waiting():
             dist.barrier()
@@ -102,11 +113,22 @@ class Rank:
         """Wait for each other once, and note when the first step began."""
         with self.heartbeat.waiting():
             dist.barrier()
+        if self.plan.strategy.servers:
+            self._look_at_speed(times=BRACKET)
         self.ends.append(self.recorder.settle())
         self.load = [read_load(self.cores)]
 
     def _begin(self, step: int) -> None:
         self.step = self.recorder.step = step
+        if self.speed is not None and step == max(1, self.warmup):
+            with self.heartbeat.waiting():
+                self.speed.agree(self.ends[-1] - self.begins[-1])
+        self._look_at_speed(step)
+        self.begins.append(self.recorder.settle())
+
+    def _look_at_speed(self, walk: int = 0, times: int = 1) -> None:
+        if self.speed is not None:
+            self.speed.look(walk, times)
 
     def _end(self, losses: list[float]) -> None:
         self.ends.append(self.recorder.settle())
@@ -114,18 +136,19 @@ class Rank:
         self.heartbeat.ended(self.step)
 
     def _write(self) -> None:
-        warmup = walks(self.plan, self.spec["warmup"])
         served = self.actor if isinstance(self.actor, ServerRank) else None
         marks = served.marks if served else self.recorder.marks
         part = {
             "rank": self.rank,
             "cores": len(self.cores),
             "load": [*self.load, read_load(self.cores)],
+            "probes": self.speed.seconds if self.speed else [],
+            "begins": self.begins,
             "ends": self.ends,
             "losses": self.losses,
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "expert_loads": self.actor.expert_loads() if isinstance(self.actor, Trainer) else {},
-            "marks": [mark for mark in marks if mark.step >= warmup],
+            "marks": [mark for mark in marks if mark.step >= self.warmup],
             **(served.part() if served else {}),
         }
         if self.spec["keep_state"]:

@@ -10,7 +10,6 @@ whole training steps that no fit has seen. Kernels are fitted in `calibration_co
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from .fit_compute import fit_accelerator
 from .fit_gpu import fit_gpu
 from .fit_layers import decoder_of
 from .fit_transport import fit_transports, loopback
-from .samples import Point, Samples
+from .samples import SLICE, Point, Samples
 
 LEAST_TRAFFIC, MOST_TRAFFIC = 0.5, 2.0
 """Factors on communication next to compute beyond which it was noise."""
@@ -88,13 +87,14 @@ def _host(samples: Samples) -> Host | None:
     machine = samples.machine
     if machine["kind"] != "cpu":
         return None
-    slices = [point.median_s for point in samples.of("slice")]
+    slices = [point.median_s for point in samples.of(SLICE)]
     return Host(
         cores=machine["cores"],
         time_slice_s=statistics.median(slices) if slices else DEFAULT_SLICE_S,
-        concurrency=_concurrency(samples),
+        concurrency=tuple((float(count), factor) for count, factor in samples.concurrency.items()),
         traffic=_traffic(samples),
         copied_s_per_byte=_copied_s_per_byte(samples),
+        probe_s=samples.probe_s,
     )
 
 
@@ -114,25 +114,6 @@ def _traffic(samples: Samples) -> float:
 def _copied_s_per_byte(samples: Samples) -> float:
     copies = [point.own_s / point.parameters["bytes"] for point in samples.of("copies")]
     return statistics.median(copies) if copies else 0.0
-
-
-def _concurrency(samples: Samples) -> Curve:
-    """Factor on compute while so many ranks do it at once, beyond a fair share of the cores.
-
-    The ratio of processor seconds, which grow where ranks share caches, memory and execution units, and do
-    not where some other program holds a core: that is this minute's, not the machine's.
-    """
-    by_shape: dict[str, dict[int, float]] = {}
-    for point in samples.of("together"):
-        shape = {k: v for k, v in point.parameters.items() if k != "processes"}
-        times = by_shape.setdefault(json.dumps(shape, sort_keys=True), {})
-        times[point.parameters["processes"]] = point.own_s
-    factors: dict[int, list[float]] = {}
-    for times in by_shape.values():
-        for count, seconds in times.items():
-            if 1 in times:
-                factors.setdefault(count, []).append(seconds / times[1])
-    return tuple((float(count), statistics.median(found)) for count, found in sorted(factors.items()))
 
 
 def _disturbance(samples: Samples) -> float:

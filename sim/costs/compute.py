@@ -31,6 +31,14 @@ def concurrency_factor(cluster: Cluster, active_ranks: int) -> float:
     return interpolate(host.concurrency, active_ranks) * corrected
 
 
+def probe_s(cluster: Cluster, active_ranks: int) -> float:
+    """Seconds of the speed probe while ``active_ranks`` of a host take it, as calibrated; 0 where unknown."""
+    host = cluster.host
+    if host is None:
+        return 0.0
+    return host.probe_s * (interpolate(host.concurrency, active_ranks) if host.concurrency else 1.0)
+
+
 class ComputeCosts:
     """Seconds of one micro-batch through a layer; results are remembered by the layer's kind."""
 

@@ -201,6 +201,9 @@ class Host:
     copied_s_per_byte: float = 0.0
     """Processor seconds that a rank spends on a byte of gradients besides the collective, to lay them one
     after the other."""
+    probe_s: float = 0.0
+    """Processor seconds that the speed probe took one rank by itself when all else was measured; 0 where
+    nobody looked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

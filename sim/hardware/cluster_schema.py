@@ -120,6 +120,7 @@ class HostForm(Strict):
     host_staged: StrictBool = True
     traffic: Number = 1.0
     copied_per_byte: TimeOrNone = 0.0
+    probe: TimeOrNone = 0.0
 
     def read(self) -> parts.Host:
         return parts.Host(
@@ -129,6 +130,7 @@ class HostForm(Strict):
             host_staged=self.host_staged,
             traffic=self.traffic,
             copied_s_per_byte=self.copied_per_byte,
+            probe_s=self.probe,
         )
 
 

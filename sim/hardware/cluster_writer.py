@@ -255,5 +255,6 @@ def _host(host: Any) -> dict[str, Any]:
         "concurrency": _curve(host.concurrency, "count", "count"),
         "traffic": 0 if host.traffic == 1.0 else host.traffic,
         "copied_per_byte": exact_quantity(host.copied_s_per_byte, "time"),
+        "probe": exact_quantity(host.probe_s, "time"),
     }
     return _without_defaults(data)

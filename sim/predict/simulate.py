@@ -6,6 +6,7 @@ the same spans to the last bit.
 
 from __future__ import annotations
 
+from ..costs.compute import probe_s
 from ..engine.runner import ProgramRunner, Runner, Seconds
 from ..engine.step_runner import StepRunner
 from ..errors import InputError
@@ -16,7 +17,7 @@ from ..plan.step_counts import filling_steps, is_unflushed, steps_played
 from ..program.build import build_program
 from ..program.built import Built
 from ..program.step_arrays import StepArrays, step_arrays
-from ..trace.load import CORE_SECONDS, CORES
+from ..trace.load import CORE_SECONDS, CORES, PROBE
 from ..trace.trace import Spans, Trace
 from ..updates.predict import predict_updates
 from .intervals import with_residual
@@ -209,8 +210,13 @@ def _metadata(
 
 
 def _cores(plan: Plan, cluster: Cluster, built: Built | StepArrays) -> dict[str, object]:
-    """What ranks that share a host's cores take of them in a step; nothing where they have devices."""
+    """What ranks that share a host's cores take of them in a step, and how fast these are taken to be;
+    nothing where they have devices."""
     if cluster.host is None or not isinstance(built, Built):
         return {}
     steps = steps_played(plan.strategy, plan.job)
-    return {CORE_SECONDS: built.core_s / steps, CORES: cluster.host.cores}
+    return {
+        CORE_SECONDS: built.core_s / steps,
+        CORES: cluster.host.cores,
+        PROBE: probe_s(cluster, plan.world_size),
+    }

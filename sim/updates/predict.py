@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..costs.compute import probe_s
 from ..costs.costs import Costs
 from ..hardware.cluster import Cluster
 from ..plan.plan import Plan
-from ..trace.load import CORE_SECONDS, CORES
+from ..trace.load import CORE_SECONDS, CORES, PROBE
 from ..trace.trace import Span
 from .engine import run_updates
 from .model import UpdateModel
@@ -49,17 +50,24 @@ def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, 
             "staleness": record.staleness.tolist(),
             "dropped": record.dropped,
             "server_utilisation": _of_servers(plan, cluster, model, record),
-            **_cores(cluster, model, record),
+            **_cores(plan, cluster, model, record),
         },
     )
 
 
-def _cores(cluster: Cluster, model: UpdateModel, record: UpdateRecord) -> dict[str, object]:
-    """What ranks that share a host's cores take of them in a step; nothing where they have devices."""
+def _cores(
+    plan: Plan, cluster: Cluster, model: UpdateModel, record: UpdateRecord
+) -> dict[str, object]:
+    """What ranks that share a host's cores take of them in a step, and how fast these are taken to be;
+    nothing where they have devices."""
     if cluster.host is None:
         return {}
     busy = float(record.utilisation(record.processor_busy_s).sum())
-    return {CORE_SECONDS: busy * record.step_time_s / model.local_steps, CORES: cluster.host.cores}
+    return {
+        CORE_SECONDS: busy * record.step_time_s / model.local_steps,
+        CORES: cluster.host.cores,
+        PROBE: probe_s(cluster, plan.world_size),
+    }
 
 
 def _of_servers(

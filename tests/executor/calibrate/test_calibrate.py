@@ -96,5 +96,5 @@ def test_a_rank_that_cannot_is_reported(tiny_model):
     from dataclasses import replace
 
     decoder = replace(tiny_model.decoder, positions="learned", max_positions=8)
-    with pytest.raises(RunError, match="calibration failed on rank 0: step"):
+    with pytest.raises(RunError, match="calibration failed on rank 0: layers"):
         measure(usual_needs([replace(tiny_model, decoder=decoder)], 16, (1,), ()), again=True)

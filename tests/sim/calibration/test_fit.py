@@ -88,6 +88,8 @@ class Machine:
         for count, factor in CROWD.items():
             wall = 1.25 * own * factor * max(1.0, count / 2)
             self.add("together", wall, own * factor, parameters=PARAMETERS, processes=count, **step)
+            if count > 1:
+                self.add("concurrency", factor, factor, processes=count)
 
     def _transport(self) -> None:
         self.add("slice", 0.003)
@@ -263,11 +265,34 @@ def test_a_gpu_has_no_host_and_may_have_no_transport():
     """One device alone: no links, no shared cores, all of its memory."""
     measured = Machine().measured()
     measured["machine"] |= {"kind": "gpu", "multiprocessors": 132}
-    alone = ("send_recv", "all_reduce", "together", "slice")
+    alone = ("send_recv", "all_reduce", "together", "concurrency", "slice")
     measured["series"] = [s for s in measured["series"] if s["what"] not in alone]
     cluster = fit_cluster(measured, name="gpu", date="")
     assert (cluster.host, cluster.links, cluster.accelerators_per_node) == (None, {}, 1)
     assert (cluster.accelerator.memory_bytes, cluster.accelerator.sm_count) == (16e9, 132)
+
+
+def test_samples_are_told_for_one_speed_of_the_processor():
+    """It was at half its speed in every third sample of all, and in all samples of some layers; the fits do
+    not notice."""
+    measured = Machine().measured()
+    for series in measured["series"]:
+        company = series["parameters"].get("ranks", series["parameters"].get("processes", 1))
+        if series["what"] in ("concurrency", "slice"):
+            continue
+        always = (series["what"], series["parameters"].get("micro_batch")) == ("backward", 4)
+        slow = [2.0 if always or n % 3 == 0 else 1.0 for n in range(len(series["seconds"]))]
+        for name in ("seconds", "cpu_seconds"):
+            series[name] = [s * f for s, f in zip(series[name], slow, strict=False)]
+        series["company"] = company
+        series["probes"] = [0.03 * CROWD[company] * factor for factor in slow]
+    found = fit_cluster(measured, name="here", date="2026-11-28")
+    plain = fit_cluster(Machine().measured(), name="here", date="2026-11-28")
+    assert found.host.probe_s == 0.03
+    for old, new in zip(plain.accelerator.layer_profiles, found.accelerator.layer_profiles, strict=True):
+        assert (new.forward_s, new.backward_s) == pytest.approx((old.forward_s, old.backward_s))
+    for old, new in zip(plain.transports, found.transports, strict=True):
+        assert new.times_s == tuple((size, pytest.approx(seconds)) for size, seconds in old.times_s)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from traincast.sim.trace.load import Load, beside, load_of, slowdown
@@ -41,6 +43,19 @@ def measured(others: float | None, own: float = 1.0) -> Trace:
 def test_others_slow_ranks_once_idle_time_is_used_up(core_seconds, others, factor):
     """Two core-seconds a second need both cores; one leaves one to others for nothing."""
     assert slowdown(predicted(core_seconds), measured(others)) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "met", "factor"), [(0.03, 0.036, 1.2), (0.03, 0.024, 0.8), (0.0, 0.03, 1.0), (0.03, None, 1.0)]
+)
+def test_a_processor_that_was_slower_than_when_it_was_calibrated_is_known(calibrated, met, factor):
+    """The probe took a fifth longer, and so does the step; who did not look knows nothing."""
+    expected, run = predicted(2.0), measured(0.0)
+    expected = replace(expected, metadata={**expected.metadata, "probe_s": calibrated})
+    if met is not None:
+        run = replace(run, metadata={"load": {**run.metadata["load"], "probe_s": met}})
+    assert slowdown(expected, run) == pytest.approx(factor)
+    assert beside(expected, run).step_time_s == pytest.approx(factor * expected.step_time_s)
 
 
 def test_the_whole_prediction_is_slower():
