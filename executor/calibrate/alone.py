@@ -1,17 +1,19 @@
-"""One rank of a divided layer without the others: it computes its part, and nothing is sent.
+"""One rank of a divided layer, without the others or with them.
 
-A `LoneWire` answers each collective at once with values of the right shape that mean nothing, and adds up the
-time that takes, which is not compute's.
+Without them it computes its part, and nothing is sent: a `LoneWire` answers each collective at once with
+values of the right shape that mean nothing, and adds up the time that takes, which is not compute's.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ...sim.plan.make_plan import make_plan
@@ -45,6 +47,13 @@ class Division:
     def is_whole(self) -> bool:
         """Whether one rank has the layers to itself."""
         return self.tp == self.cp == self.ep == 1
+
+    @property
+    def dimension(self) -> str:
+        """The one along which layers are divided; empty where there are none, or several."""
+        degrees = {"tp": self.tp, "cp": self.cp, "ep": self.ep}
+        divided = [name for name, degree in degrees.items() if degree > 1]
+        return divided[0] if len(divided) == 1 else ""
 
     @property
     def strategy(self) -> Strategy:
@@ -110,7 +119,7 @@ class LoneContext(RankContext):
 class Part:
     """Layers as one rank has them, and its part of the samples."""
 
-    def __init__(self, layers: Layers, here: LoneContext | None, spent: list[float]):
+    def __init__(self, layers: Layers, here: RankContext | None, spent: list[float]):
         self.layers, self._here, self._spent = layers, here, spent
 
     @property
@@ -123,25 +132,40 @@ class Part:
         return batch if self._here is None else context.share_tokens(batch, self._here)
 
 
-def divided(layers: Layers, workload: Workload, division: Division, device: torch.device) -> Part:
-    """``layers``, all of a model's, as the last rank of a group has them that is divided so."""
+class _Unwatched:
+    """A heartbeat that nobody looks at."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def divided(
+    layers: Layers,
+    workload: Workload,
+    division: Division,
+    device: torch.device,
+    group: dist.ProcessGroup | None = None,
+) -> Part:
+    """``layers``, all of a model's, as this rank of ``group`` has them, along whose one dimension they are
+    divided; as the last rank has them where there is no group."""
     spent = [0.0, 0.0]
     if division.is_whole:
         return Part(layers, None, spent)
     strategy = division.strategy
-    job = replace(workload.job, global_batch=strategy.dp)
-    plan = make_plan(job, strategy)
-    rank = plan.world_size - 1
-    here = LoneContext(
-        plan=plan,
-        rank=rank,
-        device=device,
-        groups=Groups(),
-        recorder=Recorder(rank, CpuClock(), cast(Heartbeat, None)),
-        workload=workload,
-        sizes={name: RankGroups(strategy)[name].size for name in ("tp", "cp", "ep")},
-        spent=spent,
-    )
+    plan = make_plan(replace(workload.job, global_batch=strategy.dp), strategy)
+    rank = plan.world_size - 1 if group is None else dist.get_rank(group)
+    facts: dict[str, Any] = {
+        "plan": plan,
+        "rank": rank,
+        "device": device,
+        "recorder": Recorder(rank, CpuClock(), cast(Heartbeat, _Unwatched())),
+        "workload": workload,
+    }
+    if group is None:
+        sizes = {name: RankGroups(strategy)[name].size for name in ("tp", "cp", "ep")}
+        here: RankContext = LoneContext(**facts, groups=Groups(), sizes=sizes, spent=spent)
+    else:
+        here = RankContext(**facts, groups=Groups(**{division.dimension: group}))
     for parallelism in DIVIDING:
         parallelism.apply(layers, here)
     return Part(layers, here, spent)

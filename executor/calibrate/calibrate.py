@@ -190,13 +190,22 @@ def _tasks(facts: Mapping[str, Any], needs: Needs, seconds: float, *, full: bool
     steps = [Task(f"optimizer {one.optimizer}", (0,), "optimizer", asdict(one)) for one in needs.optimizers]
     together = _together_tasks(needs) if on_cpu else []
     neighbours = _neighbour_tasks(facts, needs) if on_cpu else []
-    parts = [_layer_tasks(needs, seconds), kernels, [*steps, *neighbours], _transport_tasks(needs, full)]
+    layers = _layer_tasks(needs, seconds, on_cpu=on_cpu)
+    parts = [layers, kernels, [*steps, *neighbours], _transport_tasks(needs, full)]
     return [*together, *(task for part in parts if part for task in (*part, *together))]
 
 
-def _layer_tasks(needs: Needs, seconds: float) -> list[Task]:
+def _layer_tasks(needs: Needs, seconds: float, *, on_cpu: bool) -> list[Task]:
     each = min(LONGEST_LAYER_S, seconds / max(1, len(needs.layers)))
-    return [Task(need.title, (0,), "layers", {**asdict(need), "seconds": each}) for need in needs.layers]
+    found = []
+    for need in needs.layers:
+        asked = {**asdict(need), "seconds": each}
+        found.append(Task(need.title, (0,), "layers", asked))
+        if on_cpu and need.sharing > 1:
+            del asked["splits_backward"]
+            title = f"{need.title} with exchanges"
+            found.append(Task(title, tuple(range(need.sharing)), "exchanges", asked))
+    return found
 
 
 def _smallest(needs: Needs) -> LayerNeed | None:

@@ -65,6 +65,43 @@ def layers(
     return [*found, *([series("step", _step(stack, shape, 1), plain, around)] if shared.is_whole else [])]
 
 
+def exchanges(
+    bench: Bench,
+    *,
+    decoder: dict[str, Any],
+    seq_len: int,
+    micro_batch: int,
+    seconds: float = LAYERS_S,
+    trained: str = "",
+    **division: Any,
+) -> list[LaidOut]:
+    """Forward and backward of every kind of layer on all ranks that share it, with what they exchange and how
+    they wait for each other: more than the collectives take that follow one another in a loop."""
+    shared, group = Division(**division), bench.groups[len(bench.ranks)]
+    whole = Decoder(**decoder)
+    stack = Stack(bench, whole, seq_len, micro_batch, division=shared, trained=trained, group=group)
+    stack.plain(0)
+    start = bench.now()
+    stack.stamped(1)
+    repeats = torch.tensor([seconds / bench.now().since(start).wall])
+    dist.broadcast(repeats, 0, group=group)  # all of them as often
+    stamped, probes = [], [bench.probe()]
+    for number in range(max(2, round(float(repeats)))):
+        stamped.append(stack.stamped(number))
+        probes.append(bench.probe())
+    around = [(before + after) / 2 for before, after in pairwise(probes)]
+    shape = {**shape_of(stack, shared), "micro_batch": micro_batch}
+    return [
+        series(
+            f"{name}_exchanging",
+            kind_shape(stack, shape, kind),
+            [means[name, kind] for means in stamped],
+            around,
+        )
+        for name, kind in stamped[0]
+    ]
+
+
 def step(
     bench: Bench,
     *,

@@ -34,6 +34,12 @@ class LayerNeed:
     """Whether the halves of a backward are measured by themselves too."""
 
     @property
+    def sharing(self) -> int:
+        """Ranks that share each layer; 1 where they do so along several dimensions at once."""
+        degrees = [degree for degree in (self.tp, self.cp, self.ep) if degree > 1]
+        return degrees[0] if len(degrees) == 1 else 1
+
+    @property
     def title(self) -> str:
         """A few words for who waits."""
         degrees = (("tp", self.tp), ("cp", self.cp), ("ep", self.ep))
@@ -87,7 +93,8 @@ class Needs:
     @property
     def world_size(self) -> int:
         """Processes that it takes."""
-        return max([1, *self.ranks, *(one.ranks for one in self.transports)])
+        of_layers = (one.sharing for one in self.layers)
+        return max([1, *self.ranks, *(one.ranks for one in self.transports), *of_layers])
 
 
 def thinned(sizes: Iterable[float]) -> tuple[int, ...]:

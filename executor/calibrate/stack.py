@@ -1,7 +1,7 @@
 """A whole model, or the first blocks of it, in training by itself: what layers are profiled in.
 
 Layers may be divided as a plan divides them; then this is one rank of several, whose exchanges are left out
-(`alone.py`), so what remains is what it computes.
+(`alone.py`), so what remains is what it computes; or with the others, so that nothing is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ...sim.model.decoder import Decoder
@@ -49,9 +50,10 @@ class Stack:
         division: Division | None = None,
         blocks: int = STACK_BLOCKS,
         trained: str = "",
+        group: dist.ProcessGroup | None = None,
     ):
         """``count`` micro-batches a step; None is as many as are profiled. ``trained`` is a model that is no
-        decoder (`trained.py`), of which all layers are there."""
+        decoder (`trained.py`), of which all layers are there. ``group`` are the ranks that share the layers."""
         self.bench = bench
         self.decoder = replace(decoder, layers=min(decoder.layers, blocks))
         self.count = count or max(1, min(STEP_MICRO_BATCHES, STEP_SAMPLES // micro_batch))
@@ -78,7 +80,7 @@ class Stack:
         self.samples = workload.samples()
         self.kinds = [layer.kind for layer in self.job.model.layers]
         net = workload.layers(range(len(self.kinds)), device=bench.device)
-        self.part = divided(net, workload, division, bench.device)
+        self.part = divided(net, workload, division, bench.device, group)
         """The layers as this rank has them."""
         self.net = self.part.layers
         self.optimizer = make_optimizer(self.job, self.net.parameters())

@@ -32,6 +32,7 @@ TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "memory": kernels.memory,
     "attention": kernels.attention,
     "layers": layers.layers,
+    "exchanges": layers.exchanges,
     "step": layers.step,
     "slices": kernels.slices,
     "optimizer": layers.optimizer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -15,6 +16,7 @@ from .samples import Point, Samples
 
 DIVISION: dict[str, Any] = {"tp": 1, "sequence_parallel": False, "cp": 1, "cp_exchange": "", "ep": 1}
 """How a layer may be divided, and what it is where nobody says so."""
+DIRECTIONS = ("forward", "backward")
 _DECODER = {one.name for one in fields(Decoder)} - {"layers"}
 
 
@@ -26,6 +28,9 @@ def measured_profiles(samples: Samples) -> tuple[LayerProfile, ...]:
         for what in ("backward", "input_gradient", "weight_gradient")
     )
     kept = {_key(p): p.median_bytes for p in samples.of("kept")}
+    exchanging = {
+        (direction, _key(p)): p for direction in DIRECTIONS for p in samples.of(f"{direction}_exchanging")
+    }
     profiles: dict[str, LayerProfile] = {}
     for point in samples.of("forward"):
         p, key = point.parameters, _key(point)
@@ -41,9 +46,29 @@ def measured_profiles(samples: Samples) -> tuple[LayerProfile, ...]:
                 input_gradient_s=inputs.get(key, 0.0),
                 weight_gradient_s=weights.get(key, 0.0),
                 kept_bytes=kept.get(key, 0.0),
+                **_exchanged(samples, key, exchanging, {"forward": point.own_s, "backward": backward[key]}),
                 **{name: p.get(name, usual) for name, usual in DIVISION.items()},
             )
     return tuple(profiles.values())
+
+
+def _exchanged(
+    samples: Samples, key: str, exchanging: Mapping[tuple[str, str], Point], alone: Mapping[str, float]
+) -> dict[str, float]:
+    """What exchanges add to a layer's passes, by the fields of a profile: of the time with them what is
+    neither what a rank takes ``alone``, by direction, nor others' turns on its core."""
+    found = {}
+    for direction in DIRECTIONS:
+        point = exchanging.get((direction, key))
+        if point is None:
+            continue
+        ranks = math.prod(point.parameters[name] for name in ("tp", "cp", "ep"))
+        crowd = max(1.0, ranks / samples.machine["cores"])
+        at_work = max(0.0, point.own_s - alone[direction] * samples.concurrency.get(ranks, 1.0))
+        waiting = max(0.0, point.median_s - point.own_s * crowd)
+        found[f"{direction}_exchange_s"] = waiting + at_work
+        found[f"{direction}_exchange_cpu_s"] = at_work
+    return found
 
 
 def _what_it_is(p: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from ..hardware.cluster import Cluster
 from ..hardware.curves import interpolate
 from ..kernels.kernel import Kernel
 from ..kernels.layer_kernels import layer_kernels, network_choices
-from ..kernels.layer_profiles import correction, profiled_s
+from ..kernels.layer_profiles import correction, profiled_exchange_s, profiled_s
 from ..kernels.network_kernels import fastest
 from ..kernels.recompute import repeated_blocks, repeated_parts
 from ..kernels.roofline import kernel_s, kernels_s
 from ..model.layer import BLOCK, EMBEDDING, HEAD, Layer
 from ..plan.job import Job
+from ..plan.software_stacks import DEFAULT_STACK
 from ..plan.strategy import Strategy
 from .eager import eager_recomputation
 from .remembered import Remembered
@@ -87,6 +88,12 @@ class ComputeCosts:
         """As profiled on this accelerator where it was, else by the roofline."""
         key = ("layer", kind, backward, self._shape)
         return self._remembered.of(key, lambda: self._own_layer_s(kind, backward=backward))
+
+    def exchange_s(self, kind: str, direction: str) -> tuple[float, float] | None:
+        """Seconds that exchanges add to a layer's `forward` or `backward`, waiting and at work, as profiled
+        on this accelerator; None where they were not."""
+        found = profiled_exchange_s(self.cluster.accelerator, self.job, self.strategy, kind, direction)
+        return found if self.strategy.stack == DEFAULT_STACK else None
 
     def attention_share(self, kind: str) -> float:
         """Attention's part of a layer's forward."""

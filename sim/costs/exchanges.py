@@ -34,6 +34,7 @@ class ExchangeCosts:
     def __init__(self, compute: ComputeCosts, communication: CommunicationCosts):
         self._compute, self._communication = compute, communication
         self._known: dict[tuple[str, bool], tuple[Exposed, ...]] = {}
+        self._shares: dict[tuple[str, bool], tuple[float, float]] = {}
 
     def of(self, layer: Layer, *, backward: bool) -> tuple[Exposed, ...]:
         """What one micro-batch's pass through ``layer`` communicates, with the seconds it makes compute
@@ -42,7 +43,10 @@ class ExchangeCosts:
         if key not in self._known:
             job, strategy = self._compute.job, self._compute.strategy
             found = layer_collectives(job, strategy, layer.kind, backward=backward)
-            self._known[key] = tuple(self._exposed(one, layer, backward) for one in found)
+            exposed = [self._exposed(one, layer, backward) for one in found]
+            if is_host_staged(self._communication.cluster):
+                exposed = [self._as_profiled(one, layer, backward) for one in exposed]
+            self._known[key] = tuple(exposed)
         return self._known[key]
 
     def seconds(self, layer: Layer, *, backward: bool) -> float:
@@ -62,6 +66,29 @@ class ExchangeCosts:
         if collective.behind_attention:
             wire = max(0.0, wire - self._hiding_attention_s(layer, backward) / collective.together)
         return Exposed(collective, wire * times, shares.cpu_s * times)
+
+    def _as_profiled(self, exposed: Exposed, layer: Layer, backward: bool) -> Exposed:
+        """Its part of what all exchanges of the pass were seen to take, by its part of what they take each by
+        itself."""
+        of_backward = backward and not exposed.collective.repeats_forward
+        waiting, at_work = self._profiled_shares(layer, of_backward)
+        if waiting + at_work == 0.0:
+            return exposed
+        return exposed._replace(wire_s=exposed.seconds * waiting, cpu_s=exposed.seconds * at_work)
+
+    def _profiled_shares(self, layer: Layer, backward: bool) -> tuple[float, float]:
+        """Seconds profiled, waiting and at work, for each second that the exchanges of a layer's forward or
+        backward take by themselves; nothing where they were not profiled."""
+        key = (layer.kind, backward)
+        if key not in self._shares:
+            compute = self._compute
+            measured = compute.exchange_s(layer.kind, "backward" if backward else "forward")
+            found = layer_collectives(compute.job, compute.strategy, layer.kind, backward=backward)
+            own = [self._exposed(one, layer, backward) for one in found if not one.repeats_forward]
+            whole = sum(one.seconds for one in own)
+            known = measured is not None and whole > 0.0
+            self._shares[key] = (measured[0] / whole, measured[1] / whole) if known else (0.0, 0.0)
+        return self._shares[key]
 
     def _exposed_s(self, collective: Collective, layer: Layer, backward: bool) -> float:
         """Behind attention, only what is longer than attention on the keys that are there already."""

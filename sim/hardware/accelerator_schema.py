@@ -37,6 +37,19 @@ class OptimizerCostForm(Strict):
         return parts.OptimizerCost(overhead_s=self.overhead, per_parameter_s=self.per_parameter)
 
 
+PROFILED_TIMES = (
+    "forward",
+    "backward",
+    "input_gradient",
+    "weight_gradient",
+    "forward_exchange",
+    "forward_exchange_cpu",
+    "backward_exchange",
+    "backward_exchange_cpu",
+)
+"""Fields of a profile that are seconds, by their names in files."""
+
+
 class LayerProfileForm(Strict):
     kind: Literal["embedding", "block", "moe_block", "head", "network_layer"]
     hidden: Whole = 0
@@ -60,11 +73,15 @@ class LayerProfileForm(Strict):
     variant: Text = ""
     input_gradient: TimeOrNone = 0.0
     weight_gradient: TimeOrNone = 0.0
+    forward_exchange: TimeOrNone = 0.0
+    forward_exchange_cpu: TimeOrNone = 0.0
+    backward_exchange: TimeOrNone = 0.0
+    backward_exchange_cpu: TimeOrNone = 0.0
     kept: BytesOrNone = 0.0
 
     def read(self) -> parts.LayerProfile:
         fields = self.model_dump()
-        for name in ("forward", "backward", "input_gradient", "weight_gradient"):
+        for name in PROFILED_TIMES:
             fields[f"{name}_s"] = fields.pop(name)
         return parts.LayerProfile(kept_bytes=fields.pop("kept"), **fields)
 

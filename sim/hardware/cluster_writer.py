@@ -203,6 +203,11 @@ def _profile(profile: Any) -> dict[str, Any]:
                 "variant": profile.variant,
                 "input_gradient": exact_quantity(profile.input_gradient_s, "time"),
                 "weight_gradient": exact_quantity(profile.weight_gradient_s, "time"),
+                **{
+                    name: exact_quantity(getattr(profile, f"{name}_s"), "time")
+                    for direction in ("forward", "backward")
+                    for name in (f"{direction}_exchange", f"{direction}_exchange_cpu")
+                },
                 "kept": exact_quantity(profile.kept_bytes, "bytes"),
             }
         ),

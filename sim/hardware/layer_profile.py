@@ -46,6 +46,13 @@ class LayerProfile:
     """Seconds of the first half of a backward that was split; 0 where none was."""
     weight_gradient_s: float = 0.0
     """Seconds of its second half."""
+    forward_exchange_s: float = 0.0
+    """Seconds that the exchanges inside a forward add on a rank that has its core to itself: the bytes, and
+    waiting for others; 0 where nobody looked."""
+    forward_exchange_cpu_s: float = 0.0
+    """Those of them in which the core that computes is at work."""
+    backward_exchange_s: float = 0.0
+    backward_exchange_cpu_s: float = 0.0
     kept_bytes: float = 0.0
     """What autograd keeps of the layer between its passes, the loss behind a head included; 0 where it was
     not looked at."""

@@ -51,6 +51,27 @@ def profiled_s(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str
     return seconds * roofline(wanted, strategy) / roofline(wanted, division)
 
 
+def profiled_exchange_s(
+    accelerator: Accelerator, job: Job, strategy: Strategy, kind: str, direction: str
+) -> tuple[float, float] | None:
+    """Seconds that the exchanges inside a layer's ``direction`` (`forward` or `backward`) were seen to add,
+    waiting and at work, where it was divided as ``strategy`` divides it; None where nobody looked.
+    Micro-batches in between are on a straight line."""
+    shard = shard_of(strategy, kind)
+    alike = [
+        p
+        for p in accelerator.layer_profiles
+        if p.shard == shard and _has_exchanges(p) and _matches(p, job, kind)
+    ]
+    whole, at_work = (
+        {p.micro_batch: getattr(p, f"{direction}_exchange{name}_s") for p in alike} for name in ("", "_cpu")
+    )
+    if not whole or (len(whole) == 1 and strategy.micro_batch not in whole):
+        return None
+    cpu_s = line(at_work, strategy.micro_batch)
+    return max(0.0, line(whole, strategy.micro_batch) - cpu_s), cpu_s
+
+
 def profiled_bytes(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str) -> float | None:
     """Bytes that autograd was seen to keep of a layer divided as ``strategy`` does, without recomputation;
     None where nobody looked. Micro-batches in between are on a straight line."""
@@ -118,6 +139,10 @@ def _points(accelerator: Accelerator, job: Job, kind: str, part: str, shard: Sha
         if p.shard == shard and _matches(p, job, kind)
     }
     return {micro_batch: seconds for micro_batch, seconds in found.items() if seconds or part in PASSES[:2]}
+
+
+def _has_exchanges(profile: LayerProfile) -> bool:
+    return profile.forward_exchange_s + profile.backward_exchange_s > 0.0
 
 
 def _seconds(profile: LayerProfile, *, backward: bool) -> float:
