@@ -23,7 +23,7 @@ import numpy as np
 
 from ..sim.display import Shown
 from ..sim.errors import InputError, ToleranceError, UsageError
-from ..sim.trace.load import Load, beside, load_of
+from ..sim.trace.load import NOTICED_SPEED, Load, beside, load_of, probe_ratio
 from ..sim.trace.trace import Span, Trace
 from ..sim.trace.trace_reader import read_trace
 from . import formats
@@ -80,6 +80,8 @@ class Comparison(Shown):
     """Peak bytes by rank, where both sides know them."""
     load: Load | None = None
     """How busy the machine was, where the run says so; the prediction is for the cores that were left."""
+    speed: float = 1.0
+    """Of the processor during the run, over that when it was calibrated; the prediction is for it."""
 
     def __repr__(self) -> str:
         times = f"{self.total.predicted:.4g} s predicted, {self.total.measured:.4g} s measured"
@@ -116,6 +118,7 @@ class Comparison(Shown):
             "actions": {row.name: row.to_dict() for row in self.actions},
             "peak_memory": {row.name: row.to_dict("bytes") for row in self.memory},
             "load": asdict(self.load) if self.load else None,
+            "speed": self.speed,
         }
 
 
@@ -130,7 +133,8 @@ def compare(
 ) -> Comparison:
     """Join two traces of the same plan, or files of them: seconds by phase, rank and action, and the error.
 
-    Where other programs took cores of the machine meanwhile, the prediction is for those that were left.
+    Where other programs took cores of the machine meanwhile, the prediction is for those that were left, and
+    for the speed at which these were seen to be.
 
     >>> import traincast as tc
     >>> arguments = {"pp": 2, "global_batch": 8, "seq_len": 1024}
@@ -151,6 +155,7 @@ def compare(
     common = set(predicted.ranks) & set(measured.ranks)
     if not common:
         raise InputError("the predicted and the measured trace have no rank in common to compare")
+    speed = 1.0 / probe_ratio(predicted, measured)
     predicted, measured = _only(beside(predicted, measured), common), _only(measured, common)
     total = Row(name=STEP_TIME, predicted=predicted.step_time_s, measured=measured.step_time_s)
     return Comparison(
@@ -160,6 +165,7 @@ def compare(
         actions=_join(_by_action(predicted), _by_action(measured)),
         memory=_join(_memory(predicted), _memory(measured), both=True),
         load=load_of(measured),
+        speed=speed,
     )
 
 
@@ -285,6 +291,12 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
         show(table, file)
     if comparison.load is not None and comparison.load.is_busy:
         print(f"\n{comparison.load}; the prediction is for what was left", file=file)
+    if abs(comparison.speed - 1.0) >= NOTICED_SPEED:
+        print(
+            f"\nthe processor was {formats.factor(comparison.speed)} as fast as when it was calibrated;"
+            " the prediction is for that speed",
+            file=file,
+        )
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

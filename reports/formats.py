@@ -61,6 +61,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return DASH if value is None or not math.isfinite(value) else f"{value * 100:.{digits}f} %"
 
 
+def factor(value: float | None) -> str:
+    """A ratio of like things, as ``0.93 ×``."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.2f} ×"
+
+
 def error(value: float | None) -> str:
     """A signed error that is a percentage already."""
     return DASH if value is None or not math.isfinite(value) else f"{value:+.1f} %"

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..sim.predict.prediction import Prediction
 from ..sim.search.accuracy import Accuracy, error_pct, expected_s, in_order, memory_error_pct, of_kind
 from ..sim.search.found import Search
+from ..sim.trace.load import probe_ratio
 from ..sim.trace.trace import Trace
-from .formats import seconds, size
+from .formats import factor, seconds, size
 from .table import Table
 
 ASYNCHRONOUS = "asynchronous updates, not worth a synchronous step each"
@@ -92,7 +93,8 @@ def measured_tables(
     ranked: Sequence[Prediction], measured: Mapping[int, Trace], accuracy: Accuracy
 ) -> list[Table]:
     """Predicted step time and peak memory next to measured, with signed errors; asynchronous plans in a table
-    of their own. ``measured`` is by place in the ranking."""
+    of their own. Step times are predicted for the speed of the processor during the run, over that when it
+    was calibrated. ``measured`` is by place in the ranking."""
     title = (
         f"{accuracy.runs} plans run: step time off by {accuracy.median_abs_pct:.1f} % in the median,"
         f" {accuracy.max_abs_pct:.1f} % at worst"
@@ -125,14 +127,15 @@ def _measured(
         for number, place in enumerate(places, start=1)
     )
     columns = (
-        "order", "strategy", "predicted", "measured", "p5", "p95", "error", "memory", "measured", "error",
-        "loss",
+        "order", "strategy", "speed", "predicted", "measured", "p5", "p95", "error", "memory", "measured",
+        "error", "loss",
     )  # fmt: skip
     return Table(title=title, columns=columns, rows=rows, text_columns=(0, 1))
 
 
 def _times(ranked: Prediction, measured: Trace) -> tuple[str, ...]:
     return (
+        factor(1.0 / probe_ratio(ranked.trace, measured)),
         seconds(expected_s(ranked, measured)),
         seconds(measured.step_time_s),
         seconds(measured.quantile(0.05)),

@@ -19,7 +19,7 @@ from .needs import LayerNeed, Needs
 SCHEMA = "traincast.measurements/1"
 KERNELS = ("launch", "gemm", "memory", "attention")
 GPU_KERNELS = (*KERNELS, "elementwise", "host")
-LAYERS_S, LONGEST_LAYER_S = 60.0, 0.8
+LAYERS_S, LONGEST_LAYER_S = 60.0, 1.2
 """Seconds in which all layers are profiled, and the most for one of them."""
 
 Progress = Callable[[str, float], None]

@@ -22,6 +22,8 @@ from .stack import Stack, kind_shape, shape_of
 
 LAYERS_S = 0.8
 """Steps are profiled for at least so long: short ones more often, since they vary more."""
+EXCHANGING = 2.0
+"""So much longer where ranks wait for each other, which varies more yet."""
 NORMED = 2
 """Samples without which a norm over them cannot be."""
 TOGETHER_STEPS = 3
@@ -83,7 +85,7 @@ def exchanges(
     stack.plain(0)
     start = bench.now()
     stack.stamped(1)
-    repeats = torch.tensor([seconds / bench.now().since(start).wall])
+    repeats = torch.tensor([EXCHANGING * seconds / bench.now().since(start).wall])
     dist.broadcast(repeats, 0, group=group)  # all of them as often
     stamped, probes = [], [bench.probe()]
     for number in range(max(2, round(float(repeats)))):

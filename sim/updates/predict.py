@@ -55,9 +55,7 @@ def predict_updates(plan: Plan, cluster: Cluster, *, engine: str, samples: int, 
     )
 
 
-def _cores(
-    plan: Plan, cluster: Cluster, model: UpdateModel, record: UpdateRecord
-) -> dict[str, object]:
+def _cores(plan: Plan, cluster: Cluster, model: UpdateModel, record: UpdateRecord) -> dict[str, object]:
     """What ranks that share a host's cores take of them in a step, and how fast these are taken to be;
     nothing where they have devices."""
     if cluster.host is None:

@@ -54,8 +54,8 @@ def test_measured_plans_show_their_order_and_their_memory(found):
     runs = {0: run(found.plans[0], 3.0), 1: run(found.plans[1], 0.5), 2: run(found.plans[2], 1.0)}
     synchronous, others = measured_tables(found.plans, runs, accuracy_of(found.plans, runs))
     assert [row[0] for row in synchronous.rows] == ["1 → 2", "2 → 1"]
-    assert [row[6] for row in synchronous.rows] == ["-66.7 %", "+100.0 %"]
-    assert [row[9] for row in synchronous.rows] == ["-50.0 %", "-50.0 %"]
+    assert [row[7] for row in synchronous.rows] == ["-66.7 %", "+100.0 %"]
+    assert [row[10] for row in synchronous.rows] == ["-50.0 %", "-50.0 %"]
     assert "peak memory 50.0 % in the median, 50.0 % at worst" in synchronous.title
     assert [row[0] for row in others.rows] == ["1 → 1"]
     assert others.rows[0][-1] == "5.00 → 4.00"

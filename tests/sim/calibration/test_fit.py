@@ -172,6 +172,39 @@ def test_a_layer_that_is_divided_has_a_profile_of_its_own():
     assert other.forward_s(block) not in (1e-3, whole.forward_s(block))
 
 
+def test_exchanges_inside_a_divided_layer_are_what_they_were_seen_to_add():
+    """Of a forward that took 1 ms alone and 5 ms on two ranks at once, 1.4 ms of them at work: 0.3 ms at work
+    next to compute that is a tenth slower in company, and 3.6 ms of waiting. The plan's own collectives share
+    these out, and those of a forward that is computed again cost as much as they did before."""
+    machine = Machine()
+    found = machine.measured()
+    shape = {k: v for k, v in asdict(DECODER).items() if k != "layers"}
+    shape |= {"seq_len": 128, "precision": "fp32", "kind": "block", "micro_batch": 2}
+    shape |= {"tp": 2, "sequence_parallel": False, "cp": 1, "cp_exchange": "", "ep": 1}
+    for what, wall, cpu in (
+        ("forward", 1e-3, 1e-3),
+        ("backward", 2e-3, 2e-3),
+        ("forward_exchanging", 5e-3, 1.4e-3),
+        ("backward_exchanging", 4e-3, 3e-3),
+    ):
+        machine.add(what, wall, cpu, **shape)
+    cluster = fit_cluster({**found, "series": machine.series}, name="here", date="2026-11-28")
+    job = Job(model=Model(name="m", decoder=DECODER), global_batch=8, seq_len=128, precision="fp32")
+    block = job.model.layers[1]
+
+    def exchanged(backward: bool, **more: object) -> tuple[float, float]:
+        costs = Costs(cluster, job, Strategy(micro_batch=2, tp=2, **more))
+        own = costs.exchanges.of(block, backward=backward)
+        return sum(one.wire_s for one in own), sum(one.cpu_s for one in own)
+
+    assert exchanged(False) == pytest.approx((3.6e-3, 0.3e-3))
+    assert exchanged(True) == pytest.approx((1e-3, 0.8e-3))
+    again = exchanged(True, recompute="full")
+    assert 1.001e-3 < again[0] < 4.601e-3
+    apart = Costs(cluster, job, Strategy(micro_batch=4, tp=2)).exchanges.of(block, backward=False)
+    assert sum(one.seconds for one in apart) < 1e-3, "nobody looked at this micro-batch"
+
+
 def test_traffic_and_copies_are_what_they_add():
     """Of 3 seconds together 2 are compute's, so an all-reduce of 0.8 s costs a quarter more next to it."""
     machine = Machine()

@@ -46,7 +46,8 @@ def test_others_slow_ranks_once_idle_time_is_used_up(core_seconds, others, facto
 
 
 @pytest.mark.parametrize(
-    ("calibrated", "met", "factor"), [(0.03, 0.036, 1.2), (0.03, 0.024, 0.8), (0.0, 0.03, 1.0), (0.03, None, 1.0)]
+    ("calibrated", "met", "factor"),
+    [(0.03, 0.036, 1.2), (0.03, 0.024, 0.8), (0.0, 0.03, 1.0), (0.03, None, 1.0)],
 )
 def test_a_processor_that_was_slower_than_when_it_was_calibrated_is_known(calibrated, met, factor):
     """The probe took a fifth longer, and so does the step; who did not look knows nothing."""
