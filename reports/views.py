@@ -197,8 +197,8 @@ def accuracy_text(result: Result) -> str:
         return ""
     text = (
         f"Over {found.runs} run{'s' if found.runs != 1 else ''}, the median error was"
-        f" {found.median_abs_pct:.1f} % and the worst {found.max_abs_pct:.1f} %, for the speed of the processor"
-        " and the cores that each run met. The plan predicted fastest was, when run,"
+        f" {found.median_abs_pct:.1f} % and the worst {found.max_abs_pct:.1f} %, for the speed of"
+        " the processor and the cores that each run met. The plan predicted fastest was, when run,"
     )
     if found.fastest_regret_pct <= 0:
         return f"{text} the fastest of all that are compared with it."

@@ -53,7 +53,7 @@ class Stack:
         group: dist.ProcessGroup | None = None,
     ):
         """``count`` micro-batches a step; None is as many as are profiled. ``trained`` is a model that is no
-        decoder (`trained.py`), of which all layers are there. ``group`` are the ranks that share the layers."""
+        decoder (`trained.py`), of which all layers are there. ``group`` are the ranks that share them."""
         self.bench = bench
         self.decoder = replace(decoder, layers=min(decoder.layers, blocks))
         self.count = count or max(1, min(STEP_MICRO_BATCHES, STEP_SAMPLES // micro_batch))

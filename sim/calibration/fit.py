@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..hardware.cluster import Accelerator, Cluster, Curve, Host
+from ..hardware.cluster import Accelerator, Cluster, Host
 from ..kernels.profile_keys import WHOLE, is_of
 from ..model.layer import BLOCK
 from ..model.model import Model

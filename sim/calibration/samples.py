@@ -62,7 +62,7 @@ class Samples:
         self.probe_s = _usual_probe_s(measurements["series"])
         """Of the speed at which all samples are told; 0 where nobody looked."""
         self.concurrency = _concurrency(measurements["series"])
-        """By number of ranks that compute at once: factor on what one of them computes, speed probe included."""
+        """By number of ranks that compute at once: factor on what one computes, the speed probe included."""
         self._points: dict[str, list[Point]] = {}
         for item in measurements["series"]:
             sizes = tuple(item.get("bytes", ()))
