@@ -1,7 +1,8 @@
 """How far off predictions are for plans that run here: python benchmarks/executed_plans.py -o FILE.md
 
 Every family of strategies of two or three models, on the processes that the machine has cores for and twice
-as many. Predicted from calibration alone, in turns with the runs; with --load N beside N busy processes.
+as many. Predicted from calibration alone, in turns with the runs, for the speed that the speed probe says
+the processor had meanwhile; with --load N beside N busy processes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from traincast.sim.plan.family import family
 from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan import Plan
+from traincast.sim.trace.load import load_of, probe_ratio
 
 MODELS = {"tiny-llama-bytes": 19, "tiny-moe-bytes": 4, "tiny-gpt2-bytes": 19}
 """How many plans of each."""
@@ -98,7 +100,8 @@ def busy(count: int) -> Iterator[None]:
 
 def head(options: argparse.Namespace, tried: list[Tried], seconds: float) -> str:
     """The figures over all."""
-    errors = [abs(one.error_pct) for one in tried]
+    errors, untold = ([abs(e) for e in own] for own in _errors(tried))
+    others = [load.others for one in tried if (load := load_of(one.measured))]
     memory = [abs(one.memory_error_pct) for one in tried]
     families = {one.family for one in tried}
     return "\n".join(
@@ -106,15 +109,22 @@ def head(options: argparse.Namespace, tried: list[Tried], seconds: float) -> str
             f"# Plans run for real, {date.today().isoformat()}",
             "",
             f"`python benchmarks/executed_plans.py {' '.join(sys.argv[1:])}`: {platform.machine()}, "
-            f"{len(os.sched_getaffinity(0))} cores, {options.load} busy processes beside, {seconds:.0f} s.",
+            f"{len(os.sched_getaffinity(0))} cores, {options.load} busy processes beside, which with"
+            f" all other programs took {quantile(others, 0.5):.2f} cores in the median; {seconds:.0f} s.",
             "",
             f"- {len(tried)} plans of {len(families)} families",
             f"- step time: {quantile(errors, 0.5):.1f} % in the median, {quantile(errors, 0.9):.1f} % at the "
-            f"90th percentile, {max(errors):.1f} % at worst",
+            f"90th percentile, {max(errors):.1f} % at worst; of predictions that are not told how fast the"
+            f" processor was and what others took of it, {quantile(untold, 0.5):.1f} %, "
+            f"{quantile(untold, 0.9):.1f} % and {max(untold):.1f} %",
             f"- peak memory of the fullest rank: {quantile(memory, 0.5):.1f} % in the median, "
             f"{quantile(memory, 0.9):.1f} % at the 90th percentile, {max(memory):.1f} % at worst",
         ]
     )
+
+
+def _errors(tried: list[Tried]) -> tuple[list[float], list[float]]:
+    return [one.error_pct for one in tried], [one.untold_error_pct for one in tried]
 
 
 def section(model: str, found: Turns) -> str:
@@ -124,15 +134,15 @@ def section(model: str, found: Turns) -> str:
         "",
         f"The plan predicted fastest is {found.regret_pct:.1f} % slower than the fastest.",
         "",
-        "| plan | family | predicted ms | measured ms | error | MiB predicted | measured | error |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| plan | family | speed | predicted ms | measured ms | error | MiB predicted | measured | error |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for one in sorted(found.tried, key=lambda one: one.measured.step_time_s):
         r = row(one)
         lines.append(
-            f"| {r['plan']} | {r['family']} | {r['predicted_ms']:.1f} | {r['measured_ms']:.1f} | "
-            f"{r['error_pct']:+.1f} % | {r['predicted_mib']:.0f} | {r['measured_mib']:.0f} | "
-            f"{r['memory_error_pct']:+.1f} % |"
+            f"| {r['plan']} | {r['family']} | {r['speed']:.2f} | {r['predicted_ms']:.1f} | "
+            f"{r['measured_ms']:.1f} | {r['error_pct']:+.1f} % | "
+            f"{r['predicted_mib']:.0f} | {r['measured_mib']:.0f} | {r['memory_error_pct']:+.1f} % |"
         )
     lines += [f"\n{label} did not run: {why}" for label, why in found.failed.items()]
     return "\n".join(lines)
@@ -145,9 +155,11 @@ def row(one: Tried) -> dict[str, object]:
         "model": one.plan.job.model.name,
         "plan": one.plan.strategy.label,
         "family": one.family,
-        "predicted_ms": 1e3 * one.predicted.step_time_s,
+        "speed": 1.0 / probe_ratio(one.predicted, one.measured),
+        "predicted_ms": 1e3 * one.expected.step_time_s,
         "measured_ms": 1e3 * one.measured.step_time_s,
         "error_pct": one.error_pct,
+        "untold_error_pct": one.untold_error_pct,
         "predicted_mib": predicted / 2**20,
         "measured_mib": measured / 2**20,
         "memory_error_pct": one.memory_error_pct,

@@ -34,7 +34,13 @@ class Tried:
 
     plan: Plan
     predicted: Trace
+    """On the machine as it was calibrated."""
     measured: Trace
+
+    @property
+    def expected(self) -> Trace:
+        """The prediction for the cores that were left while the plan ran, and for their speed."""
+        return beside(self.predicted, self.measured)
 
     @property
     def family(self) -> str:
@@ -46,7 +52,12 @@ class Tried:
 
     @property
     def error_pct(self) -> float:
-        """Of the step time, predicted over measured."""
+        """Of the step time, expected over measured."""
+        return 100 * (self.expected.step_time_s / self.measured.step_time_s - 1)
+
+    @property
+    def untold_error_pct(self) -> float:
+        """The same of the prediction that knows nothing of what the machine did meanwhile."""
         return 100 * (self.predicted.step_time_s / self.measured.step_time_s - 1)
 
     @property
@@ -119,17 +130,11 @@ def take_turns(
                     announce(f"{label} did not run: {error}")
     cluster = fitted(measurements, max([ranks, *(plan.world_size for plan in plans)]))
     tried = [
-        _tried(plan, cluster, runs[number])
+        Tried(plan=plan, predicted=simulate(plan, cluster), measured=merge_traces(runs[number]))
         for number, plan in enumerate(plans)
         if plan.strategy.label not in failed
     ]
     return Turns(cluster=cluster, measurements=tuple(measurements), tried=tuple(tried), failed=failed)
-
-
-def _tried(plan: Plan, cluster: Cluster, runs: Sequence[Trace]) -> Tried:
-    """With the prediction for the cores that other programs left meanwhile."""
-    measured = merge_traces(runs)
-    return Tried(plan=plan, predicted=beside(simulate(plan, cluster), measured), measured=measured)
 
 
 def run_plan(

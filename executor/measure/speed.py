@@ -73,8 +73,8 @@ class SpeedWatch:
         self._every = 1
 
     def agree(self, walk_s: float) -> None:
-        """Probe about once in `EVERY_S`, where a walk takes ``walk_s`` on the first rank. Forget the probes of
-        the warm-up."""
+        """Probe about once in `EVERY_S`, where a walk takes ``walk_s`` on the first rank. The probes of the
+        warm-up are forgotten."""
         walk = torch.tensor([walk_s], dtype=torch.float64)
         dist.broadcast(walk, 0)
         self.seconds.clear()
