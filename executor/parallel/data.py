@@ -74,6 +74,10 @@ class Buckets:
     def reduce(self, number: int) -> None:
         """Start bucket ``number`` unless backward has done so."""
         self.is_armed = False
+        self.made(number)
+
+    def made(self, number: int) -> None:
+        """The gradients of bucket ``number`` are there: start it unless that was done."""
         for bucket in self.buckets[number]:
             if not bucket.is_started:
                 bucket.start()

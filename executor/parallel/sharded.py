@@ -141,10 +141,14 @@ class StageShards:
                 return
             self._start(self._started)
 
-    def reduce(self, number: int) -> None:
-        """Begin to reduce bucket ``number``, and those before it, unless backward has."""
+    def made(self, number: int) -> None:
+        """The gradients of bucket ``number`` are there, and of those before it: begin what has not begun."""
         while self._started <= number:
             self._start(self._started)
+
+    def reduce(self, number: int) -> None:
+        """Begin to reduce bucket ``number``, and those before it, unless backward has."""
+        self.made(number)
         if number == len(self.buckets) - 1:
             self._started, self.is_armed = 0, False
 

@@ -108,7 +108,7 @@ class Passes:
         elif part.kind is Kind.INPUT_GRADIENT:
             passed = held.stage.backward_input(index, gradient)
         else:
-            held.stage.backward_weight(index)
+            held.backward_weight(part, completes=part in self.completing)
         held.end_pass(part)
         if passed is not None:
             assert self.messages is not None

@@ -21,6 +21,8 @@ from ...sim.plan.job import Job
 from ..model.dtypes import DTYPES
 
 TESTED_TORCH = "2.13"
+Group = dict[str, Any]
+"""What torch's halves know of some weights: nodes of the graph, and gradients that arrived there."""
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class _Kept:
     out: Tensor
     first: Tensor | None = None
     """The output of the first layer of the first stage, whose backward is a weight gradient alone."""
-    groups: list[dict[str, Any]] | None = None
+    groups: list[Group] | None = None
     """Between the halves of a backward: where the gradients of the weights begin."""
     weights: tuple[Tensor, ...] = ()
     """Those that its forward used, where they may be stepped before its backward."""
@@ -101,15 +103,27 @@ class Stage:
         _, kept.groups = stage_backward_input([kept.out], gradients, [kept.entry], iter(self._parameters()))
         return None if kept.first is not None else kept.entry.grad
 
-    def backward_weight(self, index: int) -> None:
-        """The other half."""
+    def backward_weight(
+        self,
+        index: int,
+        runs: Sequence[Sequence[nn.Parameter]] = (),
+        made: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        """The other half. With ``runs`` of parameters their gradients are made one run after the other, and
+        ``made`` is told the number of each that is there; what is in no run, and the first layer, comes with
+        the last."""
         from torch.distributed.pipelining._backward import stage_backward_weight
 
         kept = self._kept.pop(index)
         assert kept.groups is not None, "I comes before W"
-        stage_backward_weight(iter(self._parameters()), kept.groups)
-        if kept.first is not None:
-            torch.autograd.backward(kept.first, kept.entry.grad)
+        parted = _by_run(kept.groups, runs)
+        for number, groups in enumerate(parted):
+            weights = [node.variable for group in groups for node in group["params"]]
+            stage_backward_weight(iter(weights), groups)
+            if kept.first is not None and number == len(parted) - 1:
+                torch.autograd.backward(kept.first, kept.entry.grad)
+            if runs:
+                made(number)
 
     def before_update(self) -> None:
         """The weights are about to be stepped: micro-batches under way keep those they began with."""
@@ -134,6 +148,18 @@ class Stage:
     def _stashing(self) -> AbstractContextManager[object]:
         """Autograd keeps aliases, which go on holding a parameter's storage when it gets another."""
         return saved_tensors_hooks(lambda t: t.detach(), lambda t: t) if self._stashes else nullcontext()
+
+
+def _by_run(groups: list[Group], runs: Sequence[Sequence[nn.Parameter]]) -> list[list[Group]]:
+    """Groups of weights whose gradients are made together, by the last run that any of them is in."""
+    if not runs:
+        return [groups]
+    last = len(runs) - 1
+    place = {parameter: number for number, run in enumerate(runs) for parameter in run}
+    parted: list[list[Group]] = [[] for _ in runs]
+    for group in groups:
+        parted[max(place.get(node.variable, last) for node in group["params"])].append(group)
+    return parted
 
 
 def precision(job: Job, device: torch.device) -> AbstractContextManager[object]:

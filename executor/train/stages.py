@@ -41,6 +41,9 @@ class HeldStage:
     def share(self, sharding: Sharding | None, activations: ActivationOffload | None) -> None:
         """Take part in what the rank's stages share: sharded states, activations in host memory."""
         self.sharding, self.activations = sharding, activations
+        held = self.layers.layer_parameters()
+        self._runs = [[p for index in bucket for p in held[index]] for bucket in self.planned.buckets]
+        """By bucket: its parameters."""
         self.buckets: Buckets | StageShards = (
             Buckets(self.layers, self.planned, self.here)
             if sharding is None
@@ -55,6 +58,12 @@ class HeldStage:
             self.sharding.begin_pass(part, completes=completes)
         elif completes and part.kind is Kind.BACKWARD and self.here.plan.strategy.overlap_gradients:
             self.buckets.arm()
+
+    def backward_weight(self, part: Action, *, completes: bool) -> None:
+        """The second half of a backward; one that ``completes`` gradients makes them bucket by bucket, and
+        each bucket is reduced meanwhile."""
+        overlaps = completes and self.here.plan.strategy.overlap_gradients
+        self.stage.backward_weight(part.micro_batch, self._runs if overlaps else (), self.buckets.made)
 
     def end_pass(self, part: Action) -> None:
         """``part`` has been computed."""
