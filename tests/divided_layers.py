@@ -31,6 +31,7 @@ from traincast.sim.plan.job import Job
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan import Plan
 from traincast.sim.plan.strategy import Strategy
+from traincast.sim.plan.traffic import tensor_summing
 
 OPERATIONS = {
     "all_reduce": "all_reduce",
@@ -182,6 +183,9 @@ def one_rank(rank: int, plan: Plan, halves: bool) -> Found:
             stage.backward_weight(0)
         else:
             stage.backward(0, None)
+        recorder.current = Action.of(Kind.STEP, rank=0)
+        whole = tensor.whole_parameters(layers)
+        tensor.sum_whole_gradients([p.grad for p in whole if p.grad is not None], here)
         recorder.settle()
         marked = Counter((mark.action[1], mark.stream, mark.bytes) for mark in recorder.marks)
         passes = Counter(traffic)
@@ -189,9 +193,6 @@ def one_rank(rank: int, plan: Plan, halves: bool) -> Found:
         for (kind, dimension, _, size), count in passes.items():
             sent[kind, dimension, size] += count
         assert marked == sent
-        recorder.current = Action(0, Kind.STEP)
-        whole = tensor.whole_parameters(layers)
-        tensor.sum_whole_gradients([p.grad for p in whole if p.grad is not None], here)
         loss = loss.detach().clone()
         experts = layers.expert_parameters()
         if groups.replicas is not None:
@@ -228,12 +229,16 @@ def _watched(recorder: Recorder) -> Traffic:
 
 
 def predicted(plan: Plan) -> Traffic:
-    """What the simulator says that one micro-batch's passes communicate."""
+    """What the simulator says that one micro-batch's passes communicate, and tensor-parallel ranks before a
+    step."""
     found: Traffic = Counter()
     for layer in plan.job.model.layers:
         for kind, backward in (("F", False), ("B", True)):
             for one in layer_collectives(plan.job, plan.strategy, layer.kind, backward=backward):
                 found[kind, one.dimension, one.operation, one.size_bytes] += round(one.count * one.share)
+    summed = tensor_summing(plan.job, plan.strategy, plan.job.model.layers, executed=True)
+    if summed is not None:
+        found["S", summed.dimension, summed.operation, summed.size_bytes] += 1
     return found
 
 

@@ -13,7 +13,7 @@ from ..network.transport import SEND_RECV, SHIFT
 from ..plan.action import Kind
 from ..plan.plan import Plan
 from ..plan.rank_groups import Groups
-from ..plan.traffic import Collective
+from ..plan.traffic import Collective, tensor_summing, tied_bytes
 
 MESSAGE = SEND_RECV
 """Between two ranks."""
@@ -21,8 +21,6 @@ OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broad
 """Of any number of ranks."""
 LINK_BYTES = (4.0, float(2**20))
 """Sizes of messages that say what the link between ranks is, whatever a plan sends."""
-TIED_BYTES = 4
-"""Of a gradient of the embedding's matrix."""
 
 
 def division(plan: Plan) -> Shard:
@@ -42,8 +40,7 @@ def communicated(plan: Plan) -> dict[tuple[str, int], set[float]]:
     if plan.world_size > 1:
         sizes[MESSAGE, 2].update((*LINK_BYTES, *plan.sizes.messages, *plan.sizes.shards))
     if plan.has_copied_embedding:
-        decoder = plan.job.model.decoder
-        sizes["all_reduce", 2].add(TIED_BYTES * decoder.vocab * decoder.hidden / plan.strategy.tp)
+        sizes["all_reduce", 2].add(tied_bytes(plan.job, plan.strategy, executed=True))
     return dict(sizes)
 
 
@@ -55,6 +52,10 @@ def _collectives(plan: Plan) -> Iterable[Collective]:
     for stage in plan.stages:
         for bucket in range(len(stage.buckets)):
             yield from plan.reductions(stage.index, bucket)
+    for rank in range(plan.strategy.pp):
+        held = [plan.job.model.layers[i] for s in plan.rank_stages(rank) for i in s.layer_indices]
+        summed = tensor_summing(plan.job, plan.strategy, held, executed=True)
+        yield from [] if summed is None else [summed]
     for action in {a for actions in plan.actions for a in actions}:
         if action.kind is Kind.UNSHARD:
             layers = plan.stages[action.stage].layer_indices

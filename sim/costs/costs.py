@@ -27,8 +27,10 @@ class Costs:
     def __init__(self, cluster: Cluster, job: Job, strategy: Strategy, remembered: Remembered | None = None):
         known = Remembered() if remembered is None else remembered
         self.cluster, self.job, self.strategy = cluster, job, strategy
+        self.is_executed = strategy.software.autocast or cluster.accelerator.kind == "cpu"
+        """Whether it is `traincast run` that trains, which does some things in another way than others do."""
         self.groups = Groups(strategy)
         self.compute = ComputeCosts(cluster, job, strategy, known)
         self.communication = CommunicationCosts(cluster, job, strategy, self.groups, known)
-        self.exchanges = ExchangeCosts(self.compute, self.communication)
+        self.exchanges = ExchangeCosts(self.compute, self.communication, is_executed=self.is_executed)
         self.optimizer = OptimizerCosts(cluster, job, strategy, self.communication)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..model.layer import BLOCK, Layer
 from ..network.transport import is_host_staged
-from ..plan.traffic import Collective
+from ..plan.traffic import Collective, tensor_summing
 from .communication import CommunicationCosts
 from .compute import ComputeCosts
 from .tensor_overlap import exposed_s
@@ -31,8 +32,9 @@ class Exposed(NamedTuple):
 class ExchangeCosts:
     """By kind of layer and direction; results are remembered."""
 
-    def __init__(self, compute: ComputeCosts, communication: CommunicationCosts):
-        self._compute, self._communication = compute, communication
+    def __init__(self, compute: ComputeCosts, communication: CommunicationCosts, *, is_executed: bool):
+        """``is_executed`` as `Costs` says it."""
+        self._compute, self._communication, self._is_executed = compute, communication, is_executed
         self._known: dict[tuple[str, bool], tuple[Exposed, ...]] = {}
         self._shares: dict[tuple[str, bool], tuple[float, float]] = {}
 
@@ -52,6 +54,15 @@ class ExchangeCosts:
     def seconds(self, layer: Layer, *, backward: bool) -> float:
         """All that a pass through ``layer`` waits for."""
         return sum(one.seconds for one in self.of(layer, backward=backward))
+
+    def before_step(self, layers: Sequence[Layer], first: int) -> Exposed | None:
+        """What tensor-parallel ranks sum before an optimizer step of ``layers``, in the group that begins at
+        rank ``first``; all of it shows."""
+        job, strategy = self._compute.job, self._compute.strategy
+        collective = tensor_summing(job, strategy, layers, executed=self._is_executed)
+        if collective is None:
+            return None
+        return Exposed(collective, *self._communication.group_shares(collective, first))
 
     def _exposed(self, collective: Collective, layer: Layer, backward: bool) -> Exposed:
         if is_host_staged(self._communication.cluster):

@@ -28,9 +28,7 @@ class StageCosts:
     def __init__(self, costs: Costs):
         self.costs = costs
         # What runs plans on this machine differentiates checkpointed stages in one go.
-        strategy, accelerator = costs.strategy, costs.cluster.accelerator
-        is_executor = strategy.software.autocast or accelerator.kind == "cpu"
-        self._joins_halves = is_executor and joins_halves(strategy)
+        self._joins_halves = costs.is_executed and joins_halves(costs.strategy)
 
     def compute_s(self, layers: Sequence[Layer], *kinds: Kind) -> float:
         """Seconds of the passes ``kinds`` of each of ``layers``, with the device to themselves."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .layer import BLOCK, EMBEDDING, HEAD
+from .layer import BLOCK, BLOCKS, EMBEDDING, HEAD, MOE_BLOCK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,14 +150,32 @@ class Decoder:
         if layer_kind == HEAD:
             return self.norm_parameters
         count = 2 * self.norm_parameters + (self.hidden if self.output_bias else 0)
-        count += 2 * self.head_dim if self.qk_norm else 0
+        if layer_kind == BLOCK:
+            count += self.hidden if self.mlp_bias else 0
+        elif self.router_bias:
+            count += self.experts
+        return count + self._whole_between_divided(layer_kind)
+
+    def _whole_between_divided(self, layer_kind: str) -> int:
+        """Of the whole parameters of a block, those with divided GEMMs before or behind them, or both: norms
+        of queries and keys, the ways down to latents, the router, the gate of shared experts."""
+        count = 2 * self.head_dim if self.qk_norm else 0
         if self.kv_rank:
             count += self.hidden * (self.kv_rank + self.rope_dim) + self.kv_rank
             count += (self.hidden + 1) * self.q_rank
-        if layer_kind == BLOCK:
-            return count + (self.hidden if self.mlp_bias else 0)
-        router = self.hidden * self.experts + (self.experts if self.router_bias else 0)
-        return count + router + (self.hidden if self.shared_gate else 0)
+        if layer_kind != BLOCK:
+            count += self.hidden * self.experts + (self.hidden if self.shared_gate else 0)
+        return count
+
+    def partial_parameters(self, layer_kind: str, *, split_tokens: bool) -> int:
+        """Of a layer's whole parameters, those of whose gradients every tensor-parallel rank has a summand:
+        what sees a part of the heads or of the experts' columns, and with sequence parallelism what sees a
+        part of the tokens, which is all (Megatron Core, distributed/finalize_model_grads.py). The values that
+        balance experts' loads have no gradient."""
+        if split_tokens:
+            fixed = self.experts if layer_kind == MOE_BLOCK and self.router_bias else 0
+            return self.whole_parameters(layer_kind) - fixed
+        return self._whole_between_divided(layer_kind) if layer_kind in BLOCKS else 0
 
     @property
     def active_parameters(self) -> int:

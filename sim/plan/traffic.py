@@ -106,6 +106,35 @@ def _summed(strategy: Strategy, size: float) -> list[Collective]:
     return found
 
 
+def tensor_summing(
+    job: Job, strategy: Strategy, layers: Iterable[Layer], *, executed: bool
+) -> Collective | None:
+    """How tensor-parallel ranks sum, before a step, the gradients of what each has whole but sees a part of
+    the tokens or heads for; None where there are none.
+
+    With ``executed`` as `traincast run` does it, whose gradients are fp32 and by then in shards, of which
+    this is the mean; Megatron-LM sums whole buffers, whatever of them is a rank's.
+    """
+    if strategy.tp == 1 or job.model.network is not None:
+        return None
+    decoder, split = job.model.decoder, strategy.sequence_parallel
+    count = sum(decoder.partial_parameters(layer.kind, split_tokens=split) for layer in layers)
+    if not count:
+        return None
+    size = count * FP32_BYTES / strategy.shards if executed else gradient_bytes(job, strategy, count)
+    return Collective(dimension="tp", operation="all_reduce", size_bytes=size, group="tp")
+
+
+def tied_bytes(job: Job, strategy: Strategy, *, executed: bool) -> float:
+    """Bytes of one rank's gradients of a tied embedding's matrix, as the two ends of a pipeline sum them:
+    with ``executed`` a shard of them, fp32, as `traincast run` does it; Megatron-LM sums them whole."""
+    decoder = job.model.decoder
+    count = decoder.vocab * decoder.hidden / strategy.tp
+    if executed:
+        return -(-count // strategy.shards) * FP32_BYTES
+    return gradient_bytes(job, strategy, count)
+
+
 def gathering(job: Job, strategy: Strategy, dense: float, experts: float) -> tuple[Collective, ...]:
     """How the weights of so many parameters of one rank are gathered from their shards: in one piece, or
     tensor by tensor where the software does so."""

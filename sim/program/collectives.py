@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..costs.communication import Shares
 from ..plan.action import Action, Kind
-from ..plan.traffic import Collective, gradient_bytes
+from ..plan.traffic import Collective, tied_bytes
 from .build_context import BuildContext, span_label
 from .rank_state import RankState
 from .steps import Step, WaitsFor
@@ -77,7 +77,7 @@ class CollectiveBuilder:
         members = tuple(sorted(end * self.places + rank.number % self.places for end in ends))
         place = (step.action, TIED)
         key = (members, rank.meetings.get(place, 0))
-        size = gradient_bytes(self.plan.job, self.plan.strategy, self.context.embedding_parameters)
+        size = tied_bytes(self.plan.job, self.plan.strategy, executed=self.costs.is_executed)
         collective = Collective(dimension="dp", operation="all_reduce", size_bytes=size, group="replicas")
         op = self._meet(rank, _Meeting(key, members, step.action, collective), [(rank.last_op, 0.0)])
         if op is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..costs.pass_costs import Exchange, PassCosts
+from ..costs.pass_costs import PassCosts
 from ..plan.action import BACKWARDS, Action, Kind
 from .build_context import BuildContext, span_label
-from .placement import COMPUTE
+from .exchanges import add_exchange
 from .rank_state import RankState
 from .steps import Step
 
@@ -36,7 +36,7 @@ class PassBuilder:
         op = self.context.placement.compute(rank.number, cost.compute_s, after, label, cost.flops)
         self._join(rank, start, step, apart=bool(after or cost.exchanges))
         for exchange in cost.exchanges:
-            op = self._exchange(rank, step.action, exchange)
+            op = add_exchange(self.context, rank, step.action, exchange)
         rank.last_op = rank.passes[step.number] = op
         self._remember_outputs(rank, step, op)
         return True
@@ -48,24 +48,6 @@ class PassBuilder:
         for op in self.program.operations[start:]:
             if op.id != rank.first_of_span:
                 op.parent = rank.first_of_span
-
-    def _exchange(self, rank: RankState, action: Action, exchange: Exchange) -> int:
-        """The core waits, then does its part of moving the bytes."""
-        context = self.context
-        group = context.costs.groups[exchange.group]
-        op = self.program.add(
-            exchange.wire_s,
-            (self.program.stream(rank.number, COMPUTE),),
-            spans=(span_label(rank.number, action, exchange.dimension),),
-            size_bytes=exchange.size_bytes,
-            rank=context.slowness.collective_row(group, rank.number),
-            sync=group.sync if self.program.axes else (),
-            # The gathering and the scattering of a layer add up to whole rings.
-            pattern=context.patterns.get("all_reduce", "") if exchange.dimension == "tp" else "",
-        )
-        if not exchange.cpu_s:
-            return op
-        return context.placement.compute(rank.number, exchange.cpu_s, [], parent=op)
 
     def _remember_outputs(self, rank: RankState, step: Step, op: int) -> None:
         for part in step.action.passes:

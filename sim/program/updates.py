@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..costs.pass_costs import Exchange
 from ..costs.stage import StageCosts
 from .build_context import BuildContext, span_label
+from .exchanges import add_exchange
 from .rank_state import RankState
 from .steps import Step
 
@@ -15,15 +17,27 @@ class UpdateBuilder:
         self.context, self.plan = context, context.plan
 
     def step(self, rank: RankState, step: Step) -> bool:
-        """Add the update of all that the rank holds, after its reductions; it never waits for another
-        rank."""
-        seconds = self._seconds(rank.pipeline_rank)
+        """Add the update of all that the rank holds, after its reductions and what tensor-parallel ranks sum
+        then; it never waits for another rank."""
         after = [(op, 0.0) for op in rank.reduced]
+        summed = self._summed(rank.pipeline_rank)
+        if summed is not None:
+            after = [(add_exchange(self.context, rank, step.action, summed, after), 0.0)]
+        seconds = self._seconds(rank.pipeline_rank)
         op = self.context.placement.compute(rank.number, seconds, after, span_label(rank.number, step.action))
         rank.last_op = op
         rank.reduced = []
         rank.stepped.append(op)
         return True
+
+    def _summed(self, pipeline_rank: int) -> Exchange | None:
+        layers, held = self.plan.job.model.layers, self.plan.rank_stages(pipeline_rank)
+        costs, first = self.context.mixed.of(pipeline_rank), pipeline_rank * self.context.places
+        found = costs.exchanges.before_step([layers[i] for s in held for i in s.layer_indices], first)
+        if found is None:
+            return None
+        one, wire_s, cpu_s = found
+        return Exchange(one.dimension, one.group, wire_s, one.size_bytes, cpu_s)
 
     def _seconds(self, pipeline_rank: int) -> float:
         layers, held = self.plan.job.model.layers, self.plan.rank_stages(pipeline_rank)

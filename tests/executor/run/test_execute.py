@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from agreement import assert_agrees  # noqa: E402
 from agreement import run as run_plan  # noqa: E402
+from machines import cpu_cluster  # noqa: E402
 
 from traincast.executor.model.reference import Outcome, single_process  # noqa: E402
 from traincast.executor.servers.replay import Order, replay  # noqa: E402
@@ -17,6 +18,8 @@ from traincast.sim.model.model import Model  # noqa: E402
 from traincast.sim.plan.job import Job  # noqa: E402
 from traincast.sim.plan.make_plan import make_plan  # noqa: E402
 from traincast.sim.plan.strategy import Strategy  # noqa: E402
+from traincast.sim.predict.simulate import simulate  # noqa: E402
+from traincast.sim.trace.trace import Trace  # noqa: E402
 
 pytestmark = pytest.mark.slow
 WARMUP, STEPS = 1, 3
@@ -154,6 +157,35 @@ def test_buckets_are_the_plans(sgd_job, tmp_path, strategy):
     }
     assert max(len(stage.buckets) for stage in plan.stages) > 1
     assert reduced == planned
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "zero1", "fsdp"])
+@pytest.mark.parametrize(
+    "degrees",
+    [{"dp": 2, "pp": 2}, {"dp": 2, "tp": 2, "sequence_parallel": True}, {"dp": 2, "tp": 2}],
+    ids=["tied ends of a pipeline", "sequence parallel", "tp"],
+)
+def test_what_ends_a_step_is_sent_as_predicted(sgd_job, tmp_path, sharding, degrees):
+    """Sums over the ends of a pipeline and over tensor-parallel ranks: as often, and as many bytes, which
+    ranks share out by where their shards begin."""
+    decoder = replace(sgd_job.model.decoder, tied_embeddings=True, qk_norm=True)
+    job = replace(sgd_job, model=Model(name="tied", decoder=decoder))
+    plan = make_plan(job, Strategy(**degrees, sharding=sharding, micro_batch=2, stack="torch-autocast"))
+    trace, _ = run_plan(plan, tmp_path, steps=1, warmup=1)
+    measured, predicted = _sent_at_the_end(trace), _sent_at_the_end(simulate(plan, cpu_cluster()))
+    assert predicted
+    assert measured.keys() <= predicted.keys() if sharding != "ddp" else measured == predicted
+    assert sum(measured.values()) == pytest.approx(sum(predicted.values()))
+
+
+def _sent_at_the_end(trace: Trace) -> dict[tuple[str, int, str], float]:
+    """Bytes of the last step by (stream, rank, action)."""
+    last = max(span.step for span in trace.spans)
+    return {
+        (span.stream, span.rank, span.action): span.bytes
+        for span in trace.spans
+        if span.step == last and span.kind in ("STEP", "REDUCE_TIED") and span.stream != "compute"
+    }
 
 
 def test_mixed_precision_is_near_fp32_and_sends_half_the_bytes(sgd_job, reference, tmp_path):

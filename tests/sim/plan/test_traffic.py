@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from generators import jobs_and_strategies
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from machines import gpt3_175b, gpu_cluster, job, llama
 
 from traincast.sim.errors import InputError
+from traincast.sim.model.hf_config import read_model
+from traincast.sim.model.layer import BLOCK, EMBEDDING, HEAD, MOE_BLOCK
 from traincast.sim.plan.action import Kind
 from traincast.sim.plan.make_plan import make_plan
 from traincast.sim.plan.plan_file import plan_from_dict, plan_to_dict
 from traincast.sim.plan.strategy import Strategy
-from traincast.sim.plan.traffic import layers_gradient_bytes
+from traincast.sim.plan.traffic import layers_gradient_bytes, tensor_summing, tied_bytes
 from traincast.sim.predict.simulate import simulate
 
 JOB = job(llama(layers=4), global_batch=8)
@@ -102,3 +105,42 @@ def test_gradients_are_reduced_in_fp32_for_bf16_weights():
     whole = block.whole_parameters
     held = (block.parameters - whole) / 8 + whole
     assert layers_gradient_bytes(job(gpt3_175b(), precision="bf16"), Strategy(tp=8), [block]) == held * 4
+
+
+def test_tensor_parallel_ranks_sum_what_each_has_whole_before_a_step():
+    """With sequence parallelism all of it; without only what sees a part of the heads, of which GPT-3 has
+    nothing. Megatron-LM sums whole buffers, what runs here its shards."""
+    gpt, split = job(gpt3_175b(), precision="bf16"), Strategy(tp=8, sequence_parallel=True)
+    layers = gpt.model.layers
+    whole = sum(layer.whole_parameters for layer in layers)
+    summed = tensor_summing(gpt, split, layers, executed=False)
+    assert summed is not None
+    assert (summed.operation, summed.group, summed.size_bytes) == ("all_reduce", "tp", whole * 4.0)
+    assert tensor_summing(gpt, replace(split, sequence_parallel=False), layers, executed=False) is None
+    assert tensor_summing(gpt, Strategy(dp=8), layers, executed=False) is None
+    sharded = replace(split, dp=4, sharding="zero1")
+    assert tensor_summing(gpt, sharded, layers, executed=False) == summed
+    part = tensor_summing(gpt, sharded, layers, executed=True)
+    assert part is not None
+    assert part.size_bytes == whole * 4.0 / 4
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_gradients_are_summed_of_whole_parameters_only(split):
+    """Norms of queries and keys, latents, routers and gates always; what has no gradient never."""
+    few = read_model("deepseek-v3").decoder
+    for kind in (EMBEDDING, BLOCK, MOE_BLOCK, HEAD):
+        partial = few.partial_parameters(kind, split_tokens=split)
+        fixed = few.experts if kind == MOE_BLOCK else 0
+        outside = {EMBEDDING: 0, HEAD: few.norm_parameters}.get(kind, 2 * few.norm_parameters)
+        assert partial == few.whole_parameters(kind) - fixed - (0 if split else outside)
+
+
+def test_ends_of_a_pipeline_sum_a_tied_matrix_whole_or_in_shards():
+    tied = job(gpt3_175b(), precision="bf16")
+    decoder = tied.model.decoder
+    whole = decoder.vocab * decoder.hidden / 2 * 4.0
+    strategy = Strategy(dp=4, pp=2, tp=2, sharding="zero1")
+    assert tied_bytes(tied, strategy, executed=False) == whole
+    assert tied_bytes(tied, strategy, executed=True) == whole / 4
+    assert tied_bytes(tied, replace(strategy, sharding="ddp"), executed=True) == whole
