@@ -97,8 +97,8 @@ class ExchangeCosts:
             found = layer_collectives(compute.job, compute.strategy, layer.kind, backward=backward)
             own = [self._exposed(one, layer, backward) for one in found if not one.repeats_forward]
             whole = sum(one.seconds for one in own)
-            known = measured is not None and whole > 0.0
-            self._shares[key] = (measured[0] / whole, measured[1] / whole) if known else (0.0, 0.0)
+            waiting, at_work = measured if measured is not None and whole > 0.0 else (0.0, 0.0)
+            self._shares[key] = (waiting / whole, at_work / whole) if whole else (0.0, 0.0)
         return self._shares[key]
 
     def _exposed_s(self, collective: Collective, layer: Layer, backward: bool) -> float:
