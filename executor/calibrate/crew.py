@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from ...sim.errors import RunError
+from ..measure.load import Reading, busy_seconds
 from ..run.process import worker_environment
 from .needs import MemoryNeed
 
@@ -135,6 +137,20 @@ class Crew:
             except BrokenPipeError:
                 raise self._dead(rank) from None
         return [self._answer(rank) for rank in ranks]
+
+    def load(self) -> Reading:
+        """How busy the cores are, and how much of it the ranks are; the difference of two is a load."""
+        cores = os.sched_getaffinity(0)
+        return Reading(time.perf_counter(), busy_seconds(cores), sum(map(self._processor_s, self.processes)))
+
+    @staticmethod
+    def _processor_s(process: subprocess.Popen[str]) -> float:
+        """Of all its threads so far; 0 where the system does not say (Linux, proc_pid_stat)."""
+        try:
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _answer(self, rank: int) -> Any:
         stdout = self.processes[rank].stdout

@@ -27,7 +27,7 @@ class Reading(NamedTuple):
 
 def read_load(cores: Iterable[int]) -> Reading:
     """A reading of now; the difference of two is a load."""
-    return Reading(time.perf_counter(), busy_seconds(_text(), cores), time.process_time())
+    return Reading(time.perf_counter(), busy_seconds(cores), time.process_time())
 
 
 def usable_cores() -> list[int]:
@@ -38,8 +38,13 @@ def usable_cores() -> list[int]:
         return sorted(os.sched_getaffinity(0))
 
 
-def busy_seconds(stat: str, cores: Iterable[int]) -> float:
-    """What ``stat``, the text of /proc/stat, says that ``cores`` were busy since the machine started."""
+def busy_seconds(cores: Iterable[int]) -> float:
+    """How long ``cores`` were busy since the machine started; 0 where it does not say."""
+    return busy_seconds_of(_text(), cores)
+
+
+def busy_seconds_of(stat: str, cores: Iterable[int]) -> float:
+    """The same by ``stat``, the text of /proc/stat."""
     wanted, ticks = {f"cpu{core}" for core in cores}, 0
     for line in stat.splitlines():
         name, *columns = line.split()

@@ -8,7 +8,9 @@ from itertools import pairwise
 
 import pytest
 
+from traincast.executor.calibrate import calibrate
 from traincast.executor.calibrate.calibrate import Measurements, Series, measure, merge
+from traincast.executor.measure.load import Reading
 from traincast.lab.needs import usual_needs
 from traincast.sim.calibration.fit import fit_cluster
 from traincast.sim.calibration.needs import OPERATIONS
@@ -98,3 +100,33 @@ def test_a_rank_that_cannot_is_reported(tiny_model):
     decoder = replace(tiny_model.decoder, positions="learned", max_positions=8)
     with pytest.raises(RunError, match="calibration failed on rank 0: layers"):
         measure(usual_needs([replace(tiny_model, decoder=decoder)], 16, (1,), ()), again=True)
+
+
+class Crowded:
+    """Ranks that answer with how often they were asked; others take so many of two cores meanwhile."""
+
+    def __init__(self, others: list[float]):
+        self.others, self.asked, self.clock, self.taken = others, 0, 0.0, 0.0
+
+    def load(self) -> Reading:
+        return Reading(self.clock, self.clock + self.taken, self.clock)
+
+    def ask(self, ranks, name, arguments):
+        self.clock += 1.0
+        self.taken += self.others[min(self.asked, len(self.others) - 1)]
+        self.asked += 1
+        return [self.asked for _ in ranks]
+
+
+@pytest.mark.parametrize(
+    ("others", "kept", "asked"),
+    [([0.0], 1, 1), ([0.5, 0.6, 0.02], 3, 3), ([0.5, 0.3, 0.4, 0.9], 2, 4)],
+)
+def test_what_others_disturb_is_measured_again(monkeypatch, others, kept, asked):
+    """Until they leave the cores alone, or time for it is used up; then the least disturbed counts."""
+    ticks = iter(range(0, 1000, 5))
+    monkeypatch.setattr(calibrate.time, "perf_counter", lambda: float(next(ticks)))
+    crew, asking = Crowded(others), calibrate._Asking()
+    task = calibrate.Task("a step", (0, 1), "step", {})
+    assert asking.undisturbed(crew, task) == [kept, kept]
+    assert crew.asked == asked

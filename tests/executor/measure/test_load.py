@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from traincast.executor.measure.load import Reading, busy_seconds, load_between
+from traincast.executor.measure.load import Reading, busy_seconds_of, load_between
 
 STAT = """cpu  900 0 300 5000 100 0 50 50 0 0
 cpu0 400 0 100 2500 50 0 25 25 0 0
@@ -19,8 +19,8 @@ intr 12345 1 2 3
 def test_busy_is_all_but_idle_on_the_cores_of_the_run():
     """user, system, softirq and steal; guests are in user already."""
     tick = os.sysconf("SC_CLK_TCK")
-    assert busy_seconds(STAT, [0, 1]) == pytest.approx((400 + 100 + 25 + 25 + 500 + 200 + 25 + 25) / tick)
-    assert busy_seconds("", [0, 1]) == 0.0
+    assert busy_seconds_of(STAT, [0, 1]) == pytest.approx((400 + 100 + 25 + 25 + 500 + 200 + 25 + 25) / tick)
+    assert busy_seconds_of("", [0, 1]) == 0.0
 
 
 def test_what_is_busy_and_not_of_the_ranks_is_of_others():
