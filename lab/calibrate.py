@@ -33,6 +33,8 @@ Titled = Callable[[str], AbstractContextManager[Progress]]
 PlanFile = Plan | Prediction | str | os.PathLike[str]
 MOST_RUNS = 1000
 """Places of a ranking that are looked at."""
+VISITS = 3
+"""How often layers are profiled in all rounds."""
 SMALL_MODEL = "tiny-llama-bytes"
 """Whose layers are profiled where nobody names a model."""
 
@@ -84,11 +86,18 @@ def plan_of(plan: PlanFile) -> Plan:
 
 
 def measure_round(
-    wanted: Needs, number: int, rounds: int, progress: Titled, *, seconds: float = LAYERS_S
+    wanted: Needs, number: int, rounds: int, progress: Titled, *, seconds: float = LAYERS_S, visits: int = 0
 ) -> Measurements:
-    """One round of measurements, with progress; ``seconds`` is how long layers are profiled in all rounds."""
+    """One round of measurements, with progress; ``seconds`` is how long layers are profiled in all rounds, in
+    so many ``visits`` of each, or, with 0, the more the fewer rounds there are."""
     with progress(f"calibrate {number + 1}/{rounds}") as say:
-        return measure(wanted, say, seconds=seconds / rounds, again=number > 0)
+        return measure(
+            wanted,
+            say,
+            seconds=seconds / rounds,
+            again=number > 0,
+            visits=visits or max(1, round(VISITS / rounds)),
+        )
 
 
 def fitted(measurements: Sequence[Measurements], ranks: int = 0) -> Cluster:

@@ -97,7 +97,7 @@ def demo(
         space = runnable(job, every, say)
     sizes = sorted({strategy.micro_batch for strategy in space})
     usual = usual_needs([job.model], seq_len, sizes, range(2, ranks + 1))
-    first = measure_round(usual, 0, 1, progress, seconds=FIRST_S)
+    first = measure_round(usual, 0, 1, progress, seconds=FIRST_S, visits=1)
     ranked = rank(job, fitted([first], ranks), space, len(space), seed, progress, samples=1)
     chosen = choose((one.plan for one in ranked.plans), plans)
     announce(f"running {len(chosen)} of {len(space)} plans, {steps} steps each in up to {rounds} turns")

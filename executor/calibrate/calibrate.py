@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from .needs import LayerNeed, Needs
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 SCHEMA = "traincast.measurements/1"
 KERNELS = ("launch", "gemm", "memory", "attention")
 GPU_KERNELS = (*KERNELS, "elementwise", "host")
-LAYERS_S, LONGEST_LAYER_S = 60.0, 1.2
-"""Seconds in which all layers are profiled, and the most for one of them."""
+LAYERS_S, LONGEST_LAYER_S = 60.0, 0.8
+"""Seconds in which all layers are profiled, and the most for one of them in one visit."""
 
 DISTURBED, LONGER_S = 0.1, 15.0
 """Cores that other programs take from which on something is measured again, and seconds that a round may
@@ -149,10 +150,12 @@ def measure(
     seconds: float = LAYERS_S,
     full: bool = False,
     again: bool = False,
+    visits: int = 1,
 ) -> Measurements:
     """One round of measurements of the machine at hand: what ``needs`` says, and kernels for all else.
 
-    ``seconds`` is about how long layers are profiled in all; ``full`` takes more samples. Of a round that
+    ``seconds`` is about how long layers are profiled in all, in so many ``visits`` between the rest; ``full``
+    takes more samples. Of a round that
     comes ``again`` what does not change from minute to minute is left out: memory, kernels.
 
     Raises:
@@ -163,7 +166,7 @@ def measure(
     facts = machine()
     if facts["kind"] != "cpu":
         needs = _on_gpus(needs, facts["devices"])
-    tasks = _tasks(facts, needs, seconds, full=full, again=again)
+    tasks = _tasks(facts, needs, seconds, full=full, again=again, visits=visits)
     say = on_progress or (lambda text, fraction: None)
     samples: list[Series] = []
     if facts["kind"] == "cpu" and needs.memories and not again:
@@ -221,11 +224,13 @@ def _on_gpus(needs: Needs, devices: int) -> Needs:
     )
 
 
-def _tasks(facts: Mapping[str, Any], needs: Needs, seconds: float, *, full: bool, again: bool) -> list[Task]:
+def _tasks(
+    facts: Mapping[str, Any], needs: Needs, seconds: float, *, full: bool, again: bool, visits: int
+) -> list[Task]:
     """All tasks of a round, in order.
 
     What ranks cost each other changes most from minute to minute, so it is measured again and again between
-    the rest, a little each time.
+    the rest, a little each time; and so are layers, ``visits`` times.
     """
     on_cpu = facts["kind"] == "cpu"
     names = () if again else KERNELS if on_cpu else GPU_KERNELS
@@ -233,9 +238,10 @@ def _tasks(facts: Mapping[str, Any], needs: Needs, seconds: float, *, full: bool
     steps = [Task(f"optimizer {one.optimizer}", (0,), "optimizer", asdict(one)) for one in needs.optimizers]
     together = _together_tasks(needs) if on_cpu else []
     neighbours = _neighbour_tasks(facts, needs) if on_cpu else []
-    layers = _layer_tasks(needs, seconds, on_cpu=on_cpu)
-    parts = [layers, kernels, [*steps, *neighbours], _transport_tasks(needs, full)]
-    return [*together, *(task for part in parts if part for task in (*part, *together))]
+    layers = _layer_tasks(needs, seconds / visits, on_cpu=on_cpu)
+    others = [kernels, [*steps, *neighbours], _transport_tasks(needs, full)]
+    parts = [part for pair in zip_longest([layers] * visits, others) for part in pair if part]
+    return [*together, *(task for part in parts for task in (*part, *together))]
 
 
 def _layer_tasks(needs: Needs, seconds: float, *, on_cpu: bool) -> list[Task]:

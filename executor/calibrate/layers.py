@@ -22,7 +22,7 @@ from .stack import Stack, kind_shape, shape_of
 
 LAYERS_S = 0.8
 """Steps are profiled for at least so long: short ones more often, since they vary more."""
-EXCHANGING = 2.0
+EXCHANGING = 1.5
 """So much longer where ranks wait for each other, which varies more yet."""
 NORMED = 2
 """Samples without which a norm over them cannot be."""
