@@ -29,7 +29,8 @@ from ..kernels.roofline import (
     kernel_s,
     kernels_s,
 )
-from ..kernels.torch_kernels import KINDS, LAUNCHES
+from ..kernels.torch_kernels import KINDS
+from ..kernels.torch_operations import LAUNCHES
 from ..model.decoder import Decoder
 from ..model.layer import BLOCK
 from ..plan.job import PRECISION_BYTES

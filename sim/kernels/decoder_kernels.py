@@ -32,7 +32,7 @@ def forward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Ke
     the decoder.
     """
     own = Shape(decoder=decoder, **shape)
-    if own.stack.autocast and layer_kind in torch_kernels.KINDS:
+    if own.stack.autocast:
         return torch_kernels.forward(own, layer_kind)
     return _FORWARD[layer_kind](own)
 
@@ -40,7 +40,7 @@ def forward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Ke
 def backward_kernels(decoder: Decoder, layer_kind: str, **shape: Any) -> tuple[Kernel, ...]:
     """Kernels of one layer's backward, without anything computed again; arguments as `forward_kernels`."""
     own = Shape(decoder=decoder, **shape)
-    if own.stack.autocast and layer_kind in torch_kernels.KINDS:
+    if own.stack.autocast:
         return torch_kernels.backward(own, layer_kind)
     return _BACKWARD[layer_kind](own)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..plan.choices import IMPOSED
 from ..plan.job import Job
 from ..plan.strategy import FLASH, Strategy
 from . import decoder_kernels as kernels
-from . import torch_kernels
 from .fp8 import FP8, in_fp8
 from .kernel import Kernel
 from .network_kernels import Batch, Choice, layer_choices, plain
@@ -28,12 +28,13 @@ def layer_kernels(job: Job, strategy: Strategy, kind: str, part: str) -> tuple[K
         return plain(network_choices(job, strategy, kind, part))
     shape = {
         **rank_shape(job, strategy),
+        "imposed": job.routing == IMPOSED,
         "flash_kind": strategy.attention,
         "fused_softmax": strategy.attention != "eager",
         "stack": strategy.software,
         "added": 1.0 - 1.0 / max(1, strategy.micro_batches(job)),
     }
-    by_hand = strategy.software.autocast and kind in torch_kernels.KINDS
+    by_hand = strategy.software.autocast
     own = PARTS[part](job.model.decoder, kind, fp8=by_hand and job.precision == FP8, **shape)
     return in_fp8(job.model.decoder, kind, own) if job.precision == FP8 and not by_hand else own
 

@@ -28,6 +28,8 @@ class Shape:
     sequence_parallel: bool = False
     expert_imbalance: float = 1.0
     """Tokens of the busiest expert-parallel rank over the mean."""
+    imposed: bool = True
+    """Experts follow from a token's place, not from the router's scores."""
     flash: bool = True
     """Attention is one flash kernel."""
     fused_softmax: bool = True

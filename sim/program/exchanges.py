@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..costs.pass_costs import Exchange
 from ..plan.action import Action
 from .build_context import BuildContext, span_label
@@ -16,7 +14,7 @@ def add_exchange(
     rank: RankState,
     action: Action,
     exchange: Exchange,
-    after: Sequence[tuple[int, float]] = (),
+    after: list[tuple[int, float]] | None = None,
 ) -> int:
     """Add ``exchange`` of ``action`` once ``after`` is over, and return its last operation: the core waits,
     then does its part of moving the bytes."""

@@ -229,3 +229,106 @@ def test_dropout_is_a_kernel_of_its_own_but_in_compiled_blocks():
 def test_attention_of_tf32_runs_as_in_fp32():
     (kernel,) = [k for k in layer_kernels(job(precision="tf32"), EAGER, "block", "forward") if k.attention]
     assert kernel.precision == "fp32"
+
+
+EXPERTS = {"experts": 8, "experts_per_token": 2, "expert_ffn": 512}
+LATENTS = {"kv_heads": 8, "head_dim": 96, "q_rank": 64, "kv_rank": 48, "rope_dim": 32, "v_head_dim": 64}
+
+
+def test_each_expert_casts_and_multiplies_by_itself():
+    """Two matrices an expert, both cast; the router multiplies in fp32; what experts gave is one again,
+    weighed and summed."""
+    dense = families(job(llama()), "block", "forward")
+    sparse = families(job(llama(**EXPERTS)), "moe_block", "forward")
+    assert sparse - dense == Counter(
+        gemm=2 * 8 + 1 - 2,
+        cast=2 * 8 - 2,
+        swiglu=8 - 1,
+        routing=1,
+        sorting=1,
+        index=1,
+        index_add=1,
+        copy=2,
+    )
+    kernels = layer_kernels(job(llama(**EXPERTS)), EAGER, "moe_block", "forward")
+    assert [k.n for k in kernels if k.precision == "fp32"] == [8]
+    rows = sum(k.m for k in kernels if k.kind == "gemm" and k.n == 2 * 512)
+    assert rows == 2 * TOKENS
+
+
+def test_learned_routing_launches_less_than_what_is_imposed():
+    """A choice of the highest scores instead of one that follows from places."""
+    imposed = job(llama(**EXPERTS))
+    counts = [
+        sum(k.launches for k in layer_kernels(one, EAGER, "moe_block", "forward"))
+        for one in (replace(imposed, routing="learned"), imposed)
+    ]
+    assert counts[1] - counts[0] == 46 - 19
+
+
+def test_backward_of_experts_stacks_their_gradients():
+    """Four GEMMs an expert and two of the router; every expert's two gradients are cast and become one; those
+    of earlier micro-batches are added to whole matrices."""
+    found = families(job(llama(**EXPERTS), micro_batches=2), "moe_block", "backward")
+    dense = families(job(llama(), micro_batches=2), "block", "backward")
+    assert found["gemm"] - dense["gemm"] == 4 * 8 + 2 - 4
+    assert found["swiglu_backward"] == 8
+    assert (found["weighing_backward"], found["index_backward"], found["routing_backward"]) == (1, 1, 1)
+    weights = layer_kernels(job(llama(**EXPERTS)), EAGER, "moe_block", "weight_gradient")
+    stacked = [k.bytes for k in weights if k.family == "copy"]
+    assert stacked == [8.0 * 8 * 2 * 512 * 256, 8.0 * 8 * 512 * 256]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_shared_experts_are_an_mlp_of_their_own(gated):
+    plain, shared = (
+        families(job(llama(**EXPERTS, **more)), "moe_block", "forward")
+        for more in ({}, {"shared_ffn": 256, "shared_gate": gated})
+    )
+    expected = Counter(gemm=2, cast=3, swiglu=1, residual=1)
+    if gated:
+        expected += Counter(gemm=1, cast=2, sigmoid=1, copy=1)
+    assert shared - plain == expected
+
+
+def test_expert_parallel_ranks_sort_what_arrives():
+    """Among the experts of a rank, where it has several; there and back, and backward both ways."""
+    one = replace(job(llama(**EXPERTS), micro_batches=4), global_batch=64)
+    for dp, ep, again in ((1, 1, 0), (4, 4, 2), (8, 8, 0)):
+        strategy = replace(EAGER, dp=dp, ep=ep)
+        assert families(one, "moe_block", "forward", strategy)["index"] == 1 + again
+        assert families(one, "moe_block", "forward", strategy)["gemm"] == 2 + 1 + 2 * (8 // ep)
+        assert families(one, "moe_block", "backward", strategy)["index_add"] == again
+
+
+def test_latent_attention_is_what_its_module_does():
+    """Down in one GEMM, up in two, each latent's norm between casts; rotary parts are turned by themselves;
+    values, narrower than keys, are padded."""
+    found = families(job(llama(**LATENTS)), "block", "forward")
+    expected = {"rms_norm": 2 + 2, "gemm": 4 + 2, "rope": 2, "copy": 2, "padding": 1, "attention": 1}
+    expected |= {"transpose": 1, "swiglu": 1, "residual": 2, "cast": 2 + 6 + 2 * 2}
+    assert found == expected
+    kernels = layer_kernels(job(llama(**LATENTS)), EAGER, "block", "forward")
+    assert [(k.n, k.k) for k in kernels if k.kind == "gemm"][:3] == [
+        (64 + 48 + 32, 256),
+        (8 * 96, 64),
+        (8 * (64 + 64), 48),
+    ]
+    backward = families(job(llama(**LATENTS)), "block", "backward")
+    assert backward["gemm"] == 2 * 6
+    assert backward["parts_backward"] == 1
+
+
+def test_queries_without_a_latent_read_the_tokens():
+    with_latent, without = (
+        families(job(llama(**{**LATENTS, "q_rank": rank})), "block", "forward") for rank in (64, 0)
+    )
+    assert with_latent["gemm"] == without["gemm"]
+    assert with_latent["rms_norm"] - without["rms_norm"] == 1
+
+
+def test_norms_of_heads_are_in_fp32_between_casts():
+    plain, normed = (families(job(llama(qk_norm=on)), "block", "forward") for on in (False, True))
+    assert normed - plain == Counter(rms_norm=2, cast=4)
+    plain, normed = (families(job(llama(qk_norm=on)), "block", "backward") for on in (False, True))
+    assert normed - plain == Counter(rms_norm_backward=2, cast=4)
