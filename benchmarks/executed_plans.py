@@ -132,7 +132,8 @@ def section(model: str, found: Turns) -> str:
     lines = [
         f"## {model}",
         "",
-        f"The plan predicted fastest is {found.regret_pct:.1f} % slower than the fastest.",
+        f"At one speed of the machine the plan predicted fastest is {found.regret_pct:.1f} % slower than the"
+        " fastest.",
         "",
         "| plan | family | speed | predicted ms | measured ms | error | MiB predicted | measured | error |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
