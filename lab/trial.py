@@ -26,6 +26,8 @@ from .calibrate import Titled, fitted, measure_round, silent
 from .needs import needs
 
 WARMUP = 2
+SAMPLES = 32
+"""Steps drawn with the machine's jitter, whose median is what is predicted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,11 @@ def take_turns(
                     announce(f"{label} did not run: {error}")
     cluster = fitted(measurements, max([ranks, *(plan.world_size for plan in plans)]))
     tried = [
-        Tried(plan=plan, predicted=simulate(plan, cluster), measured=merge_traces(runs[number]))
+        Tried(
+            plan=plan,
+            predicted=simulate(plan, cluster, samples=SAMPLES, seed=seed),
+            measured=merge_traces(runs[number]),
+        )
         for number, plan in enumerate(plans)
         if plan.strategy.label not in failed
     ]
