@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import platform
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,8 @@ def _metadata(plan: Plan, parts: list[dict[str, Any]], warmup: int, seed: int) -
     before, after = ([Reading(*part["load"][place]) for part in parts] for place in (0, -1))
     if load := load_between(before, after, parts[0]["cores"]):
         probes = [seconds for part in parts for seconds in part["probes"]]
-        metadata[LOAD] = load | ({PROBE: median(probes)} if probes else {})
+        # The mean: a step is long enough to meet what comes and goes, which a median would leave out.
+        metadata[LOAD] = load | ({PROBE: fmean(probes)} if probes else {})
     if plan.strategy.ep > 1:
         metadata["expert_imbalance"] = _expert_imbalance(plan, parts)
     return metadata
