@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+from ranks import run_ranks
 
-from tests.ranks import run_ranks
 from traincast.executor.measure.speed import EVERY_S, SpeedProbe, SpeedWatch
 
 
