@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from ranks import run_ranks
+import pytest
 
-from traincast.executor.measure.speed import EVERY_S, SpeedProbe, SpeedWatch
+torch = pytest.importorskip("torch")
+
+from ranks import run_ranks  # noqa: E402
+
+from traincast.executor.measure.speed import EVERY_S, SpeedProbe, SpeedWatch  # noqa: E402
 
 
 def test_the_probe_says_what_its_clock_says():
