@@ -108,7 +108,7 @@ def head(options: argparse.Namespace, tried: list[Tried], seconds: float) -> str
         [
             f"# Plans run for real, {date.today().isoformat()}",
             "",
-            f"`python benchmarks/executed_plans.py {' '.join(sys.argv[1:])}`: {platform.machine()}, "
+            f"`python benchmarks/executed_plans.py {_asked_for(options)}`: {platform.machine()}, "
             f"{len(os.sched_getaffinity(0))} cores, {options.load} busy processes beside, which with"
             f" all other programs took {quantile(others, 0.5):.2f} cores in the median; {seconds:.0f} s.",
             "",
@@ -166,6 +166,13 @@ def row(one: Tried) -> dict[str, object]:
         "memory_error_pct": one.memory_error_pct,
         "load": one.measured.metadata.get("load"),
     }
+
+
+def _asked_for(options: argparse.Namespace) -> str:
+    """The command's arguments, but for where the record goes."""
+    given = sys.argv[1:]
+    kept = [text for text in given if text not in ("-o", "--output", str(options.output))]
+    return " ".join(kept)
 
 
 def _asked(text: str) -> tuple[str, int]:
