@@ -98,6 +98,7 @@ def _settle(rank: int, kind: str) -> torch.device:
         torch.cuda.set_device(device)
         return device
     pin(rank)
+    torch.set_flush_denormal(True)  # values of a lone rank may end there, and take a hundredfold
     return torch.device("cpu")
 
 

@@ -92,3 +92,10 @@ def test_the_task_names_how_layers_were_divided(bench):
     assert names == {"forward", "backward", "input_gradient", "weight_gradient", "kept"}
     assert {series["what"] for series in whole} == {"forward", "backward", "kept", "step"}
     assert {series["parameters"]["tp"] for series in divided} == {2}
+
+
+def test_a_rank_by_itself_gathers_what_it_has():
+    """Nothing of what memory held before, which may be numbers so small that they take a hundredfold."""
+    wire = LoneWire("tp", 3, [0.0, 0.0])
+    x = torch.arange(4.0).reshape(2, 2)
+    assert torch.equal(wire.all_gather(x).wait(), torch.cat([x, x, x]))
