@@ -100,7 +100,8 @@ def busy(count: int) -> Iterator[None]:
 
 def head(options: argparse.Namespace, tried: list[Tried], seconds: float) -> str:
     """The figures over all."""
-    errors, untold = ([abs(e) for e in own] for own in _errors(tried))
+    errors = [abs(one.error_pct) for one in tried]
+    untold = [abs(one.untold_error_pct) for one in tried]
     others = [load.others for one in tried if (load := load_of(one.measured))]
     memory = [abs(one.memory_error_pct) for one in tried]
     families = {one.family for one in tried}
@@ -121,10 +122,6 @@ def head(options: argparse.Namespace, tried: list[Tried], seconds: float) -> str
             f"{quantile(memory, 0.9):.1f} % at the 90th percentile, {max(memory):.1f} % at worst",
         ]
     )
-
-
-def _errors(tried: list[Tried]) -> tuple[list[float], list[float]]:
-    return [one.error_pct for one in tried], [one.untold_error_pct for one in tried]
 
 
 def section(model: str, found: Turns) -> str:

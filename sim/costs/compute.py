@@ -17,7 +17,6 @@ from ..kernels.recompute import repeated_blocks, repeated_parts
 from ..kernels.roofline import kernel_s, kernels_s
 from ..model.layer import BLOCK, EMBEDDING, HEAD, Layer
 from ..plan.job import Job
-from ..plan.software_stacks import DEFAULT_STACK
 from ..plan.strategy import Strategy
 from .eager import eager_recomputation
 from .remembered import Remembered
@@ -92,8 +91,7 @@ class ComputeCosts:
     def exchange_s(self, kind: str, direction: str) -> tuple[float, float] | None:
         """Seconds that exchanges add to a layer's `forward` or `backward`, waiting and at work, as profiled
         on this accelerator; None where they were not."""
-        found = profiled_exchange_s(self.cluster.accelerator, self.job, self.strategy, kind, direction)
-        return found if self.strategy.stack == DEFAULT_STACK else None
+        return profiled_exchange_s(self.cluster.accelerator, self.job, self.strategy, kind, direction)
 
     def attention_share(self, kind: str) -> float:
         """Attention's part of a layer's forward."""

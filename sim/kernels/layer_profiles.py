@@ -27,8 +27,8 @@ def profiled_s(accelerator: Accelerator, job: Job, strategy: Strategy, kind: str
     scaled by the ratio of rooflines. Without one of that division, those of whole layers are scaled by the
     ratio of rooflines too. Recompute is not included.
     """
-    if job.dropout or strategy.attention != "flash" or strategy.stack != DEFAULT_STACK:
-        return None  # profiles are of layers without dropout, with fused attention
+    if not _are_profiled(job, strategy):
+        return None
     shard = shard_of(strategy, kind)
     points = _points(accelerator, job, kind, part, shard)
     division = strategy
@@ -57,6 +57,8 @@ def profiled_exchange_s(
     """Seconds that the exchanges inside a layer's ``direction`` (`forward` or `backward`) were seen to add,
     waiting and at work, where it was divided as ``strategy`` divides it; None where nobody looked.
     Micro-batches in between are on a straight line."""
+    if not _are_profiled(job, strategy):
+        return None
     shard = shard_of(strategy, kind)
     alike = [
         p
@@ -139,6 +141,12 @@ def _points(accelerator: Accelerator, job: Job, kind: str, part: str, shard: Sha
         if p.shard == shard and _matches(p, job, kind)
     }
     return {micro_batch: seconds for micro_batch, seconds in found.items() if seconds or part in PASSES[:2]}
+
+
+def _are_profiled(job: Job, strategy: Strategy) -> bool:
+    """Whether profiles are of layers like these: without dropout, with fused attention, as the executor has
+    them."""
+    return not job.dropout and strategy.attention == "flash" and strategy.stack == DEFAULT_STACK
 
 
 def _has_exchanges(profile: LayerProfile) -> bool:

@@ -194,10 +194,7 @@ def layer_workspace_bytes(
     if layer_kind not in BLOCKS:
         return 0.0
     tokens = micro_batch * seq_len / cp
-    inner = decoder.mlp_matrices * decoder.ffn
-    if layer_kind == MOE_BLOCK:
-        visits = busiest_visits(decoder, ep, expert_imbalance)
-        inner = decoder.mlp_matrices * (visits * decoder.expert_ffn + decoder.shared_ffn)
+    inner = decoder.mlp_matrices * _inner_width(decoder, _visits(decoder, layer_kind, ep, expert_imbalance))
     mlp = tokens * (inner / tp + 2 * decoder.hidden)
     attention = 0.0 if flash else 2 * tokens * seq_len * decoder.heads / tp
     return float(bytes_per_value * max(mlp, attention))
@@ -227,15 +224,10 @@ def layer_weight_gradient_bytes(
     if layer_kind not in BLOCKS:
         outputs = 0 if layer_kind == EMBEDDING else decoder.vocab / tp
         return float(tokens * bytes_per_value * (decoder.hidden / outside + outputs))
-    split, whole, everywhere = _attention_values(decoder), _latent_values(decoder), 0.0
-    if layer_kind == MOE_BLOCK:
-        visits = busiest_visits(decoder, ep, expert_imbalance)
-        split += decoder.mlp_matrices * (visits * decoder.expert_ffn + decoder.shared_ffn)
-        everywhere = 2 * visits * decoder.hidden
-        whole += decoder.experts
-    else:
-        split += decoder.mlp_matrices * decoder.ffn
-    values = (whole + 4 * decoder.hidden) / outside + everywhere + split / tp
+    visits = _visits(decoder, layer_kind, ep, expert_imbalance)
+    split = _attention_values(decoder) + decoder.mlp_matrices * _inner_width(decoder, visits)
+    whole = _latent_values(decoder) + (decoder.experts if visits else 0)
+    values = (whole + 4 * decoder.hidden) / outside + 2 * visits * decoder.hidden + split / tp
     return float(tokens * bytes_per_value * values)
 
 
@@ -262,13 +254,18 @@ def layer_output_gradient_bytes(
         return float(
             tokens * bytes_per_value * (values if layer_kind == EMBEDDING else values + decoder.vocab / tp)
         )
-    split, everywhere = _attention_values(decoder) - decoder.o_size, 0.0
-    whole = 4 * decoder.hidden + _latent_values(decoder)
-    if layer_kind == MOE_BLOCK:
-        visits = busiest_visits(decoder, ep, expert_imbalance)
-        split += (decoder.mlp_matrices - 1) * (visits * decoder.expert_ffn + decoder.shared_ffn)
-        everywhere = visits * decoder.hidden
-        whole += decoder.experts
-    else:
-        split += (decoder.mlp_matrices - 1) * decoder.ffn
-    return float(tokens * bytes_per_value * (whole / outside + everywhere + split / tp))
+    visits = _visits(decoder, layer_kind, ep, expert_imbalance)
+    split = _attention_values(decoder) - decoder.o_size
+    split += (decoder.mlp_matrices - 1) * _inner_width(decoder, visits)
+    whole = 4 * decoder.hidden + _latent_values(decoder) + (decoder.experts if visits else 0)
+    return float(tokens * bytes_per_value * (whole / outside + visits * decoder.hidden + split / tp))
+
+
+def _visits(decoder: Decoder, layer_kind: str, ep: int, expert_imbalance: float) -> float:
+    """Experts of the busiest rank that one token of a rank visits; 0 in a dense block."""
+    return busiest_visits(decoder, ep, expert_imbalance) if layer_kind == MOE_BLOCK else 0.0
+
+
+def _inner_width(decoder: Decoder, visits: float) -> float:
+    """Of a token's MLPs together: those of so many experts and of the shared ones, or the dense one's."""
+    return visits * decoder.expert_ffn + decoder.shared_ffn if visits else decoder.ffn
